@@ -1,0 +1,22 @@
+"""Burnish fine-tunes language models: data to labels, an exact training loop, and a plain account of the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load", "train"]
+
+
+def train(settings: dict[str, Any], **overrides: Any) -> Any:
+    """Train from a dict of settings (the keys of a YAML file); returns the run's summary, as in run.json."""
+    from burnish.api import train as run
+
+    return run(settings, **overrides)
+
+
+def load(path: str, **options: Any) -> Any:
+    """Load a model or a run folder for chatting and generating; see `burnish.api.load`."""
+    from burnish.api import load as open_model
+
+    return open_model(path, **options)
