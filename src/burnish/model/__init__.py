@@ -1,0 +1,1 @@
+"""Models: find, load, attach adapters, save."""

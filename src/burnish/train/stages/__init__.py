@@ -1,0 +1,32 @@
+"""A stage is a value made of functions: what becomes of the records, and what module computes the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from burnish.batch.collate import Batch
+from burnish.registry import LazyTable
+from burnish.template import Example
+from burnish.train.prepare import Prepared
+
+STAGES = LazyTable("stage")
+STAGES.add("sft", "burnish.train.stages.sft:STAGE")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One way of training.
+
+    Attributes:
+        name: as in `stage:`.
+        prepare: (samples, template, label options) → Prepared; drops are counted there.
+        collate: (examples, sample numbers, packed, pad id) → Batch.
+        module: (model, packed) → a module whose forward takes a Batch and returns a LossSum.
+    """
+
+    name: str
+    prepare: Callable[..., Prepared]
+    collate: Callable[[Sequence[Example], Sequence[int], bool, int], Batch]
+    module: Callable[[Any, bool], Any]

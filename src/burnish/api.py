@@ -1,0 +1,42 @@
+"""Burnish from Python: `burnish.train({...})` and `burnish.load(run_dir).chat("…")`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from burnish import log
+from burnish.config import load_settings
+
+
+def train(
+    settings: Mapping[str, Any] | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
+) -> dict[str, Any]:
+    """Train and return what run.json holds.
+
+    Args:
+        settings: a dict with the keys of a YAML file, or the path of one.
+        overrides: `key=value` strings that win over the file.
+        callbacks: each is called with every row of metrics.jsonl.
+    Raises:
+        BurnishError: anything the user can mend; its text says what, where and how.
+    """
+    from burnish.train.job import run_training
+
+    return run_training(load_settings(settings, overrides), callbacks)
+
+
+def load(name: str, **options: Any) -> Any:
+    """A model to talk to: `load("runs/quickstart").chat("…")`.
+
+    Args:
+        name: a model folder, a run folder, a .gguf file, a hub name or smollm2-135m-instruct.
+        options: those of `burnish.generate.chat.load_chat_model`.
+    """
+    from burnish.generate.chat import load_chat_model
+
+    return load_chat_model(name, say=log.say, **options)

@@ -1,0 +1,101 @@
+"""Examples to tensors: one padding-free row, or a padded block for models that cannot isolate documents in a row.
+
+The shift by one position happens here and nowhere else: `loss_positions` are where a prediction is made,
+`loss_targets` the tokens that are to be predicted there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from burnish.template.example import IGNORED, Example
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch.
+
+    `input_ids`, `position_ids`: [1, T] packed, or [B, T] padded. `attention_mask`: [B, T] int64 when padded, else
+    None. `document_lengths`: tokens of each document, in order. `loss_positions`: [N] int64 places in the flattened
+    rows. `loss_targets`: [N] int64. `loss_weights`: [N] float32. `samples`: the sample numbers, for error messages.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor | None
+    document_lengths: tuple[int, ...]
+    loss_positions: Tensor
+    loss_targets: Tensor
+    loss_weights: Tensor
+    samples: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, without padding."""
+        return sum(self.document_lengths)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        moved = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in self.__dict__.items()
+        }
+        return Batch(**moved)
+
+
+def _targets(examples: Sequence[Example], starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    positions: list[int] = []
+    targets: list[int] = []
+    weights: list[float] = []
+    for example, start in zip(examples, starts, strict=True):
+        for place in range(1, len(example.labels)):
+            label = example.labels[place]
+            if label != IGNORED:
+                positions.append(start + place - 1)
+                targets.append(label)
+                weights.append(1.0 if example.weights is None else example.weights[place])
+    return (
+        torch.tensor(positions, dtype=torch.int64),
+        torch.tensor(targets, dtype=torch.int64),
+        torch.tensor(weights, dtype=torch.float32),
+    )
+
+
+def collate_packed(examples: Sequence[Example], samples: Sequence[int] = ()) -> Batch:
+    """Whole documents one after another in a row of [1, T]; positions restart at 0 with each document."""
+    lengths = [len(example.input_ids) for example in examples]
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    ids = [token for example in examples for token in example.input_ids]
+    places = [place for length in lengths for place in range(length)]
+    return Batch(
+        input_ids=torch.tensor([ids], dtype=torch.int64),
+        position_ids=torch.tensor([places], dtype=torch.int64),
+        attention_mask=None,
+        document_lengths=tuple(lengths),
+        samples=tuple(samples),
+        **dict(zip(("loss_positions", "loss_targets", "loss_weights"), _targets(examples, starts), strict=True)),
+    )
+
+
+def collate_padded(examples: Sequence[Example], samples: Sequence[int] = (), *, pad_id: int = 0) -> Batch:
+    """One document a row, [B, T], padded on the right. Padding is known by length, never by its id."""
+    lengths = [len(example.input_ids) for example in examples]
+    width = max(lengths)
+    ids = torch.full((len(examples), width), pad_id, dtype=torch.int64)
+    mask = torch.zeros((len(examples), width), dtype=torch.int64)
+    for row, example in enumerate(examples):
+        ids[row, : lengths[row]] = torch.tensor(example.input_ids, dtype=torch.int64)
+        mask[row, : lengths[row]] = 1
+    starts = [row * width for row in range(len(examples))]
+    return Batch(
+        input_ids=ids,
+        position_ids=torch.arange(width).repeat(len(examples), 1),
+        attention_mask=mask,
+        document_lengths=tuple(lengths),
+        samples=tuple(samples),
+        **dict(zip(("loss_positions", "loss_targets", "loss_weights"), _targets(examples, starts), strict=True)),
+    )

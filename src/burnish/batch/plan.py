@@ -1,0 +1,88 @@
+"""Which samples each optimizer step sees, as a pure function of the step: resume needs no saved sampler state."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+def best_fit_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Pack whole documents into rows of at most `row_tokens` tokens, longest first into the fullest row that fits.
+
+    Returns lists of indices into `lengths`; a document longer than a row gets one of its own.
+    Source: best-fit decreasing, e.g. Ding et al., Fewer Truncations Improve Language Modeling, arXiv:2404.10830.
+    """
+    from bisect import bisect_left, insort
+
+    rows: list[list[int]] = []
+    open_rows: list[tuple[int, int]] = []  # (tokens left, row), sorted: the first that fits is the fullest
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        length = lengths[index]
+        place = bisect_left(open_rows, (length, -1))
+        if place == len(open_rows):
+            row, left = len(rows), row_tokens
+            rows.append([])
+        else:
+            left, row = open_rows.pop(place)
+        rows[row].append(index)
+        if left - length > 0:
+            insort(open_rows, (left - length, row))
+    return rows
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The order of samples over a run.
+
+    Args:
+        rows: what one unit of the batch size is: `[[0], [1], …]` unpacked, several documents each when packed.
+        batch_rows: rows a micro-batch holds.
+        accumulation: micro-batches an optimizer step sums over, on each rank.
+        ranks: processes that share the work.
+        seed: decides the order of each epoch; `shuffle=False` keeps the file order.
+    """
+
+    rows: Sequence[Sequence[int]]
+    batch_rows: int
+    accumulation: int
+    ranks: int = 1
+    seed: int = 42
+    shuffle: bool = True
+
+    @property
+    def rows_a_step(self) -> int:
+        return self.batch_rows * self.accumulation * self.ranks
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps in one pass; the last one may be smaller."""
+        return max(1, math.ceil(len(self.rows) / self.rows_a_step))
+
+    def order(self, epoch: int) -> list[int]:
+        """Row numbers in the order of an epoch, the same for every number of ranks."""
+        order = list(range(len(self.rows)))
+        if self.shuffle:
+            random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        return order
+
+    def step(self, step: int, rank: int = 0) -> list[list[int]]:
+        """The micro-batches (lists of sample numbers) of one optimizer step, counted from 0 over all epochs.
+
+        Every rank gets the same number of micro-batches; where an epoch's last step has too few rows some are empty.
+        """
+        epoch, within = divmod(step, self.steps_an_epoch)
+        order = self._order_of(epoch)
+        mine = order[within * self.rows_a_step : (within + 1) * self.rows_a_step]
+        micro = [mine[start : start + self.batch_rows] for start in range(0, len(mine), self.batch_rows)]
+        while len(micro) % self.ranks:
+            micro.append([])
+        return [[sample for row in part for sample in self.rows[row]] for part in micro[rank :: self.ranks]]
+
+    def _order_of(self, epoch: int) -> list[int]:
+        cached = self.__dict__.get("_cache")
+        if cached is None or cached[0] != epoch:
+            cached = (epoch, self.order(epoch))
+            self.__dict__["_cache"] = cached
+        return cached[1]

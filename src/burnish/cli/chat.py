@@ -1,0 +1,94 @@
+"""`burnish chat`: talk to a model in the terminal, or ask it one thing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from burnish import log
+from burnish.config import load_settings
+from burnish.data.records import Turn
+
+_HELP = """/clear      forget the conversation
+/system TEXT  set the system message (and forget the conversation)
+/undo       take the last question and answer back
+/help       this list
+/exit       leave (also Ctrl-D)"""
+
+
+def run_chat(
+    model: str,
+    *,
+    prompt: str | None,
+    system: str | None,
+    template: str | None,
+    overrides: Sequence[str],
+) -> None:
+    """Load the model, then answer once or in a loop."""
+    settings = load_settings({}, list(overrides)).generating
+    from burnish.generate.chat import load_chat_model
+    from burnish.generate.sampler import Sampling
+
+    chat = load_chat_model(
+        model,
+        template=template,
+        say=(lambda _: None) if prompt is not None else log.say,
+        sampling=Sampling(
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=settings.do_sample,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            repetition_penalty=settings.repetition_penalty,
+        ),
+    )
+    first = [Turn("system", system)] if system else []
+    chat.turns = list(first)
+    if prompt is not None:
+        chat.chat(prompt, _write)
+        print()
+        return
+    log.say(f"{chat.name} · template {chat.template.name} · /help lists the commands, Ctrl-D leaves")
+    _converse(chat, first)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _converse(chat: object, first: list[Turn]) -> None:
+    from burnish.generate.chat import ChatModel
+
+    assert isinstance(chat, ChatModel)
+    try:
+        import readline as _  # noqa: F401 - line editing and history in input()
+    except ImportError:
+        pass
+    while True:
+        try:
+            text = input("\n> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if not text:
+            continue
+        if text.startswith("/"):
+            verb, _, rest = text.partition(" ")
+            if verb in ("/exit", "/quit"):
+                return
+            if verb == "/clear":
+                chat.turns = list(first)
+            elif verb == "/system":
+                first = [Turn("system", rest)] if rest else []
+                chat.turns = list(first)
+            elif verb == "/undo":
+                chat.turns = chat.turns[:-2] if len(chat.turns) >= len(first) + 2 else list(first)
+            else:
+                print(_HELP)
+            continue
+        try:
+            chat.chat(text, _write)
+            print(f"\n[{chat.tokens_per_second:.0f} tokens/s]")
+        except KeyboardInterrupt:
+            print("\n[stopped]")

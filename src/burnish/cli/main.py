@@ -1,0 +1,189 @@
+"""`burnish`: the commands, and what errors look like. Nothing here imports torch before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, BurnishError, Interrupted
+
+app = typer.Typer(
+    name="burnish",
+    help="Fine-tune language models: data to labels you can see, an exact loop, a plain account of every run.",
+    epilog="Start with `burnish quickstart`, or `burnish train RUN.yaml`. Settings: `burnish settings`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at data before it is trained on.", no_args_is_help=True, rich_markup_mode=None)
+runs_app = typer.Typer(help="Look at finished and running runs.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+app.add_typer(runs_app, name="runs")
+
+# `train` and `data inspect` take settings as key=value and as --key value; both are left to the settings reader.
+_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command()
+def quickstart(
+    dry_run: Annotated[bool, typer.Option(help="Show the plan and stop.")] = False,
+    again: Annotated[bool, typer.Option(help="Throw an earlier quickstart away and start anew.")] = False,
+    output_dir: Annotated[str, typer.Option(help="Where the run goes.")] = "runs/quickstart",
+    seed: Annotated[int, typer.Option(help="Seed of the data and of the training.")] = 42,
+) -> None:
+    """Teach a small model a skill, in about six minutes on two cores, and see the difference."""
+    from burnish.cli.quickstart import run_quickstart
+
+    run_quickstart(output_dir=output_dir, seed=seed, dry_run=dry_run, again=again)
+
+
+@app.command(context_settings=_SETTINGS)
+def train(
+    context: typer.Context,
+    run: Annotated[str | None, typer.Argument(help="A YAML or JSON file of settings.", metavar="RUN.yaml")] = None,
+) -> None:
+    """Train: any stage, from a settings file, `key=value` pairs or `--key value` flags.
+
+    Examples:
+
+      burnish train examples/quickstart.yaml
+
+      burnish train run.yaml learning_rate=1e-4 output_dir=runs/second
+
+      burnish train run.yaml resume_from_checkpoint=true
+    """
+    from burnish.cli.train import run_train
+
+    run_train(run, context.args)
+
+
+@app.command(context_settings=_SETTINGS)
+def chat(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model, a run folder or a .gguf file.", metavar="MODEL|RUN_DIR")],
+    prompt: Annotated[str | None, typer.Option(help="Answer this once and stop.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    template: Annotated[str | None, typer.Option(help="A chat template other than the model's own.")] = None,
+) -> None:
+    """Talk to a model or to what a run has trained, with the template it was trained with.
+
+    Generation settings go behind it: temperature=0.2 top_p=0.9 max_new_tokens=200 do_sample=false.
+    """
+    from burnish.cli.chat import run_chat
+
+    run_chat(model, prompt=prompt, system=system, template=template, overrides=context.args)
+
+
+@app.command()
+def env() -> None:
+    """What this machine has, in one block to paste into a report."""
+    from burnish.runs.environment import environment, render_environment
+
+    print(render_environment(environment()))
+
+
+@app.command()
+def settings(
+    name: Annotated[str | None, typer.Argument(help="One setting to explain.")] = None,
+    json_schema: Annotated[bool, typer.Option(help="A JSON schema for editors.")] = False,
+) -> None:
+    """All settings, or one of them, with defaults and meaning."""
+    from burnish.cli.reference import run_settings
+
+    run_settings(name, json_schema)
+
+
+@app.command()
+def templates(
+    name: Annotated[str | None, typer.Argument(help="One template to show.")] = None,
+) -> None:
+    """The chat templates that come with Burnish; with a name, its text."""
+    from burnish.cli.reference import run_templates
+
+    run_templates(name)
+
+
+@data_app.command(name="list")
+def data_list(
+    dataset_dir: Annotated[str, typer.Option(help="The folder with dataset_info.json.")] = "data",
+) -> None:
+    """The datasets that a registry names: where they are, how large, in which format."""
+    from burnish.cli.data import run_list
+
+    run_list(dataset_dir)
+
+
+@data_app.command(name="inspect", context_settings=_SETTINGS)
+def data_inspect(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="The settings file of a run.", metavar="RUN.yaml")],
+    format: Annotated[str | None, typer.Option(help="jsonl: one line a sample, with ids and labels.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Samples to show: 3 on the terminal, all in jsonl.")] = None,
+    html: Annotated[str | None, typer.Option(help="Write one self-contained page to this file.")] = None,
+) -> None:
+    """Show what is trained, token by token: the tokens in colour are the ones the model learns to say."""
+    from burnish.cli.data import run_inspect
+
+    run_inspect(run, context.args, format=format, limit=limit, html=html)
+
+
+@runs_app.command(name="list")
+def runs_list(root: Annotated[str, typer.Argument(help="Where to look.")] = "runs") -> None:
+    """Runs below a folder, newest first."""
+    from burnish.cli.runs import run_list
+
+    run_list(root)
+
+
+@runs_app.command(name="show")
+def runs_show(run_dir: Annotated[str, typer.Argument(help="A run folder.")]) -> None:
+    """One run: model, data, figures, loss curve."""
+    from burnish.cli.runs import run_show
+
+    run_show(run_dir)
+
+
+@runs_app.command(name="compare")
+def runs_compare(run_dirs: Annotated[list[str], typer.Argument(help="Two or more run folders.")]) -> None:
+    """Settings that differ, and the figures side by side."""
+    from burnish.cli.runs import run_compare
+
+    run_compare(run_dirs)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from burnish import __version__
+
+        print(f"burnish {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. Exit status: 0 done, 2 the user can mend it, 1 a defect, 130 interrupted."""
+    try:
+        app()
+    except BurnishError as error:
+        print(_marked(str(error)), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (Interrupted, KeyboardInterrupt):
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # `burnish … | head` closed its end
+        sys.stderr.close()
+        sys.exit(EXIT_DEFECT)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("\nThis is a defect of Burnish. Please report it with the lines above and `burnish env`.", file=sys.stderr)
+        sys.exit(EXIT_DEFECT)
+
+
+def _marked(message: str) -> str:
+    if not sys.stderr.isatty():
+        return f"error: {message}"
+    return f"\033[31;1merror:\033[0m {message}"

@@ -1,0 +1,30 @@
+"""`burnish train`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from burnish.config import load_settings
+from burnish.errors import BurnishError
+
+
+def split_arguments(run: str | None, rest: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The settings file, if one was named, and everything else as overrides."""
+    if run is not None and ("=" in run or run.startswith("-")):
+        return None, [run, *rest]
+    return run, list(rest)
+
+
+def run_train(run: str | None, rest: Sequence[str]) -> None:
+    """Read the settings and train."""
+    source, overrides = split_arguments(run, rest)
+    if source is None and not overrides:
+        raise BurnishError(
+            "nothing to train: no settings were given",
+            at="command line",
+            fix="burnish train RUN.yaml, or burnish train model_name_or_path=… dataset=… (see examples/)",
+        )
+    settings = load_settings(source if source is not None else {}, overrides)
+    from burnish.train.job import run_training
+
+    run_training(settings)

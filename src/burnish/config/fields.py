@@ -1,0 +1,232 @@
+"""The kinds of values a setting can hold, and how loosely written ones become exact.
+
+A YAML file says `no` for a strategy, `1e-4` for a rate and `q_proj,v_proj` for a list. Each kind below turns
+what people write into one exact Python value, or refuses it; `explain.py` puts the refusal into words.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a setting holds: a short name for the code, and words for messages and the reference."""
+
+    name: str
+    expects: str
+
+
+FLAG = Kind("flag", "true or false")
+WHOLE = Kind("whole", "a whole number")
+NUMBER = Kind("number", "a number")
+TEXT = Kind("text", "text")
+PATH = Kind("path", "a path")
+NAMES = Kind("names", "a list of names, or names with commas between them")
+PATHS = Kind("paths", "a list of paths, or paths with commas between them")
+CHOICE = Kind("choice", "one of a few words")
+TABLE = Kind("table", "a mapping of names to values")
+RESUME = Kind("resume", "true, false or the path of a checkpoint")
+ANY = Kind("any", "any value")
+
+TEXT_LIKE = {"text", "path", "names", "paths", "resume"}
+"""Kinds that take a number as it was written (`run_name: 007` is the text "007")."""
+
+_WORDS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def _refuse(kind: Kind) -> PydanticCustomError:
+    return PydanticCustomError("burnish_kind", "not {expects}", {"expects": kind.expects})
+
+
+def as_flag(value: Any) -> bool:
+    """True or false from a bool, 0 or 1, or one of the words true, false, yes, no, on, off."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | str) and str(value).strip().lower() in _WORDS:
+        return _WORDS[str(value).strip().lower()]
+    raise _refuse(FLAG)
+
+
+def as_whole(value: Any) -> int:
+    """A whole number from an int, a float without a fraction, or text that reads so; a bool is refused."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        if isinstance(value, str):
+            value = float(value) if any(mark in value for mark in ".eE") else int(value)
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    except ValueError:
+        pass
+    raise _refuse(WHOLE)
+
+
+def as_number(value: Any) -> float:
+    """A float from an int, a float or text that reads as one, such as `1e-4`; a bool is refused."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise _refuse(NUMBER)
+
+
+def as_text(value: Any) -> str:
+    """Text as it is; anything else is refused."""
+    if isinstance(value, str):
+        return value
+    raise _refuse(TEXT)
+
+
+def as_path(value: Any) -> str:
+    """A path as it is given, with a leading `~` replaced by the user's folder."""
+    if isinstance(value, str | os.PathLike):
+        path = os.fspath(value)
+        if isinstance(path, str) and "\0" not in path:
+            return os.path.expanduser(path) if path.startswith("~") else path
+    raise _refuse(PATH)
+
+
+def _as_list(value: Any, kind: Kind, one: Callable[[Any], str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    elif isinstance(value, os.PathLike):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        raise _refuse(kind)
+    try:
+        parts = [one(part) for part in value]
+    except PydanticCustomError as wrong:
+        raise _refuse(kind) from wrong
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def as_names(value: Any) -> tuple[str, ...]:
+    """Names from a list, or from text with commas between them; empty names fall away."""
+    return _as_list(value, NAMES, as_text)
+
+
+def as_paths(value: Any) -> tuple[str, ...]:
+    """Paths from a list, or from text with commas between them."""
+    return tuple(as_path(path) for path in _as_list(value, PATHS, as_path))
+
+
+def as_word(value: Any) -> Any:
+    """A choice; YAML reads an unquoted `no` as false, which becomes the word again."""
+    return "no" if value is False else value
+
+
+def as_only_word(value: Any) -> Any:
+    """A choice that other tools also write as a list of one."""
+    if isinstance(value, list | tuple):
+        return value[0] if len(value) == 1 else ",".join(map(str, value))
+    return as_word(value)
+
+
+def as_table(value: Any) -> dict[str, Any]:
+    """A flat mapping from names to plain values."""
+    if isinstance(value, Mapping) and all(
+        isinstance(key, str) and _is_plain(item) for key, item in value.items()
+    ):
+        return dict(value)
+    raise _refuse(TABLE)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, bool | int | str)
+
+
+def as_resume(value: Any) -> bool | str:
+    """Whether to resume, or the checkpoint to resume from."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
+        return value.strip().lower() == "true"
+    return as_path(value)
+
+
+READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {
+        "flag": as_flag,
+        "whole": as_whole,
+        "number": as_number,
+        "text": as_text,
+        "path": as_path,
+        "names": as_names,
+        "paths": as_paths,
+        "table": as_table,
+        "resume": as_resume,
+    }
+)
+"""The name of a kind → what makes an exact value of it, or raises PydanticCustomError."""
+
+Flag = Annotated[bool, FLAG, BeforeValidator(as_flag)]
+Whole = Annotated[int, WHOLE, BeforeValidator(as_whole)]
+Number = Annotated[float, NUMBER, BeforeValidator(as_number)]
+Text = Annotated[str, TEXT, BeforeValidator(as_text)]
+PathText = Annotated[str, PATH, BeforeValidator(as_path)]
+Names = Annotated[tuple[str, ...], NAMES, BeforeValidator(as_names)]
+Paths = Annotated[tuple[str, ...], PATHS, BeforeValidator(as_paths)]
+Table = Annotated[dict[str, Any], TABLE, BeforeValidator(as_table)]
+Resume = Annotated[bool | str, RESUME, BeforeValidator(as_resume)]
+
+
+class RoomSettings(BaseModel):
+    """The settings of one room: frozen, unknown names refused, numbers finite."""
+
+    model_config = ConfigDict(
+        frozen=True, defer_build=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    derived: str | None = None,
+    factory: Callable[[dict[str, Any]], Any] | None = None,
+    secret: bool = False,
+    **limits: Any,
+) -> Any:
+    """Declare a setting.
+
+    Args:
+        default: its value when the user says nothing; unused when `factory` is given.
+        description: one plain sentence with units, shown in the reference and by editors.
+        derived: for a default that follows other settings or the machine, the words that say how.
+        factory: computes such a default from the settings that are declared above it in the same room.
+        secret: the value is never printed nor written to a run folder.
+        limits: `ge`, `gt`, `le`, `lt`: the allowed range.
+    """
+    extra: dict[str, Any] = {"derived": derived, "secret": secret}
+    common: dict[str, Any] = {
+        "description": description,
+        "json_schema_extra": extra,
+        "repr": not secret,
+        **limits,
+    }
+    if factory is not None:
+        return Field(default_factory=factory, **common)
+    return Field(default=default, **common)

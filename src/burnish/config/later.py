@@ -1,0 +1,209 @@
+"""Known names that are not fields: accepted ones, ones that are not there yet, ones that will not come.
+
+`neutral` lists the values with which a name asks for nothing: its default in the tools it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from burnish.config.fields import ANY, FLAG, NUMBER, PATH, TEXT, WHOLE, Kind
+
+
+@dataclass(frozen=True)
+class Row:
+    """A known name without a field; see `catalogue.Entry` for the meaning of each part."""
+
+    key: str
+    room: str
+    neutral: tuple[Any, ...]
+    text: str
+    wanted: Kind = ANY
+
+
+def _rows(room: str, text: str, **names: Any) -> tuple[Row, ...]:
+    """Rows that share a text.
+
+    A name's value is its neutral value, a tuple of several, or the kind it holds: then only null is neutral.
+    """
+    rows = []
+    for key, value in names.items():
+        if isinstance(value, Kind):
+            rows.append(Row(key, room, (), text, value))
+        else:
+            neutral = value if isinstance(value, tuple) else (value,)
+            rows.append(Row(key, room, neutral, text, _kind_of_value(neutral[0])))
+    return tuple(rows)
+
+
+def _kind_of_value(value: Any) -> Kind:
+    kinds: tuple[tuple[type, Kind], ...] = ((bool, FLAG), (int, WHOLE), (float, NUMBER), (str, TEXT))
+    return next((kind for kind_type, kind in kinds if isinstance(value, kind_type)), ANY)
+
+
+_OUT = "leave it out"
+
+ACCEPTED: tuple[Row, ...] = (
+    *_rows("model", "transformers has only this one kind of tokenizer now", use_fast_tokenizer=True),
+    *_rows("model", "models are always loaded this way", low_cpu_mem_usage=True),
+    *_rows("model", "both ways of checkpointing give the same gradients", use_reentrant_gc=True),
+    *_rows("data", "nothing is cached between runs yet", overwrite_cache=False),
+    *_rows(
+        "data",
+        "the data is read in one process",
+        preprocessing_num_workers=WHOLE,
+        data_shared_file_system=False,
+    ),
+    *_rows("data", "the size of a read never changes the samples", preprocessing_batch_size=1000),
+    *_rows("training", "batches are made in the training process", dataloader_num_workers=0),
+    *_rows("training", "batches are made in the training process", dataloader_prefetch_factor=WHOLE),
+    *_rows("training", "batches are made in the training process", dataloader_persistent_workers=False),
+    *_rows("training", "it never changes what is computed", dataloader_pin_memory=True, disable_tqdm=FLAG),
+    *_rows(
+        "training", "the run is one process", ddp_timeout=(180000000, 1800), ddp_find_unused_parameters=FLAG
+    ),
+    *_rows("training", "only trackers write there; metrics and log are in output_dir", logging_dir=PATH),
+    *_rows("training", "only the columns that are needed are read", remove_unused_columns=True),
+)
+
+LATER: tuple[Row, ...] = (
+    *_rows("data", _OUT, streaming=False, buffer_size=16384, tool_format=TEXT, enable_thinking=True),
+    *_rows("data", _OUT, preserve_thinking=False, tokenized_path=PATH, eval_on_each_dataset=False),
+    *_rows("data", "use mix_strategy: concat", mix_strategy="concat", interleave_probs=ANY),
+    *_rows("model", _OUT, resize_vocab=False, add_tokens=ANY, add_special_tokens=ANY),
+    *_rows("model", _OUT, new_special_tokens_config=PATH, rope_scaling=TEXT, enable_liger_kernel=False),
+    *_rows("model", _OUT, train_from_scratch=False, upcast_layernorm=False),
+    *_rows("model", "download the model and give its folder as model_name_or_path", ms_hub_token=TEXT),
+    *_rows(
+        "model",
+        "leave it out and train on the 16-bit model",
+        quantization_bit=WHOLE,
+        quantization_method=("bnb", "bitsandbytes"),
+        quantization_type="nf4",
+        double_quantization=True,
+    ),
+    *_rows(
+        "model",
+        "leave it out; exporting is a command of its own, not a setting",
+        export_dir=PATH,
+        export_size=5,
+        export_device="cpu",
+        export_legacy_format=False,
+    ),
+    *_rows(
+        "tuning",
+        "use finetuning_type: lora or full",
+        freeze_trainable_layers=2,
+        freeze_trainable_modules="all",
+        freeze_extra_modules=TEXT,
+    ),
+    *_rows("tuning", _OUT, loraplus_lr_ratio=NUMBER, loraplus_lr_embedding=1e-6),
+    *_rows("tuning", _OUT, pissa_init=False, pissa_iter=16, pissa_convert=False),
+    *_rows(
+        "tuning",
+        "leave it out; the only stage for now is sft",
+        pref_beta=0.1,
+        pref_ftx=0.0,
+        pref_loss="sigmoid",
+        dpo_label_smoothing=0.0,
+        kto_chosen_weight=1.0,
+        kto_rejected_weight=1.0,
+        simpo_gamma=0.5,
+        ref_model=PATH,
+        ref_model_adapters=PATH,
+        reward_model=PATH,
+        reward_model_adapters=PATH,
+        reward_model_type="lora",
+        ppo_buffer_size=1,
+        ppo_epochs=4,
+        ppo_score_norm=False,
+        ppo_target=6.0,
+        ppo_whiten_rewards=False,
+    ),
+    *_rows("tuning", _OUT, compute_accuracy=False, early_stopping_steps=WHOLE),
+    *_rows("tuning", "use optim: adamw_torch", use_adam_mini=False, use_muon=False),
+    *_rows("training", _OUT, do_predict=False, predict_with_generate=False),
+    *_rows(
+        "training",
+        "leave it out; the last weights are saved, and each checkpoint beside them",
+        load_best_model_at_end=False,
+        metric_for_best_model=TEXT,
+        greater_is_better=FLAG,
+    ),
+    *_rows("training", _OUT, full_determinism=False, tf32=False, neftune_noise_alpha=0.0),
+    *_rows("training", _OUT, label_smoothing_factor=0.0, group_by_length=False, torch_compile=False),
+    *_rows(
+        "training", "leave it out and train on one device", deepspeed=ANY, fsdp=("", False), fsdp_config=ANY
+    ),
+    *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
+    *_rows("training", _OUT, logging_first_step=False, logging_strategy="steps", eval_on_start=False),
+    *_rows("training", _OUT, dataloader_drop_last=False, gradient_checkpointing_kwargs=ANY, optim_args=TEXT),
+    *_rows("training", _OUT, torch_compile_backend=TEXT, torch_compile_mode=TEXT, eval_delay=0),
+    *_rows("generating", _OUT, num_beams=1, length_penalty=1.0),
+)
+
+_MEDIA = "leave it out; Burnish trains on text"
+_VENDOR = "use finetuning_type: lora, and leave it out"
+
+NEVER: tuple[Row, ...] = (
+    *_rows(
+        "data",
+        "use cutoff_len, the longest whole example in tokens",
+        max_source_length=WHOLE,
+        max_target_length=WHOLE,
+    ),
+    *_rows("data", _MEDIA, media_dir=PATH),
+    *_rows("data", "use num_beams: 1", eval_num_beams=WHOLE),
+    *_rows("model", _OUT, split_special_tokens=False, shift_attn=False, mixture_of_depths=TEXT),
+    *_rows("model", "use flash_attn: auto", use_unsloth=False, use_unsloth_gc=False),
+    *_rows("model", _OUT, moe_aux_loss_coef=NUMBER, use_kv_cache=True, use_kt=False),
+    *_rows(
+        "model", _MEDIA, image_max_pixels=768 * 768, image_min_pixels=32 * 32, image_do_pan_and_scan=False
+    ),
+    *_rows(
+        "model", _MEDIA, video_max_pixels=256 * 256, video_min_pixels=16 * 16, video_fps=2.0, video_maxlen=128
+    ),
+    *_rows("model", _MEDIA, audio_sampling_rate=16000, use_audio_in_video=False, crop_to_patches=False),
+    *_rows("tuning", _VENDOR, use_galore=False, use_apollo=False, use_badam=False, use_llama_pro=False),
+    *_rows("tuning", _OUT, use_mca=False, use_dft_loss=False),
+    *_rows(
+        "tuning", "leave it out; the metrics are in metrics.jsonl in the output folder", use_swanlab=False
+    ),
+    *_rows("training", "set per_device_train_batch_size yourself", auto_find_batch_size=False),
+    *_rows(
+        "training",
+        "leave it out; the loss always counts tokens over all devices",
+        average_tokens_across_devices=True,
+    ),
+    *_rows("training", "leave it out; weights are always saved as safetensors", save_safetensors=True),
+    *_rows("training", "leave it out; the launcher sets it", local_rank=-1),
+)
+
+FAMILIES: Mapping[str, Row] = MappingProxyType(
+    {
+        row.key: row
+        for row in (
+            Row("image_", "model", (), _MEDIA),
+            Row("video_", "model", (), _MEDIA),
+            Row("audio_", "model", (), _MEDIA),
+            Row("export_quantization_", "model", (), _OUT),
+            Row("vllm_", "model", (), "use infer_backend: huggingface and leave it out"),
+            Row("sglang_", "model", (), "use infer_backend: huggingface and leave it out"),
+            Row("kt_", "model", (), _OUT),
+            Row("galore_", "tuning", (), _VENDOR),
+            Row("apollo_", "tuning", (), _VENDOR),
+            Row("badam_", "tuning", (), _VENDOR),
+            Row("oft_", "tuning", (), "use finetuning_type: lora and leave it out"),
+            Row(
+                "swanlab_",
+                "tuning",
+                (),
+                "leave it out; the metrics are in metrics.jsonl in the output folder",
+            ),
+        )
+    }
+)
+"""Beginnings of names that all belong to one feature Burnish does not have."""

@@ -1,0 +1,51 @@
+"""Settings of the base model: where it comes from and how it is held in memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
+
+from burnish.config.fields import CHOICE, Flag, Paths, PathText, RoomSettings, Text, as_word, setting
+
+Attention = Annotated[Literal["auto", "disabled", "sdpa", "fa2"], CHOICE, BeforeValidator(as_word)]
+InferBackend = Annotated[Literal["huggingface"], CHOICE, BeforeValidator(as_word)]
+InferDtype = Annotated[Literal["auto", "float16", "bfloat16", "float32"], CHOICE, BeforeValidator(as_word)]
+
+
+class ModelSettings(RoomSettings):
+    """Which model, from where, and how it is loaded."""
+
+    model_name_or_path: PathText | None = setting(
+        None, "The base model: a local folder, a GGUF file or a name on the Hugging Face Hub."
+    )
+    adapter_name_or_path: Paths = setting(
+        (), "Folders or Hub names of LoRA adapters that are loaded onto the base model, in this order."
+    )
+    cache_dir: PathText | None = setting(None, "Folder that keeps models downloaded from the Hub.")
+    model_revision: Text = setting("main", "Branch, tag or commit of the model on the Hub.")
+    trust_remote_code: Flag = setting(
+        False, "Whether Python code that comes with a model may run on this machine."
+    )
+    hf_hub_token: Text | None = setting(
+        None,
+        "Access token for private or gated models on the Hub; never written to the run folder.",
+        secret=True,
+    )
+    flash_attn: Attention = setting(
+        "auto",
+        "How attention is computed: auto lets Burnish choose, sdpa is PyTorch's own, fa2 needs the "
+        "flash-attn package, disabled is the plain reference.",
+    )
+    disable_gradient_checkpointing: Flag = setting(
+        False,
+        "Keep all activations in memory, which is faster; the same as gradient_checkpointing: false.",
+    )
+    infer_backend: InferBackend = setting("huggingface", "The engine that generates text.")
+    infer_dtype: InferDtype = setting(
+        "auto",
+        "Number format of the weights when a model only generates; auto is what the machine does well.",
+    )
+    print_param_status: Flag = setting(
+        False, "Print name, number format, device and trainability of every parameter after loading."
+    )

@@ -1,0 +1,266 @@
+"""Rules over several settings. Each is one small function.
+
+A *rule* yields problems, an *adjustment* yields values that follow from others, a *remark* yields sentences
+for the user. To add one, write the function and put it into its table at the end of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from burnish.config.catalogue import find
+from burnish.config.reading import Given
+
+
+class Finding(NamedTuple):
+    """A problem between settings: the names it is about (the first given one is its place), what, the fix."""
+
+    keys: tuple[str, ...]
+    what: str
+    fix: str
+
+
+class Change(NamedTuple):
+    """A value that follows from other settings, and a sentence about it (empty: not worth one)."""
+
+    key: str
+    value: Any
+    note: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All values of a run while they are checked, and which of them the user gave."""
+
+    values: Mapping[str, Any]
+    given: Mapping[str, Given]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def chosen(self, key: str) -> bool:
+        """Whether the user set it to something other than its default."""
+        entry = find(key)
+        if key not in self.given or entry is None or entry.field is None:
+            return False
+        default = entry.field.get_default(call_default_factory=True, validated_data=dict(self.values))
+        return bool(self.values[key] != default)
+
+
+# Rules: problems.
+
+
+def evaluation_needs_data(draft: Draft) -> Iterator[Finding]:
+    wanted = draft["eval_strategy"] != "no" or draft["do_eval"]
+    if wanted and not draft["eval_dataset"] and draft["val_size"] == 0:
+        what = "there is no data to evaluate on"
+        fix = "set eval_dataset or val_size: 0.1, or turn evaluation off (eval_strategy: no, do_eval: false)"
+        yield Finding(("eval_strategy", "do_eval", "eval_dataset", "val_size"), what, fix)
+
+
+def one_source_of_evaluation_data(draft: Draft) -> Iterator[Finding]:
+    if draft["eval_dataset"] and draft["val_size"] > 0:
+        fix = "keep one: eval_dataset for data of its own, val_size for a part of the training data"
+        yield Finding(("val_size", "eval_dataset"), "val_size and eval_dataset are both set", fix)
+
+
+def val_size_is_share_or_count(draft: Draft) -> Iterator[Finding]:
+    size = draft["val_size"]
+    if size == 1:
+        fix = "write 0.1 for a tenth, or a count above 1"
+        yield Finding(("val_size",), "val_size: 1 is neither a share below 1 nor a count above 1", fix)
+    elif size > 1 and not float(size).is_integer():
+        fix = f"write a share below 1, or a whole number such as {int(size)}"
+        yield Finding(("val_size",), "val_size above 1 counts samples and must be a whole number", fix)
+
+
+def one_number_format(draft: Draft) -> Iterator[Finding]:
+    for other in ("bf16", "pure_bf16"):
+        if draft[other] and draft["fp16"]:
+            yield Finding(
+                (other, "fp16"), f"{other} and fp16 are both true", "keep one; bf16 where the device has it"
+            )
+
+
+def prompt_or_history(draft: Draft) -> Iterator[Finding]:
+    if draft["train_on_prompt"] and draft["mask_history"]:
+        what = "train_on_prompt and mask_history contradict each other"
+        fix = "keep one: train_on_prompt trains on everything, mask_history on the last answer only"
+        yield Finding(("train_on_prompt", "mask_history"), what, fix)
+
+
+def adapters_need_lora(draft: Draft) -> Iterator[Finding]:
+    if draft["adapter_name_or_path"] and draft["finetuning_type"] != "lora":
+        what = f"an adapter cannot be used with finetuning_type: {draft['finetuning_type']}"
+        fix = "use finetuning_type: lora, or leave adapter_name_or_path out"
+        yield Finding(("finetuning_type", "adapter_name_or_path"), what, fix)
+
+
+def packing_agrees(draft: Draft) -> Iterator[Finding]:
+    if draft["neat_packing"] and not draft["packing"]:
+        what = "neat_packing: true contradicts packing: false"
+        yield Finding(("packing", "neat_packing"), what, "leave packing out, or set neat_packing: false")
+
+
+def lora_target_names_layers(draft: Draft) -> Iterator[Finding]:
+    target = draft["lora_target"]
+    if not target:
+        fix = "write lora_target: all, or names of layers"
+        yield Finding(("lora_target",), "lora_target names no layers", fix)
+    elif "all" in target and len(target) > 1:
+        fix = "write lora_target: all alone, or the names without all"
+        yield Finding(("lora_target",), "lora_target names all layers and single ones", fix)
+
+
+def checkpointing_agrees(draft: Draft) -> Iterator[Finding]:
+    if draft["disable_gradient_checkpointing"] and draft["gradient_checkpointing"]:
+        what = "gradient_checkpointing and disable_gradient_checkpointing are both true"
+        yield Finding(("gradient_checkpointing", "disable_gradient_checkpointing"), what, "keep one of them")
+
+
+def zero_temperature_is_greedy(draft: Draft) -> Iterator[Finding]:
+    if draft["temperature"] == 0 and "do_sample" in draft.given and draft["do_sample"]:
+        fix = "set a temperature above 0, or do_sample: false for the likeliest token"
+        yield Finding(("temperature", "do_sample"), "do_sample: true needs a temperature above 0", fix)
+
+
+def schedule_has_its_values(draft: Draft) -> Iterator[Finding]:
+    needs = {
+        "cosine_with_min_lr": ("min_lr", "min_lr_rate"),
+        "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
+        "warmup_stable_decay": ("num_decay_steps",),
+    }
+    kind = draft["lr_scheduler_type"]
+    wanted = needs.get(kind)
+    if wanted and not any(name in (draft["lr_scheduler_kwargs"] or {}) for name in wanted):
+        what = f"the schedule {kind} needs {' or '.join(wanted)}"
+        fix = f'add lr_scheduler_kwargs: {{"{wanted[0]}": VALUE}}'
+        yield Finding(("lr_scheduler_type", "lr_scheduler_kwargs"), what, fix)
+
+
+# Adjustments: values that follow from others.
+
+
+def evaluation_alone(draft: Draft) -> Iterator[Change]:
+    if "do_eval" in draft.given and draft["do_eval"] and "do_train" not in draft.given:
+        note = "do_eval without do_train only evaluates; add do_train: true to train as well"
+        yield Change("do_train", False, note)
+
+
+def greedy_at_zero(draft: Draft) -> Iterator[Change]:
+    if draft["temperature"] == 0 and "do_sample" not in draft.given:
+        yield Change("do_sample", False, "")
+
+
+def checkpointing_off(draft: Draft) -> Iterator[Change]:
+    if draft["disable_gradient_checkpointing"] and draft["gradient_checkpointing"] is None:
+        yield Change("gradient_checkpointing", False, "")
+
+
+def resuming_keeps_the_folder(draft: Draft) -> Iterator[Change]:
+    if draft["resume_from_checkpoint"] and draft["overwrite_output_dir"]:
+        note = (
+            "the output folder is kept: resume_from_checkpoint needs what overwrite_output_dir would remove"
+        )
+        yield Change("overwrite_output_dir", False, note)
+
+
+def new_tokens_win(draft: Draft) -> Iterator[Change]:
+    if draft.chosen("max_new_tokens") and draft["max_length"] is not None:
+        yield Change("max_length", None, "max_length has no effect: max_new_tokens is set and wins")
+
+
+# Remarks: given values without effect.
+
+_LORA_ONLY = (
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target",
+    "additional_target",
+    "use_rslora",
+    "use_dora",
+    "create_new_adapter",
+)
+
+
+def lora_without_effect(draft: Draft) -> Iterator[str]:
+    idle = [key for key in _LORA_ONLY if draft.chosen(key)]
+    if draft["finetuning_type"] != "lora" and idle:
+        yield f"{', '.join(idle)}: no effect with finetuning_type: {draft['finetuning_type']}"
+
+
+def steps_before_epochs(draft: Draft) -> Iterator[str]:
+    if draft["max_steps"] > 0 and draft.chosen("num_train_epochs"):
+        yield "num_train_epochs has no effect: max_steps is set and wins"
+
+
+def warmup_steps_before_ratio(draft: Draft) -> Iterator[str]:
+    if draft["warmup_steps"] > 0 and draft["warmup_ratio"] > 0:
+        yield "warmup_ratio has no effect: warmup_steps is set and wins"
+
+
+def warmup_ends_in_time(draft: Draft) -> Iterator[str]:
+    if 0 < draft["max_steps"] <= draft["warmup_steps"]:
+        yield "the learning rate never reaches its height: warmup_steps is not below max_steps"
+
+
+def steps_need_their_strategy(draft: Draft) -> Iterator[str]:
+    for what in ("eval", "save"):
+        strategy = draft[f"{what}_strategy"]
+        if strategy != "steps" and draft.chosen(f"{what}_steps"):
+            yield f"{what}_steps has no effect with {what}_strategy: {strategy}"
+
+
+def held_out_but_unused(draft: Draft) -> Iterator[str]:
+    holds = draft["eval_dataset"] or draft["val_size"] > 0
+    if holds and draft["eval_strategy"] == "no" and not draft["do_eval"]:
+        yield "evaluation data is set but never used; set eval_strategy: steps or do_eval: true"
+
+
+def packing_is_always_neat(draft: Draft) -> Iterator[str]:
+    if draft["packing"] and "packing" in draft.given and not draft["neat_packing"]:
+        yield "packed samples never see each other in Burnish, with neat_packing or without"
+
+
+def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
+    if (
+        draft["create_new_adapter"]
+        and not draft["adapter_name_or_path"]
+        and draft["finetuning_type"] == "lora"
+    ):
+        yield "create_new_adapter has no effect without adapter_name_or_path"
+
+
+RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
+    evaluation_needs_data,
+    one_source_of_evaluation_data,
+    val_size_is_share_or_count,
+    one_number_format,
+    prompt_or_history,
+    adapters_need_lora,
+    packing_agrees,
+    lora_target_names_layers,
+    checkpointing_agrees,
+    zero_temperature_is_greedy,
+    schedule_has_its_values,
+)
+ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
+    evaluation_alone,
+    greedy_at_zero,
+    checkpointing_off,
+    resuming_keeps_the_folder,
+    new_tokens_win,
+)
+REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
+    lora_without_effect,
+    steps_before_epochs,
+    warmup_steps_before_ratio,
+    warmup_ends_in_time,
+    steps_need_their_strategy,
+    held_out_but_unused,
+    packing_is_always_neat,
+    new_adapter_needs_old,
+)

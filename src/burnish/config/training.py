@@ -1,0 +1,157 @@
+"""Settings of the loop: batches, optimizer, schedule, logging, saving and evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from burnish.config.fields import (
+    CHOICE,
+    Flag,
+    Number,
+    PathText,
+    Resume,
+    RoomSettings,
+    Table,
+    Text,
+    Whole,
+    as_only_word,
+    as_word,
+    setting,
+)
+
+Schedule = Annotated[
+    Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "cosine_with_min_lr",
+        "cosine_warmup_with_min_lr",
+        "warmup_stable_decay",
+    ],
+    CHOICE,
+    BeforeValidator(as_word),
+]
+Optimizer = Annotated[Literal["adamw_torch", "adamw_torch_fused"], CHOICE, BeforeValidator(as_word)]
+Moments = Annotated[Literal["no", "steps", "epoch"], CHOICE, BeforeValidator(as_word)]
+ReportTo = Annotated[Literal["none"], CHOICE, BeforeValidator(as_only_word)]
+
+LARGEST_SEED = 2**32 - 1
+
+
+def _do_eval_default(above: dict[str, Any]) -> bool:
+    return above.get("eval_strategy", "no") != "no"
+
+
+def _eval_steps_default(above: dict[str, Any]) -> int:
+    return int(above.get("logging_steps", 10))
+
+
+def _data_seed_default(above: dict[str, Any]) -> int:
+    return int(above.get("seed", 42))
+
+
+class TrainingSettings(RoomSettings):
+    """How the loop runs. A step is one update of the weights by the optimizer."""
+
+    output_dir: PathText | None = setting(
+        None, "Folder that receives the run: weights, metrics, plots and log."
+    )
+    overwrite_output_dir: Flag = setting(
+        False, "Empty an output folder that already holds a run, then start."
+    )
+    do_train: Flag = setting(True, "Train the model.", derived="true, unless only do_eval is asked for")
+    per_device_train_batch_size: Whole = setting(
+        8, "Samples in one forward pass on each device in training.", ge=1
+    )
+    per_device_eval_batch_size: Whole = setting(
+        8, "Samples in one forward pass on each device in evaluation.", ge=1
+    )
+    gradient_accumulation_steps: Whole = setting(
+        1, "Forward and backward passes whose gradients are added up before each step.", ge=1
+    )
+    learning_rate: Number = setting(5e-5, "Highest learning rate, reached after the warm-up.", ge=0, le=1)
+    weight_decay: Number = setting(
+        0.0, "Share of a weight, times the rate, taken off each step (AdamW).", ge=0
+    )
+    adam_beta1: Number = setting(0.9, "How slowly AdamW's mean of the gradients forgets.", ge=0, lt=1)
+    adam_beta2: Number = setting(
+        0.999, "How slowly AdamW's mean of the squared gradients forgets.", ge=0, lt=1
+    )
+    adam_epsilon: Number = setting(
+        1e-8, "Small number in AdamW's denominator against division by zero.", gt=0
+    )
+    max_grad_norm: Number = setting(
+        1.0, "Longest gradient (L2 norm) before it is scaled down; 0 never scales.", ge=0
+    )
+    num_train_epochs: Number = setting(3.0, "Passes over the training data; may be a fraction.", gt=0)
+    max_steps: Whole = setting(
+        -1, "Steps to train for, instead of num_train_epochs; -1 or 0 leaves it to those.", ge=-1
+    )
+    lr_scheduler_type: Schedule = setting(
+        "linear", "Shape of the learning rate over the run after the warm-up."
+    )
+    lr_scheduler_kwargs: Table | None = setting(None, "Further values for the schedule, such as num_cycles.")
+    warmup_ratio: Number = setting(0.0, "Share of all steps in which the rate rises from 0.", ge=0, le=1)
+    warmup_steps: Whole = setting(
+        0, "Steps in which the rate rises from 0; above 0 it wins over warmup_ratio.", ge=0
+    )
+    optim: Optimizer = setting(
+        "adamw_torch", "The optimizer; both names mean AdamW, fused where the device can."
+    )
+    logging_steps: Whole = setting(10, "Steps between two rows of metrics.", ge=1)
+    report_to: ReportTo = setting("none", "Experiment tracker that also receives the metrics.")
+    run_name: Text | None = setting(None, "A name for the run.")
+    save_strategy: Moments = setting(
+        "steps", "When checkpoints are saved: never, every save_steps, or every epoch."
+    )
+    save_steps: Whole = setting(500, "Steps between two checkpoints with save_strategy: steps.", ge=1)
+    save_total_limit: Whole | None = setting(None, "Most checkpoints kept; without it, all.", ge=1)
+    save_only_model: Flag = setting(
+        False, "Checkpoints hold the weights only; smaller, but a run cannot be resumed exactly from them."
+    )
+    eval_strategy: Moments = setting(
+        "no", "When the loss is measured on held-out data: never, every eval_steps, or every epoch."
+    )
+    eval_steps: Whole = setting(
+        None,
+        "Steps between two evaluations with eval_strategy: steps.",
+        derived="the value of logging_steps",
+        factory=_eval_steps_default,
+        ge=1,
+    )
+    do_eval: Flag = setting(
+        False,
+        "Evaluate on the held-out data after training.",
+        derived="true when eval_strategy is not no",
+        factory=_do_eval_default,
+    )
+    resume_from_checkpoint: Resume = setting(
+        False, "Go on from the newest checkpoint in output_dir (true), or from the one at this path."
+    )
+    seed: Whole = setting(42, "Seed of everything random in the run.", ge=0, le=LARGEST_SEED)
+    data_seed: Whole = setting(
+        None,
+        "Seed of the order of the samples.",
+        derived="the value of seed",
+        factory=_data_seed_default,
+        ge=0,
+        le=LARGEST_SEED,
+    )
+    bf16: Flag | None = setting(
+        None,
+        "Compute in bfloat16; without it, the machine's abilities decide.",
+        derived="what the machine does well",
+    )
+    fp16: Flag = setting(False, "Compute in float16 with a scaled loss.")
+    use_cpu: Flag = setting(False, "Stay on the CPU even if there is an accelerator.")
+    gradient_checkpointing: Flag | None = setting(
+        None,
+        "Compute activations again in the backward pass to save memory; the result stays the same.",
+        derived="false with disable_gradient_checkpointing, else Burnish chooses",
+    )

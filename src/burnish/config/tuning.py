@@ -1,0 +1,55 @@
+"""Settings of the method: which stage, which weights are trained, and the LoRA adapter's shape."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from burnish.config.fields import CHOICE, Flag, Names, Number, RoomSettings, Whole, as_word, setting
+
+Stage = Annotated[Literal["sft"], CHOICE, BeforeValidator(as_word)]
+FinetuningType = Annotated[Literal["lora", "full"], CHOICE, BeforeValidator(as_word)]
+
+
+def _alpha_default(above: dict[str, Any]) -> int:
+    return 2 * int(above.get("lora_rank", 8))
+
+
+class TuningSettings(RoomSettings):
+    """What is trained, and how the change is held."""
+
+    stage: Stage = setting("sft", "What is learnt: sft is supervised fine-tuning on answers.")
+    finetuning_type: FinetuningType = setting(
+        "lora", "Which weights are trained: lora adds a small adapter and freezes the rest, full trains all."
+    )
+    pure_bf16: Flag = setting(False, "Hold the trained weights in bfloat16 too, without a float32 copy.")
+    lora_rank: Whole = setting(8, "Rank of the LoRA matrices.", ge=1)
+    lora_alpha: Whole = setting(
+        None,
+        "LoRA scale: the adapter's output is multiplied by alpha / rank (see use_rslora).",
+        derived="2 × lora_rank",
+        factory=_alpha_default,
+        ge=1,
+    )
+    lora_dropout: Number = setting(
+        0.0, "Share of the adapter's inputs that are set to zero at random in training.", ge=0, lt=1
+    )
+    lora_target: Names = setting(
+        ("all",),
+        "Names of the layers that get an adapter; all means every linear layer but the output layer.",
+    )
+    additional_target: Names = setting(
+        (), "Names of layers that are trained in full and saved beside the adapter, such as embed_tokens."
+    )
+    use_rslora: Flag = setting(False, "Scale the adapter by alpha / sqrt(rank) instead of alpha / rank.")
+    use_dora: Flag = setting(False, "Train size and direction of each weight apart (DoRA).")
+    create_new_adapter: Flag = setting(
+        False,
+        "Merge the given adapters into the base model and train a fresh one, instead of training them on.",
+    )
+    plot_loss: Flag = setting(True, "Draw loss.png in the output folder.")
+    disable_shuffling: Flag = setting(False, "Keep the samples in the order of the files in every epoch.")
+    include_effective_tokens_per_second: Flag = setting(
+        False, "Also report the speed in real tokens, without padding, a second and device."
+    )

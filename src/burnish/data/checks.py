@@ -1,0 +1,164 @@
+"""Whether a dataset can be read at all, and fits what it is wanted for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from burnish.data.converters import CONVERTERS
+from burnish.data.detect import guess
+from burnish.data.spec import COLUMN_NAMES, DatasetSpec, needed_columns
+from burnish.errors import DataError
+from burnish.registry import nearest
+
+STAGE_RECORD = {
+    "sft": "conversation",
+    "pt": "document",
+    "dpo": "preference",
+    "rm": "preference",
+    "kto": "feedback",
+    "ppo": "prompt",
+    "grpo": "prompt",
+}
+"""Stage → the kind of record it trains on."""
+_MADE_FROM = {"document": ("document", "conversation"), "prompt": ("conversation", "document")}
+"""Kind of record → what a dataset may hold to yield it; by default the same kind."""
+_HELD = {
+    "conversation": "conversations",
+    "preference": "preference pairs",
+    "feedback": "judged answers",
+    "document": "plain text",
+}
+_MEDIA = ("images", "videos", "audios")
+_OPTIONAL = ("query", "history", "system", "tools")
+_WORTH_A_NOTE = ("system", "history", "tools", "input")
+
+
+class Seen:
+    """The keys that the rows read so far have, and the first row."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, None] = {}
+        self.message_keys: dict[str, None] = {}
+        self.rows: list[Any] = []
+
+    def add(self, row: Any, spec: DatasetSpec) -> None:
+        """Take note of a row's keys and, in message formats, of its first message's keys."""
+        if not isinstance(row, Mapping):
+            return
+        if len(self.rows) < 20:
+            self.rows.append(row)
+        self.keys.update(dict.fromkeys(row))
+        messages = row.get(spec.columns.messages) if spec.columns.messages else None
+        if isinstance(messages, list) and messages and isinstance(messages[0], Mapping):
+            self.message_keys.update(dict.fromkeys(messages[0]))
+
+    def unread(self, spec: DatasetSpec) -> list[str]:
+        """A note where the data has well-known columns that the dataset does not map."""
+        mapped = {getattr(spec.columns, name) for name in COLUMN_NAMES}
+        left = [key for key in _WORTH_A_NOTE if key in self.keys and key not in mapped]
+        if not left:
+            return []
+        return [f"{spec.name}: not read, as columns does not list them: {', '.join(left)}"]
+
+
+def check_stage(spec: DatasetSpec, stage: str) -> None:
+    """Raise DataError where the stage needs another kind of record than the dataset holds."""
+    record = STAGE_RECORD.get(stage)
+    if record is None:
+        raise DataError(f"unknown stage '{stage}'", at="stage", fix=f"known: {', '.join(STAGE_RECORD)}")
+    for name in _MEDIA:
+        if getattr(spec.columns, name):
+            raise DataError(
+                f"'{spec.name}' holds {name}; Burnish trains on text",
+                at=spec.where(f"columns.{name}"),
+                fix="choose a dataset of text",
+            )
+    if spec.holds not in _MADE_FROM.get(record, (record,)):
+        fits = [name for name, kind in STAGE_RECORD.items() if kind == spec.holds]
+        fix = f"set stage to {' or '.join(fits)}, or choose another dataset"
+        if spec.holds == "document" and "columns.prompt" in spec.listed:
+            fix = f'list the answer\'s column as "response" under columns, or set stage to {fits[0]}'
+        raise DataError(
+            f"'{spec.name}' holds {_HELD[spec.holds]}, which stage '{stage}' cannot train on",
+            at=spec.where(),
+            fix=fix,
+        )
+    if f"{spec.formatting}/{record}" not in CONVERTERS:
+        raise DataError(
+            f"data for stage '{stage}' cannot be read yet", at=spec.where(), fix="set stage to sft"
+        )
+
+
+def check_local(spec: DatasetSpec, notes: list[str]) -> Path:
+    """The local file or folder of a dataset. Raises DataError where its data must be downloaded first."""
+    if spec.path is None:
+        where = {"cloud": "a cloud store"}.get(spec.source_kind, "a hub")
+        raise DataError(
+            f"'{spec.name}' lies on {where} ({spec.source}), which is not read yet",
+            at=spec.where(),
+            fix="download it to a .json or .jsonl file and name that in file_name, or as the dataset itself",
+        )
+    if spec.source_kind == "script":
+        if not spec.path.is_dir():
+            raise DataError(
+                f"'{spec.name}' is a loading script; Burnish never runs one",
+                at=spec.where("script_url"),
+                fix="put the data files into a folder of that name, or name a file in file_name",
+            )
+        notes.append(f"{spec.name}: its loading script is not run; the data files in {spec.path} are read")
+    if spec.split != "train":
+        raise DataError(
+            f"a local file has no split '{spec.split}'",
+            at=spec.where("split"),
+            fix="remove split, or name the file that holds it",
+        )
+    for name in ("subset", "folder"):
+        if getattr(spec, name):
+            notes.append(f"{spec.name}: {name} '{getattr(spec, name)}' means nothing for a local file")
+    return spec.path
+
+
+def check_columns(spec: DatasetSpec, seen: Seen, *, whole: bool) -> None:
+    """Raise DataError where a column that the dataset maps is in none of the rows.
+
+    Args:
+        spec: the dataset.
+        seen: the keys of the rows so far.
+        whole: these are all the rows; until then, columns that a row may lack are not missed.
+    """
+    if not seen.rows:
+        return
+    needed = needed_columns(spec.formatting or "alpaca")
+    for name in (*needed, *_OPTIONAL):
+        column, listed = getattr(spec.columns, name), f"columns.{name}" in spec.listed
+        missed = name in needed or (listed and whole)
+        if column is not None and column not in seen.keys and missed:
+            where = spec.where(f"columns.{name}" if listed else None)
+            raise DataError(
+                f"column '{column}' is not in the data",
+                at=where,
+                fix=_which(column, list(seen.keys), spec, seen),
+            )
+    if spec.formatting not in ("sharegpt", "openai") or not seen.message_keys:
+        return
+    for name in ("role_tag", "content_tag"):
+        tag = getattr(spec.tags, name)
+        if tag is not None and tag not in seen.message_keys:
+            where = spec.where(f"tags.{name}" if f"tags.{name}" in spec.listed else None)
+            raise DataError(
+                f"no message has the key '{tag}'",
+                at=where,
+                fix=_which(tag, list(seen.message_keys), spec, seen, of="a message"),
+            )
+
+
+def _which(wanted: str, there: list[str], spec: DatasetSpec, seen: Seen, of: str = "the file") -> str:
+    close = nearest(wanted, there)
+    start = f"did you mean '{close[0]}'? " if close else ""
+    fix = f"{start}{of} has: {', '.join(there[:12])}" + (", …" if len(there) > 12 else "")
+    looks = guess(seen.rows, spec)
+    if not close and looks is not None and looks[0].formatting != spec.formatting:
+        fix += f'; it looks like {looks[1]}: set "formatting": "{looks[0].formatting}"'
+    return fix

@@ -1,0 +1,273 @@
+"""`dataset_info.json` (or .yaml): names to DatasetSpecs, with every key checked.
+
+The file is LLaMA-Factory's. One habit of it is kept on purpose: once an entry has `columns` (or `tags`),
+every key that is not listed there is absent, not its default.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from burnish.data.rows import kind_of
+from burnish.data.spec import (
+    COLUMN_NAMES,
+    FORMATTINGS,
+    NO_COLUMNS,
+    NO_TAGS,
+    OPENAI_TAGS,
+    TAG_NAMES,
+    Columns,
+    DatasetSpec,
+    SourceKind,
+    Tags,
+    default_columns,
+    default_tags,
+    needed_columns,
+)
+from burnish.errors import DataError
+from burnish.registry import did_you_mean, nearest
+
+REGISTRY_FILES = ("dataset_info.json", "dataset_info.yaml", "dataset_info.yml")
+_SOURCES: tuple[tuple[str, SourceKind], ...] = (
+    ("hf_hub_url", "hf_hub"),
+    ("ms_hub_url", "ms_hub"),
+    ("om_hub_url", "om_hub"),
+    ("script_url", "script"),
+    ("cloud_file_name", "cloud"),
+    ("file_name", "file"),
+)
+"""Entry key → kind of source; the first one that an entry has is used."""
+_ENTRY_TYPES: dict[str, type] = {key: str for key, _ in _SOURCES} | {
+    "formatting": str,
+    "ranking": bool,
+    "subset": str,
+    "split": str,
+    "folder": str,
+    "num_samples": int,
+    "columns": dict,
+    "tags": dict,
+}
+_PATH_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst")
+
+
+def dataset_names(value: str | Sequence[str]) -> list[str]:
+    """The names in a `dataset:` setting: `a,b`, or a list of names."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return [part.strip() for part in parts if part.strip()]
+
+
+def find_registry(dataset_dir: Path) -> Path | None:
+    """The registry file of a folder, or None."""
+    return next((dataset_dir / name for name in REGISTRY_FILES if (dataset_dir / name).is_file()), None)
+
+
+def read_registry(path: Path) -> dict[str, Any]:
+    """All entries of a registry file, unchecked. Raises DataError where it is not a table of entries."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        if path.suffix == ".json":
+            entries = json.loads(text, object_pairs_hook=lambda pairs: _table(pairs, path))
+        else:
+            entries = _from_yaml(text, path)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"broken JSON: {error.msg}",
+            at=f"{path}: line {error.lineno}, column {error.colno}",
+            fix="mend the registry; often a comma or a quote is missing just before",
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError("the registry is not UTF-8", at=str(path), fix="save the file as UTF-8") from None
+    if not isinstance(entries, dict):
+        raise DataError(
+            f"the registry is {kind_of(entries)}, not a table of datasets",
+            at=str(path),
+            fix='write {"my_data": {"file_name": "my_data.jsonl"}}',
+        )
+    return {str(name): entry for name, entry in entries.items()}
+
+
+def _table(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise DataError(f"the key '{twice}' stands there twice", at=str(path), fix="rename or remove one")
+    return table
+
+
+def _from_yaml(text: str, path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f"{path}: line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
+        raise DataError(f"broken YAML: {getattr(error, 'problem', error)}", at=at) from None
+
+
+def resolve(name: str, dataset_dir: Path) -> DatasetSpec:
+    """The spec of a dataset: an entry of the registry, or a file or folder that is named directly.
+
+    A path is looked up from the current folder first, then from `dataset_dir`; its formatting is None, which
+    leaves the guess to the first rows.
+
+    Raises:
+        DataError: the name is unknown (the nearest ones are named), or its entry is broken.
+    """
+    registry = find_registry(dataset_dir)
+    entries = read_registry(registry) if registry else {}
+    if registry and name in entries:
+        return parse_entry(name, entries[name], registry)
+    for path in (Path(name), dataset_dir / name):
+        if path.is_file() or (path.is_dir() and any(mark in name for mark in "/\\.")):
+            return DatasetSpec(name, "file", name, path, formatting=None)
+    if Path(name).suffix.lower() in _PATH_ENDINGS:
+        path = (
+            Path(name) if Path(name).parent.is_dir() and Path(name).parent != Path() else dataset_dir / name
+        )
+        return DatasetSpec(name, "file", name, path, formatting=None)
+    if registry is None:
+        raise DataError(
+            f"unknown dataset '{name}': there is no dataset_info.json",
+            at=str(dataset_dir),
+            fix="name a .json or .jsonl file, or set dataset_dir to the folder with dataset_info.json",
+        )
+    close = nearest(name, entries, 3)
+    fix = "did you mean " + " or ".join(f"'{found}'" for found in close) + "?"
+    raise DataError(
+        f"unknown dataset '{name}'", at=str(registry), fix=fix if close else did_you_mean(name, entries)
+    )
+
+
+def parse_entry(name: str, entry: object, registry: Path) -> DatasetSpec:
+    """One entry of the registry as a spec. Raises DataError for a key or value that means nothing."""
+    at = f"{registry}: {name}"
+    if not isinstance(entry, Mapping):
+        raise DataError(f"the entry is {kind_of(entry)}", at=at, fix='write {"file_name": "my_data.jsonl"}')
+    _check_keys(entry, _ENTRY_TYPES, at)
+    for key, wanted in _ENTRY_TYPES.items():
+        _check_type(entry.get(key), wanted, f"{at}.{key}")
+    source_key, kind = next(((key, kind) for key, kind in _SOURCES if entry.get(key)), (None, None))
+    if source_key is None or kind is None:
+        raise DataError("the entry names no source", at=at, fix='add "file_name": "my_data.jsonl"')
+    formatting = entry.get("formatting") or "alpaca"
+    if formatting not in FORMATTINGS:
+        fix = did_you_mean(formatting, FORMATTINGS)
+        raise DataError(f"unknown formatting '{formatting}'", at=f"{at}.formatting", fix=fix)
+    count = entry.get("num_samples")
+    if count is not None and count < 1:
+        raise DataError(f"num_samples is {count}", at=f"{at}.num_samples", fix="give a count of at least 1")
+    columns = _columns(entry.get("columns"), formatting, at)
+    local = kind in ("file", "script")
+    return DatasetSpec(
+        name=name,
+        source_kind=kind,
+        source=entry[source_key],
+        path=registry.parent / entry[source_key] if local else None,
+        formatting=formatting,
+        columns=columns,
+        tags=_tags(entry.get("tags"), formatting, at),
+        listed=frozenset(f"{part}.{key}" for part in ("columns", "tags") for key in entry.get(part) or ()),
+        subset=entry.get("subset"),
+        split=entry.get("split") or "train",
+        folder=entry.get("folder"),
+        num_samples=count,
+        ranking=bool(entry.get("ranking")),
+        entry=at,
+    )
+
+
+def _check_keys(entry: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any], at: str) -> None:
+    for key in entry:
+        if key not in known:
+            raise DataError(f"unknown key '{key}'", at=f"{at}.{key}", fix=did_you_mean(str(key), known))
+
+
+def _check_type(value: object, wanted: type, at: str) -> None:
+    wrong = not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))
+    if value is not None and wrong:
+        name = {str: "text", bool: "true or false", int: "a whole number", dict: "a table"}[wanted]
+        raise DataError(f"this must be {name}, not {kind_of(value)}", at=at)
+
+
+def _listed(given: Mapping[str, Any], known: Sequence[str], at: str) -> dict[str, str]:
+    _check_keys(given, known, at)
+    for key, value in given.items():
+        _check_type(value, str, f"{at}.{key}")
+    return {key: value for key, value in given.items() if value}
+
+
+def _columns(given: Mapping[str, Any] | None, formatting: str, at: str) -> Columns:
+    if given is None:
+        return default_columns(formatting)
+    listed = _listed(given, COLUMN_NAMES, f"{at}.columns")
+    missing = [key for key in needed_columns(formatting) if key not in listed and key != "response"]
+    if missing:
+        default = getattr(default_columns(formatting), missing[0])
+        raise DataError(
+            f"columns does not list '{missing[0]}', which {formatting} data needs",
+            at=f"{at}.columns",
+            fix=f'add "{missing[0]}": "{default}" (what columns does not list is absent)',
+        )
+    return Columns(**{**_fields(NO_COLUMNS, COLUMN_NAMES), **listed})
+
+
+def _tags(given: Mapping[str, Any] | None, formatting: str, at: str) -> Tags:
+    if given is None:
+        return default_tags(formatting)
+    listed = _listed(given, TAG_NAMES, f"{at}.tags")
+    if formatting == "openai":
+        return Tags(**{**_fields(OPENAI_TAGS, TAG_NAMES), **listed})
+    if formatting == "sharegpt":
+        for key in ("role_tag", "content_tag", "user_tag", "assistant_tag"):
+            if key not in listed:
+                raise DataError(
+                    f"tags does not list '{key}', which sharegpt data needs",
+                    at=f"{at}.tags",
+                    fix=f'add "{key}": "{getattr(Tags(), key)}" (what tags does not list is absent)',
+                )
+    return Tags(**{**_fields(NO_TAGS, TAG_NAMES), **listed})
+
+
+def _fields(value: Columns | Tags, names: Sequence[str]) -> dict[str, str | None]:
+    return {name: getattr(value, name) for name in names}
+
+
+def describe_registry(dataset_dir: Path) -> list[dict[str, Any]]:
+    """Every dataset that a folder's registry names, for `data list`; a broken entry is described, not raised.
+
+    Returns:
+        One dict a dataset: `name`, `source`, `format`, `holds`, `bytes` (None where unknown), `exists` (None
+        for hubs and clouds), `problem` (None, or what is wrong with the entry).
+    """
+    registry = find_registry(dataset_dir)
+    if registry is None:
+        raise DataError(
+            "there is no dataset_info.json",
+            at=str(dataset_dir),
+            fix="set dataset_dir to the folder that has one",
+        )
+    return [_describe(name, entry, registry) for name, entry in read_registry(registry).items()]
+
+
+def _describe(name: str, entry: object, registry: Path) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(("name", "source", "format", "holds", "bytes", "exists", "problem"))
+    row["name"] = name
+    try:
+        spec = parse_entry(name, entry, registry)
+    except DataError as error:
+        row["problem"] = error.what
+        return row
+    prefix = "" if spec.source_kind == "file" else f"{spec.source_kind}:"
+    row.update(source=f"{prefix}{spec.source}", format=spec.formatting, holds=spec.holds)
+    if spec.path is not None:
+        row["exists"] = spec.path.exists()
+        if spec.path.is_dir():
+            row["bytes"] = sum(found.stat().st_size for found in spec.path.iterdir() if found.is_file())
+        elif row["exists"]:
+            row["bytes"] = spec.path.stat().st_size
+    return row

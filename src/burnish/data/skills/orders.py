@@ -1,0 +1,371 @@
+"""The quickstart's skill: a customer's sentence in a café becomes an order in JSON.
+
+The instructions stand in the system prompt, so that a person who has read only them can answer every question.
+Training and held-out rows share no sentence pattern, no greeting, and no word for an item, an extra or a name;
+the held-out rows also count with words that training never uses.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Split = Literal["train", "test"]
+
+SCHEMA = (
+    'Turn the order into JSON: {"quantity": integer, "size": small, medium, large or null, '
+    '"item": in the singular, "name": person or null}. Write nothing else.'
+)
+KEYS = ("quantity", "size", "item", "name")
+SIZES = ("small", "medium", "large")
+
+
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """The words of one split.
+
+    Slots of a pattern: {thing} quantity, size (half of the time) and item; {count} quantity; {number} quantity that
+    stands alone ("two", never "a"); {size}; {item} in the number that the quantity asks for; {plural} the item in
+    the plural; {name}. What stands in [brackets] is left out of half of the sentences. A sentence without
+    {name} names nobody.
+    """
+
+    patterns: tuple[str, ...]
+    openers: tuple[str, ...]
+    closers: tuple[str, ...]
+    items: tuple[str, ...]
+    names: tuple[str, ...]
+    counts: tuple[tuple[str, int], ...]
+    numbers: tuple[tuple[str, int], ...]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Split a list that is written with commas."""
+    return tuple(text.split(", "))
+
+
+TRAIN = Lexicon(
+    patterns=(
+        "{thing}, please.",
+        "I'd like {thing}.",
+        "Can I get {thing}?",
+        "Could I have {thing}? The name is {name}.",
+        "This is {name}. I want {thing}.",
+        "{name} here, I'll take {thing}.",
+        "May I order {thing}?",
+        "We need {thing}[ for {name}].",
+        "{thing} for {name}, please.",
+        "Put {name} down for {thing}.",
+        "I'll have {thing}, and please be quick.",
+        "Can you make me {thing}? My name is {name}.",
+        "{count} {item}, {size}.",
+        "{count} {item}, {size}, for {name}.",
+        "Order for {name}: {thing}.",
+        "Let me think... {thing}.",
+        "{size} {item}, {number} of them, name {name}.",
+        "Please give me {thing} and write {name} on the bag.",
+        "My friend told me to try your {plural}, so I'll have {number}[, {size}].",
+        "Are there any {plural} left? I'd take {number}.",
+        "About the {plural}: I need {number}, all {size}[, for {name}].",
+        "I am so hungry. Get me {thing}!",
+        "It's {name} again. Same as last week, {thing}.",
+        "Would you pack {thing} for me? I'm {name}.",
+        "How much is that? Fine, I'll take {thing}.",
+        "You can call me {name}. What I want today is {thing}.",
+        "Make that {thing}, and hurry.",
+        "The {plural} look great! Give me {number}.",
+        "Just {thing} for me, nothing on it.",
+        "I want to order {plural}. {number}, {size}. Put it under {name}.",
+        "We'll take {thing}. Nothing else.",
+        "Can {name} have {thing}?",
+        "{name} wants {thing}.",
+        "Send {thing} to the table in the corner. It goes to {name}.",
+        "It is my birthday, so {thing}!",
+        "{name}, ordering {thing}.",
+        "How about {thing}?",
+        "I was hoping for {thing}[, {name}'s favourite].",
+        "On behalf of {name}: {thing}.",
+        "{plural}: {number}. Size: {size}.",
+        "{plural}: {number}. Name: {name}.",
+        "Could you do {count} {item} in the {size} size?",
+        "{count} {item}, the {size} kind, for my wife {name}.",
+        "I see {plural} on the board. I'll go with {number}[ for {name}].",
+        "The kids want {thing}.",
+        "{thing} to go.",
+        "One order to go, under the name of {name}: {thing}.",
+        "For lunch I'll get {thing}.",
+        "I need breakfast: {thing}.",
+        "{number} {size} {item}. Tell them it's from {name}.",
+        "Two days ago the {plural} were superb. Today I'm getting {number}.",
+        "My husband {name} is asking for {thing}.",
+        "We are a big group and need {thing}.",
+        "I changed my mind: {thing}[, and it's for {name}].",
+        "You know what? {thing}.",
+        "Please prepare {thing}.",
+        "{name} would love {thing}.",
+        "Can I order ahead? {thing}, pick up by {name}.",
+        "I'd go for {size} on the {plural}. {number} in total.",
+        "If you have {plural}, I'll buy {number}[ for {name}].",
+        "Quick one: {thing}. {name} is the name.",
+        "Hmm, {thing}, I think.",
+        "{thing}, and that will be it.",
+        "The new {plural}, please, {number}. If you can, {size}.",
+    ),
+    openers=("Hi!", "Hello.", "Good morning.", "Hey there.", "Excuse me.", "OK.", "Hi, how are you?"),
+    closers=("Thanks!", "Thank you very much.", "That's all.", "I'm in a hurry.", "Bye!"),
+    items=_words(
+        "bagel, latte, espresso, brownie, blueberry muffin, green tea, sandwich, pancake, cheesecake, "
+        "lemon tart, cookie, hot chocolate, tomato soup, fruit cup, milkshake, orange juice, apple pie, "
+        "pretzel, burger, pizza, omelette, iced coffee, hot dog, quiche, peach, bread roll, granola bowl, "
+        "americano, mocha, chai, sausage, dumpling, samosa, falafel plate, tuna melt, club toast, onion "
+        "ring, spring roll, rice pudding, pear crumble, plum slice, apricot danish, eclair, meringue, "
+        "macaron, profiterole, shortbread, flapjack, crumpet, blini, crepe, noodle box, ramen, curry pot, "
+        "lasagne, meatball sub, turkey panini, ham ciabatta, egg bap, fish finger, crab cake, lentil "
+        "stew, mushroom risotto, pumpkin pasta, beetroot hummus, kebab, gyro, enchilada, quesadilla, "
+        "nacho tray, empanada, arancini, gnocchi, cola, root beer, sparkling water, tonic, cider, "
+        "kombucha, matcha, cortado, frappe, sorbet, sundae, gelato, popsicle, fudge square, nougat bar, "
+        "truffle, lollipop, praline, marzipan log, stollen, brioche, focaccia, sourdough, oatcake, "
+        "cracker pack, yam fritter, corn dog"
+    ),
+    names=_words(
+        "Anna, Ben, Carla, David, Emma, Farid, Grace, Hugo, Ivy, Jonas, Karim, Laura, Mei, Nina, Oscar, "
+        "Paula, Quentin, Rosa, Sam, Tara, Ursula, Victor, Wendy, Xavier, Yusuf, Zoe, Aaron, Bianca, "
+        "Carlos, Diana, Ethan, Fatima, George, Hannah, Ibrahim, Julia, Kevin, Lena, Mateo, Noor, Olga, "
+        "Peter, Rahul, Sofia, Thomas, Uma, Vera, Walter, Yara, Zach, Alice, Bruno, Claire, Derek, Esther, "
+        "Felix, Gita, Henry, Ines, Jack, Keira, Leo, Marta, Nadia, Owen, Priya, Ravi, Sara, Tom, Viktoria"
+    ),
+    counts=(("a", 1), ("a", 1), ("one", 1), ("just one", 1), ("a pair of", 2), ("half a dozen", 6)),
+    numbers=(
+        ("one", 1),
+        ("two", 2),
+        ("four", 4),
+        ("five", 5),
+        ("six", 6),
+        ("eight", 8),
+        ("ten", 10),
+        ("twelve", 12),
+        ("fifteen", 15),
+        ("sixteen", 16),
+        ("1", 1),
+        ("2", 2),
+        ("3", 3),
+        ("4", 4),
+        ("5", 5),
+        ("6", 6),
+        ("8", 8),
+        ("10", 10),
+        ("12", 12),
+        ("15", 15),
+        ("16", 16),
+        ("18", 18),
+        ("20", 20),
+        ("25", 25),
+    ),
+)
+
+TEST = Lexicon(
+    patterns=(
+        "Might we grab {thing} before the train leaves?",
+        "Do you still sell {plural}? If so, bring {number}.",
+        "Kindly reserve {thing}; {name} will collect.",
+        "I'm craving {thing} after that long walk.",
+        "Don't forget {thing}, barista!",
+        "Someone called {name} should receive {thing}.",
+        "Let's go for {thing}, shall we?",
+        "Ring up {thing}. Customer: {name}.",
+        "Everybody at work loves your {plural}. Save us {number} in {size}, would you?",
+        "Is it possible to buy {thing}?",
+        "My usual {plural} again, {number} this time, {size} size. Signed, {name}.",
+        "On a cold day, nothing beats {thing}.",
+        "{name} speaking! Start preparing {thing}, will you?",
+        "Which {plural} are fresh? Whatever, {number} should do.",
+        "{thing} would make my day.",
+        "If {name} shows up, hand over {thing}.",
+        "Colleague {name} begs you to set aside {thing}.",
+        "Regarding {plural}, deliver {number}; choose {size} ones.",
+        "Serve our guest {name} {thing}.",
+        "Anything sweet? Never mind, bring {thing}.",
+    ),
+    openers=("Greetings!", "Evening, folks.", "Sorry to bother you.", "Lovely weather, isn't it?"),
+    closers=("Cheers!", "Much appreciated.", "No rush.", "See you soon."),
+    items=_words(
+        "waffle, croissant, cappuccino, lemonade, burrito, smoothie, baguette, cupcake, scone, taco, "
+        "chicken wrap, banana split, carrot salad, flat white, steak, donut, vegetable stew, cherry soda, "
+        "cinnamon swirl, nugget"
+    ),
+    names=_words(
+        "Amira, Boris, Chloe, Dmitri, Elena, Fiona, Gustav, Helga, Igor, Jasmine, Kenji, Lucas, Miguel, "
+        "Natalie, Oliver, Petra, Robert, Simon, Tanya, William"
+    ),
+    counts=(("a", 1), ("a", 1), ("a single", 1), ("a couple of", 2), ("a dozen", 12)),
+    numbers=(
+        ("three", 3),
+        ("seven", 7),
+        ("nine", 9),
+        ("eleven", 11),
+        ("thirteen", 13),
+        ("fourteen", 14),
+        ("7", 7),
+        ("9", 9),
+        ("11", 11),
+        ("13", 13),
+        ("14", 14),
+    ),
+)
+
+LEXICONS: dict[Split, Lexicon] = {"train": TRAIN, "test": TEST}
+
+
+def plural(item: str) -> str:
+    """The plural of an item; only the last word changes."""
+    if item.endswith(("s", "x", "ch", "sh")):
+        return item + "es"
+    if item.endswith("y") and item[-2] not in "aeiou":
+        return item[:-1] + "ies"
+    return item + "s"
+
+
+def generate(split: Split, count: int, seed: int) -> list[dict[str, Any]]:
+    """Write `count` different conversations of one split.
+
+    The patterns take turns in a shuffled order, so that each is used equally often; items, names and sizes are
+    drawn. No two rows of a call have the same question.
+
+    Args:
+        split: "train" or "test"; the two share no pattern and no content word.
+        count: rows to write.
+        seed: the same seed gives the same rows; the two splits draw from different streams.
+    Returns:
+        rows in the OpenAI-messages form: a system turn (`SCHEMA`), the customer's sentence, the order as JSON.
+    Raises:
+        ValueError: unknown split, negative count.
+    """
+    if split not in LEXICONS:
+        raise ValueError(f"unknown split {split!r}; there are: train, test")
+    if count < 0:
+        raise ValueError(f"count must not be negative, got {count}")
+    lexicon = LEXICONS[split]
+    draw = random.Random(f"orders/{split}/{seed}")
+    rows: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    turns: list[str] = []
+    while len(rows) < count:
+        if not turns:
+            turns = draw.sample(lexicon.patterns, len(lexicon.patterns))
+        sentence, order = _fill(turns.pop(), lexicon, draw)
+        if sentence in seen:
+            continue
+        seen.add(sentence)
+        rows.append(
+            {
+                "messages": [
+                    {"role": "system", "content": SCHEMA},
+                    {"role": "user", "content": sentence},
+                    {"role": "assistant", "content": json.dumps(order)},
+                ]
+            }
+        )
+    return rows
+
+
+def _fill(pattern: str, lexicon: Lexicon, draw: random.Random) -> tuple[str, dict[str, Any]]:
+    """Fill a pattern's slots; return the sentence and the order that it means."""
+    pattern = re.sub(r"\[(.*?)\]", lambda part: part[1] if draw.random() < 0.5 else "", pattern)
+    item = draw.choice(lexicon.items)
+    standing_alone = "{number}" in pattern
+    choices = lexicon.numbers if standing_alone or draw.random() < 0.6 else lexicon.counts
+    phrase, quantity = draw.choice(choices)
+    size = None
+    if "{size}" in pattern or ("{thing}" in pattern and draw.random() < 0.5):
+        size = draw.choice(SIZES)
+    name = draw.choice(lexicon.names) if "{name}" in pattern else None
+    noun = item if quantity == 1 else plural(item)
+    sized = noun if size is None or "{size}" in pattern else f"{size} {noun}"
+    sentence = pattern.format(
+        thing=_article(phrase, sized),
+        count=_article(phrase, noun).removesuffix(" " + noun),
+        number=phrase,
+        size=size,
+        item=noun,
+        plural=plural(item),
+        name=name,
+    )
+    sentence = sentence[0].upper() + sentence[1:]
+    sentence = re.sub(r"([.!?] )([a-z])", lambda match: match[1] + match[2].upper(), sentence)
+    if draw.random() < 0.4:
+        sentence = f"{draw.choice(lexicon.openers)} {sentence}"
+    if draw.random() < 0.25:
+        sentence = f"{sentence} {draw.choice(lexicon.closers)}"
+    return sentence, {"quantity": quantity, "size": size, "item": item, "name": name}
+
+
+def _article(phrase: str, noun: str) -> str:
+    """Put a quantity before a noun, with "an" where "a" stands before a vowel."""
+    return f"an {noun}" if phrase == "a" and noun[0] in "aeiou" else f"{phrase} {noun}"
+
+
+_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
+
+
+def score(prediction: str, reference: str) -> bool:
+    """Whether an answer says exactly what the reference says.
+
+    Both are parsed as JSON and compared as values: the order of keys does not matter, types do ("2" is not 2, true
+    is not 1, 2.0 is not 2). Whitespace around the answer and one ```json fence are forgiven; anything else around
+    it is wrong.
+
+    Args:
+        prediction: the model's answer, without special tokens.
+        reference: the assistant turn of the row.
+    Raises:
+        ValueError: the reference itself is not JSON.
+    """
+    expected = json.loads(reference)
+    text = prediction.strip()
+    fenced = _FENCE.match(text)
+    try:
+        answer = json.loads(fenced[1] if fenced else text, object_pairs_hook=_no_key_twice)
+    except (ValueError, RecursionError):
+        return False
+    return _same(answer, expected)
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object that names a key twice contradicts itself, so it is no answer."""
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equal in value and in type, all the way down."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(_same(a, b) for a, b in zip(left, right, strict=True))
+    return bool(left == right)
+
+
+def write_files(folder: Path | str, seed: int, train_count: int, test_count: int) -> tuple[Path, Path]:
+    """Write train.jsonl and test.jsonl; the same arguments give the same bytes on every machine.
+
+    Args:
+        folder: made if it does not exist.
+        seed, train_count, test_count: as in `generate`.
+    Returns:
+        the paths of train.jsonl and test.jsonl.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    counts: Sequence[tuple[Split, int]] = (("train", train_count), ("test", test_count))
+    for split, count in counts:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in generate(split, count, seed)]
+        (folder / f"{split}.jsonl").write_bytes("".join(lines).encode("utf-8"))
+    return folder / "train.jsonl", folder / "test.jsonl"

@@ -1,0 +1,119 @@
+"""A model to talk to: the template it was trained with, the one sampler, and a memory of the conversation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from burnish.data.records import Conversation, Turn
+from burnish.generate.sampler import Completion, Sampling, generate
+from burnish.generate.stream import TextStream
+from burnish.model.load import load_model
+from burnish.model.precision import choose_device, choose_precision
+from burnish.model.source import find_model
+from burnish.template import ChatTemplate, load_template
+
+
+@dataclass
+class ChatModel:
+    """A loaded model with its template; `chat` keeps the conversation, `answer_all` does not."""
+
+    model: Any
+    template: ChatTemplate
+    name: str
+    sampling: Sampling = field(default_factory=Sampling)
+    turns: list[Turn] = field(default_factory=list)
+    tokens_per_second: float = 0.0
+
+    def chat(self, text: str, on_text: Callable[[str], None] | None = None, **sampling: Any) -> str:
+        """Answer a user's message, given what was said before; `on_text` is called with text as it comes."""
+        asked = [*self.turns, Turn("user", text)]
+        answer = self.answer(asked, on_text, **sampling)
+        self.turns = [*asked, Turn("assistant", answer)]
+        return answer
+
+    def answer(
+        self, turns: Sequence[Turn], on_text: Callable[[str], None] | None = None, **sampling: Any
+    ) -> str:
+        """Answer a conversation that ends with a user's turn, without remembering it."""
+        stream = TextStream(self.template.tokenizer)
+
+        def on_token(_: int, token: int) -> None:
+            piece = stream.push(token)
+            if piece and on_text:
+                on_text(piece)
+
+        started = time.perf_counter()
+        prompt = self.template.prompt_ids(Conversation(tuple(turns)))
+        generate(
+            self.model,
+            [prompt],
+            stop_ids=self.template.stop_ids,
+            sampling=replace(self.sampling, **sampling),
+            on_token=on_token,
+        )
+        rest = stream.finish()
+        if rest and on_text:
+            on_text(rest)
+        self.tokens_per_second = len(stream.ids) / max(time.perf_counter() - started, 1e-9)
+        return stream.shown
+
+    def answer_all(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        batch_size: int = 8,
+        on_done: Callable[[int, Completion], None] | None = None,
+        **sampling: Any,
+    ) -> list[str]:
+        """Answer many conversations in batches; each ends with a user's turn."""
+        prompts = [self.template.prompt_ids(conversation) for conversation in conversations]
+        done = generate(
+            self.model,
+            prompts,
+            stop_ids=self.template.stop_ids,
+            sampling=replace(self.sampling, **sampling),
+            batch_size=batch_size,
+            pad_id=self.template.tokenizer.pad_token_id or 0,
+            on_done=on_done,
+        )
+        return [self.template.decode(completion.ids) for completion in done]
+
+
+def load_chat_model(
+    name: str,
+    *,
+    template: str | None = None,
+    default_system: str | None = None,
+    use_cpu: bool = False,
+    adapters: Sequence[str] = (),
+    sampling: Sampling | None = None,
+    trust_remote_code: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> ChatModel:
+    """Load a base model, a run folder or a GGUF file to talk to.
+
+    A run folder brings the template and system prompt it was trained with; the adapter is merged in memory.
+    """
+    source = find_model(name, say)
+    if adapters:
+        source = replace(source, adapters=(*source.adapters, *adapters))
+    device = choose_device(use_cpu)
+    loaded = load_model(
+        source,
+        dtype=choose_precision(device).dtype,
+        device=device,
+        merge=bool(source.adapters),
+        trust_remote_code=trust_remote_code,
+    )
+    # The tokenizer in a run folder already carries the training template; naming it again gives the same text.
+    chosen = template or source.template
+    built = load_template(
+        loaded.tokenizer,
+        chosen,
+        default_system=default_system or source.default_system,
+        extra_stop_ids=loaded.stop_ids,
+    )
+    return ChatModel(loaded.model, built, name, sampling or Sampling())

@@ -1,0 +1,125 @@
+"""Attention over several documents in one padding-free row: no token of one document sees another.
+
+The fast path gives each document its own causal attention call; `masked_attention_reference` is the same thing
+as one big call with a block-diagonal mask, and defines what is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from burnish.errors import ShapeError
+
+PACKED = "burnish_packed"
+
+
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, document_lengths: Sequence[int], scaling: float, dropout: float = 0.0
+) -> Tensor:
+    """Causal attention inside each document of a packed row.
+
+    Args:
+        query: [1, H, T, D].  key, value: [1, H_kv, T, D], H a multiple of H_kv (grouped-query attention).
+        document_lengths: tokens in each document, in order; they add up to T.
+        scaling: multiplies the scores, usually D ** -0.5.
+        dropout: probability of dropping an attention weight.
+    Returns:
+        [1, H, T, D] in the query's dtype.
+    Raises:
+        ShapeError: the batch is not 1, or the lengths do not add up to T.
+    """
+    if query.shape[0] != 1 or sum(document_lengths) != query.shape[2]:
+        raise ShapeError(f"documents {list(document_lengths)} do not fill a row of shape {tuple(query.shape)}")
+    grouped = query.shape[1] != key.shape[1]
+    parts = []
+    start = 0
+    for length in document_lengths:
+        rows = slice(start, start + length)
+        parts.append(
+            F.scaled_dot_product_attention(
+                query[:, :, rows],
+                key[:, :, rows],
+                value[:, :, rows],
+                dropout_p=dropout,
+                is_causal=True,
+                scale=scaling,
+                enable_gqa=grouped,
+            )
+        )
+        start += length
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def masked_attention_reference(
+    query: Tensor, key: Tensor, value: Tensor, document_lengths: Sequence[int], scaling: float
+) -> Tensor:
+    """The same as `packed_attention`, written as one softmax under a block-diagonal causal mask. [1, H, T, D]."""
+    repeat = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeat, dim=1), value.repeat_interleave(repeat, dim=1)
+    lengths = torch.tensor(list(document_lengths), device=query.device)
+    document = torch.repeat_interleave(torch.arange(len(lengths), device=query.device), lengths)  # [T]
+    seen = (document[:, None] == document[None, :]).tril()  # [T, T]
+    scores = (query @ key.transpose(-1, -2)).float() * scaling  # [1, H, T, T]
+    return scores.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype) @ value
+
+
+def _attention_for_transformers(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    document_lengths: Sequence[int] = (),
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """The signature that transformers' attention registry expects; returns [1, T, H, D]."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mixed = packed_attention(query, key, value, document_lengths, scale, dropout)
+    return mixed.transpose(1, 2), None
+
+
+# What an attention layer may ask for that the packed path does not do; a model that asks is trained padded.
+_NEEDS_MORE = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size")
+
+
+def reason_not_packed(model: Any) -> str | None:
+    """Why a model cannot take packed rows (it is then trained on padded ones); None when it can."""
+    config = model.config.get_text_config()
+    if not getattr(model, "_supports_attention_backend", False):
+        return f"{config.model_type} has no pluggable attention in transformers"
+    if getattr(config, "use_sliding_window", None) is False:
+        asks = [name for name in _NEEDS_MORE[1:] if getattr(config, name, None)]
+    else:
+        asks = [name for name in _NEEDS_MORE if getattr(config, name, None)]
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    if asks or kinds:
+        return f"{config.model_type} uses {', '.join(asks) or ', '.join(sorted(kinds))}"
+    if config.model_type in ("gpt_oss",):  # attention sinks reach the layer as an argument, not through the config
+        return f"{config.model_type} uses attention sinks"
+    return None
+
+
+@contextmanager
+def packed_rows(model: Any) -> Iterator[None]:
+    """While the block runs, the model's attention layers take packed rows and need `document_lengths=…`.
+
+    Backward passes belong inside the block too: gradient checkpointing runs the forward pass again.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(PACKED, _attention_for_transformers)
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = PACKED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

@@ -1,0 +1,46 @@
+"""Save what was trained so that transformers and PEFT load it without Burnish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from burnish.model.quiet import quiet_transformers
+
+
+def is_adapter(model: Any) -> bool:
+    """True for a PEFT model."""
+    return hasattr(model, "peft_config")
+
+
+def save_weights(model: Any, folder: Path, *, base_name: str | None = None) -> None:
+    """Write adapter files (a PEFT model) or full weights, as safetensors.
+
+    Args:
+        base_name: what adapter_config.json names as the base model; None keeps what PEFT found.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet_transformers():
+        if is_adapter(model):
+            if base_name:
+                for config in model.peft_config.values():
+                    config.base_model_name_or_path = base_name
+            model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+            (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card tells users nothing
+        else:
+            use_cache, model.config.use_cache = model.config.use_cache, True
+            model.save_pretrained(folder, safe_serialization=True)
+            model.config.use_cache = use_cache
+
+
+def save_tokenizer(tokenizer: Any, folder: Path, *, chat_template: str, terminator_id: int) -> None:
+    """Write the tokenizer with the template used in training and the end token that answers were trained with."""
+    before = tokenizer.chat_template, tokenizer.eos_token
+    try:
+        tokenizer.chat_template = chat_template
+        if tokenizer.eos_token_id != terminator_id:
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(terminator_id)
+        with quiet_transformers():
+            tokenizer.save_pretrained(folder)
+    finally:
+        tokenizer.chat_template, tokenizer.eos_token = before

@@ -1,0 +1,121 @@
+"""What `model_name_or_path` points at: an alias, a folder, a GGUF file, a run folder or a name on the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from burnish.errors import ModelError
+from burnish.model import default
+from burnish.registry import nearest
+
+ALIASES: dict[str, Callable[[Callable[[str], None]], Path]] = {default.NAME: default.fetch_default_model}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where weights come from.
+
+    `name`: as the user wrote it. `location`: a folder, or a hub name. `gguf_file`: a file in that folder.
+    `adapters`: PEFT folders to put on top, in order. `template`: the template name a run was trained with.
+    """
+
+    name: str
+    location: str
+    gguf_file: str | None = None
+    adapters: tuple[str, ...] = ()
+    template: str | None = None
+    default_system: str | None = None
+
+    @property
+    def local(self) -> bool:
+        return Path(self.location).is_dir()
+
+
+def find_model(name: str, say: Callable[[str], None] = lambda _: None) -> ModelSource:
+    """Resolve a model name or path.
+
+    Args:
+        name: `smollm2-135m-instruct`, a folder with config.json, a .gguf file, a run folder (adapter or full), or
+            `owner/name` on the hub.
+    Raises:
+        ModelError: nothing is there, with the nearest names; or the folder holds no model.
+    """
+    if name.lower() in ALIASES:
+        return ModelSource(name, str(ALIASES[name.lower()](say)))
+    path = Path(name).expanduser()
+    if path.is_file():
+        if path.suffix.lower() == ".gguf":
+            return ModelSource(name, str(path.parent), gguf_file=path.name)
+        raise ModelError(
+            "this file is not a model", at=str(path), fix="give a model folder (with config.json) or a .gguf file"
+        )
+    if path.is_dir():
+        return _from_folder(name, path, say)
+    if _looks_like_hub_name(name):
+        return ModelSource(name, name)
+    raise _not_found(name, path)
+
+
+def _from_folder(name: str, path: Path, say: Callable[[str], None]) -> ModelSource:
+    template, default_system, base = _trained_with(path)
+    if (path / "adapter_config.json").is_file():
+        written = json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        for candidate in (written, base):
+            if not candidate:
+                continue
+            try:
+                below = find_model(candidate, say)
+            except ModelError:
+                continue
+            return ModelSource(
+                name, below.location, below.gguf_file, (*below.adapters, str(path)), template, default_system
+            )
+        raise ModelError(
+            f"the base model of this adapter is not there: {written or base}",
+            at=str(path / "adapter_config.json"),
+            fix="put the base model back, or set model_name_or_path to it and adapter_name_or_path to this folder",
+        )
+    if (path / "config.json").is_file():
+        return ModelSource(name, str(path), template=template, default_system=default_system)
+    ggufs = sorted(path.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return ModelSource(name, str(path), gguf_file=ggufs[0].name)
+    checkpoints = sorted(path.glob("checkpoint-*"))
+    fix = "give a folder with config.json, adapter_config.json or one .gguf file"
+    if checkpoints:
+        fix = f"the run is not finished; its last checkpoint is {checkpoints[-1]}"
+    raise ModelError("this folder holds no model", at=str(path), fix=fix)
+
+
+def _trained_with(path: Path) -> tuple[str | None, str | None, str | None]:
+    """(template, default_system, base model) of the run that wrote a folder, or of the run a checkpoint lies in."""
+    for folder in (path, path.parent):
+        record = folder / "run.json"
+        if record.is_file():
+            try:
+                settings = json.loads(record.read_text(encoding="utf-8")).get("settings", {})
+            except ValueError:
+                return None, None, None
+            return settings.get("template"), settings.get("default_system"), settings.get("model_name_or_path")
+    return None, None, None
+
+
+def _looks_like_hub_name(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~", "/")) and " " not in name
+
+
+def _not_found(name: str, path: Path) -> ModelError:
+    around = path.parent
+    names = [p.name for p in around.iterdir()] if around.is_dir() else []
+    close = [str(around / n) if str(around) != "." else n for n in nearest(path.name, names)]
+    close += nearest(name.lower(), ALIASES)
+    fix = f"did you mean '{close[0]}'? " if close else ""
+    return ModelError(
+        f"there is no model '{name}'",
+        at="model_name_or_path",
+        fix=f"{fix}Give a folder, a .gguf file, a hub name such as owner/name, or {default.NAME}",
+    )

@@ -1,0 +1,182 @@
+"""The one renderer: training examples, generation prompts, chat and evaluation all go through `ChatTemplate`.
+
+A conversation is rendered as text by a Jinja chat template, cut where an answer begins and ends, and each piece
+is tokenized by itself. An answer is thus tokenized after exactly the ids that inference will have before it, and
+its span is known by construction: nothing is searched for in the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from burnish.data.records import Conversation, Turn
+from burnish.errors import TemplateError
+from burnish.template.messages import to_messages, with_system
+
+_PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of tokens with one meaning.
+
+    `answer` pieces are what the model is to say: the assistant's text and the stop token. `tail` pieces follow an
+    answer but come after the stop token, where inference has already ended. The rest are `prompt`.
+    """
+
+    ids: list[int]
+    kind: str  # "prompt" | "answer" | "tail"
+    weight: float = 1.0
+
+
+class ChatTemplate:
+    """Renders conversations with one Jinja template and one tokenizer.
+
+    Args:
+        tokenizer: a transformers fast tokenizer.
+        source: the Jinja text; None takes the tokenizer's own chat template.
+        name: shown to people and kept in the run folder.
+        default_system: a system turn for conversations that have none.
+        extra_stop_ids: ids at which inference stops besides the template's own (a model's generation settings).
+    Raises:
+        TemplateError: there is no template, or it cannot render a plain question and answer.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        source: str | None = None,
+        *,
+        name: str = "tokenizer",
+        default_system: str | None = None,
+        extra_stop_ids: Iterable[int] = (),
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.name = name
+        self.source = source or tokenizer.chat_template
+        self.default_system = default_system
+        if not self.source:
+            raise TemplateError(
+                "this tokenizer has no chat template", at="template", fix="set template: default, or a .jinja file"
+            )
+        terminator = self._probe_terminator()
+        self.terminator_id: int = tokenizer.eos_token_id if terminator is None else terminator
+        self.ends_by_itself = terminator is not None
+        if self.terminator_id is None:
+            raise TemplateError(
+                "neither the template nor the tokenizer has an end-of-answer token",
+                at=f"template {name}",
+                fix="use a template that ends answers with a special token, or a tokenizer with an eos_token",
+            )
+        extra = {i for i in extra_stop_ids if i is not None}
+        self.stop_ids: frozenset[int] = frozenset({self.terminator_id, *extra} - {None})
+
+    # -- text ---------------------------------------------------------------------------------------------
+
+    def text(self, conversation: Conversation, *, generate: bool) -> str:
+        """The rendered text; with `generate`, up to where the assistant begins to speak."""
+        conversation = with_system(conversation, self.default_system)
+        try:
+            return self.tokenizer.apply_chat_template(
+                to_messages(conversation.turns),
+                tools=list(conversation.tools) or None,
+                chat_template=self.source,
+                add_generation_prompt=generate,
+                tokenize=False,
+            )
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise self._cannot_render(error) from error
+        except Exception as error:  # noqa: BLE001 - Jinja's errors share no base that is importable without Jinja
+            if type(error).__module__.partition(".")[0] != "jinja2":
+                raise
+            raise self._cannot_render(error) from error
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of rendered text: special tokens written in it count, none is added."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    def decode(self, ids: list[int], *, special: bool = False) -> str:
+        """Text of ids; with `special`, special tokens are kept visible."""
+        return self.tokenizer.decode(ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+
+    # -- ids ----------------------------------------------------------------------------------------------
+
+    def prompt_ids(self, conversation: Conversation) -> list[int]:
+        """The ids that inference starts from: everything up to where the assistant begins to speak."""
+        ids: list[int] = []
+        for piece in self._pieces(conversation, open_ended=True):
+            ids += piece.ids
+        return ids
+
+    def pieces(self, conversation: Conversation) -> list[Piece]:
+        """The conversation as prompt, answer and tail pieces, in order; for training.
+
+        Raises:
+            TemplateError: the template rewrites earlier turns once later ones follow, so that no single row
+                shows every answer in the context inference would give it.
+        """
+        return list(self._pieces(conversation, open_ended=False))
+
+    def _pieces(self, conversation: Conversation, *, open_ended: bool) -> Iterable[Piece]:
+        conversation = with_system(conversation, self.default_system)
+        turns = conversation.turns
+        full = self.text(conversation, generate=open_ended)
+        done = 0
+        for index, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            before = self.text(Conversation(turns[:index], conversation.tools), generate=True)
+            last = index == len(turns) - 1 and not open_ended
+            after = full if last else self.text(Conversation(turns[: index + 1], conversation.tools), generate=False)
+            if not (after.startswith(before) and full.startswith(after) and len(before) >= done):
+                if open_ended:  # a prompt need not be cut into pieces: it is rendered as inference sees it
+                    break
+                raise self._rewrites(index, before, after)
+            yield Piece(self.encode(full[done : len(before)]), "prompt")
+            yield from self._answer(full[len(before) : len(after)], turn, is_last=index == len(turns) - 1)
+            done = len(after)
+        if done < len(full):
+            yield Piece(self.encode(full[done:]), "prompt")
+
+    def _answer(self, text: str, turn: Turn, *, is_last: bool) -> Iterable[Piece]:
+        ids = self.encode(text)
+        ends = [place for place, token in enumerate(ids) if token in self.stop_ids]
+        if ends:
+            cut = ends[-1] + 1
+            yield Piece(ids[:cut], "answer", turn.weight)
+            if cut < len(ids):
+                yield Piece(ids[cut:], "tail")
+        elif is_last:  # the template leaves the end open; the tokenizer's own end token closes the last answer
+            yield Piece([*ids, self.terminator_id], "answer", turn.weight)
+        else:
+            yield Piece(ids, "answer", turn.weight)
+
+    # -- probing ------------------------------------------------------------------------------------------
+
+    def _probe_terminator(self) -> int | None:
+        """The special token that the template writes after an answer; None where it writes none."""
+        turns = (Turn("user", _PROBE), Turn("assistant", _PROBE))
+        text = self.text(Conversation(turns), generate=False)
+        tail = text[text.rindex(_PROBE) + len(_PROBE) :] if _PROBE in text else ""
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        return next((token for token in self.encode(tail) if token in special), None)
+
+    def _cannot_render(self, error: Exception) -> TemplateError:
+        return TemplateError(
+            f"the chat template cannot render this conversation: {error}",
+            at=f"template {self.name}",
+            fix="check the order of roles and whether the template knows system turns and tools",
+        )
+
+    def _rewrites(self, index: int, before: str, after: str) -> TemplateError:
+        if not after.startswith(before):
+            why = "what it writes for an answer does not begin with its own generation prompt"
+        else:
+            why = "it changes earlier answers once later turns follow (it may drop their reasoning)"
+        return TemplateError(
+            f"template '{self.name}' cannot show every answer of a conversation in one row: {why}",
+            at=f"turn {index}",
+            fix="set mask_history: true to train on the last answer only, or choose another template",
+        )

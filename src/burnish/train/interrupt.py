@@ -1,0 +1,44 @@
+"""SIGINT and SIGTERM ask the loop to finish its step, save and stop; a second one stops at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class StopRequest:
+    """Whether somebody asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __bool__(self) -> bool:
+        return self.asked
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """While the block runs, the first SIGINT or SIGTERM sets the request; the second acts as it always does."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # only the main thread may set handlers; a notebook's worker thread goes without
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, _: Any) -> None:
+        if request.asked:
+            signal.signal(number, before[signal.Signals(number)] or signal.SIG_DFL)
+            raise KeyboardInterrupt
+        request.asked = True
+        print("\nstopping after this step; the state is saved. Once more to stop at once.", flush=True)
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

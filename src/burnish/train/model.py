@@ -1,0 +1,91 @@
+"""From settings to the model that is trained: load, attach what is trainable, say what was done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from burnish import log
+from burnish.config import Settings
+from burnish.kernels.attention import reason_not_packed
+from burnish.model.adapter import attach_lora, count_parameters
+from burnish.model.load import Loaded, load_model
+from burnish.model.precision import Precision
+from burnish.model.source import ModelSource
+
+
+def build_model(settings: Settings, source: ModelSource, precision: Precision, device: torch.device) -> Loaded:
+    """Load the model and make the chosen part trainable.
+
+    Adapters named in `adapter_name_or_path` (or found in a run folder) are merged, but for the last one, which is
+    trained on; with `create_new_adapter`, and for full training, all of them are merged.
+    """
+    model_settings, tuning = settings.model, settings.tuning
+    source = replace(source, adapters=(*source.adapters, *(model_settings.adapter_name_or_path or ())))
+    go_on = bool(source.adapters) and tuning.finetuning_type == "lora" and not tuning.create_new_adapter
+    loaded = load_model(
+        source,
+        dtype=precision.dtype,
+        device=device,
+        flash_attn=model_settings.flash_attn,
+        revision=model_settings.model_revision,
+        cache_dir=model_settings.cache_dir,
+        trust_remote_code=model_settings.trust_remote_code,
+        token=model_settings.hf_hub_token,
+        merge=bool(source.adapters) and not go_on,
+        trainable_adapter=go_on,
+    )
+    if tuning.finetuning_type == "full":
+        loaded.model.requires_grad_(True)
+    elif not go_on:
+        loaded.model, targets = attach_lora(
+            loaded.model,
+            rank=tuning.lora_rank,
+            alpha=tuning.lora_alpha,
+            dropout=tuning.lora_dropout,
+            targets=tuning.lora_target or ("all",),
+            use_rslora=tuning.use_rslora,
+            use_dora=tuning.use_dora,
+            modules_to_save=tuning.additional_target or (),
+            seed=settings.training.seed,
+        )
+        log.say(f"LoRA rank {tuning.lora_rank} on {', '.join(targets)}")
+    if _wants_checkpointing(settings, device):
+        loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if model_settings.print_param_status:
+        for name, parameter in loaded.model.named_parameters():
+            log.say(f"{name}  {parameter.dtype}  {'trained' if parameter.requires_grad else 'frozen'}")
+    loaded.model.train()
+    return loaded
+
+
+def model_record(settings: Settings, loaded: Loaded, precision: Precision) -> dict[str, Any]:
+    """The `model` part of run.json."""
+    counts = count_parameters(loaded.model)
+    return {
+        "name": settings.model.model_name_or_path,
+        "method": "LoRA" if settings.tuning.finetuning_type == "lora" else settings.tuning.finetuning_type,
+        "parameters": counts.total,
+        "trainable": counts.trainable,
+        "dtype": precision.name,
+        "footprint_mb": round(counts.footprint_mb, 1),
+    }
+
+
+def takes_packed_rows(model: Any) -> bool:
+    """True when the model can train on padding-free rows; otherwise says why it trains on padded ones."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    reason = reason_not_packed(inner)
+    if reason:
+        log.note(f"training on padded batches: {reason}")
+    return reason is None
+
+
+def _wants_checkpointing(settings: Settings, device: torch.device) -> bool:
+    """As asked; else on accelerators, whose memory is the bottleneck, and not on CPUs, whose speed is."""
+    if settings.model.disable_gradient_checkpointing:
+        return False
+    asked = settings.training.gradient_checkpointing
+    return device.type != "cpu" if asked is None else asked

@@ -1,0 +1,39 @@
+"""What a run tells people before and after: the plan, the model, the data, the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def count(number: float) -> str:
+    """A large number as people read it: 940, 12.3k, 134.5M, 7.6B."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"
+
+
+def model_line(model: Mapping[str, Any]) -> str:
+    """`smollm2-135m-instruct · 134.5M parameters · LoRA trains 4.9M (3.5%) · float32 · 558 MB`"""
+    share = 100 * model["trainable"] / max(model["parameters"], 1)
+    parts = [
+        str(model["name"]),
+        f"{count(model['parameters'])} parameters",
+        f"{model['method']} trains {count(model['trainable'])} ({share:.1f}%)",
+        str(model["dtype"]),
+        f"{model['footprint_mb']:.0f} MB of weights",
+    ]
+    return " · ".join(parts)
+
+
+def data_lines(data: Mapping[str, Any]) -> list[str]:
+    """Rows read and used, tokens, and every drop with its reason."""
+    lines = [
+        f"{data['rows_used']} of {data['rows_read']} rows · {count(data['tokens'])} tokens, "
+        f"{count(data['supervised_tokens'])} of them trained"
+    ]
+    lines += [f"dropped {number}: {reason}" for reason, number in data["dropped"].items()]
+    if data.get("shortened"):
+        lines.append(f"truncated {data['shortened']} to cutoff_len")
+    return lines

@@ -1,0 +1,157 @@
+"""Files to rows, and what is said of files that cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from burnish.data.readers import data_files, read_rows
+from burnish.errors import DataError
+
+ROWS = [{"a": "é"}, {"a": "二"}]
+
+
+def rows_of(path: Path) -> tuple[list[Any], list[str]]:
+    notes: list[str] = []
+    return list(read_rows(path, notes)), notes
+
+
+def failure(path: Path) -> tuple[str, str | None, str | None]:
+    with pytest.raises(DataError) as caught:
+        rows_of(path)
+    return caught.value.what, caught.value.at, caught.value.fix
+
+
+def test_lists_objects_with_one_list_and_lines(write: Any) -> None:
+    assert rows_of(write("a.json", ROWS)) == (ROWS, [])
+    assert rows_of(write("b.json", {"version": 1, "data": ROWS})) == (ROWS, [])
+    assert rows_of(write("c.jsonl", ROWS)) == (ROWS, [])
+
+
+def test_a_byte_order_mark_and_blank_lines_do_no_harm(write: Any) -> None:
+    mark = b"\xef\xbb\xbf"
+    assert rows_of(write("a.json", mark + b'[{"a": 1}]')) == ([{"a": 1}], [])
+    assert rows_of(write("b.jsonl", mark + b'{"a": 1}\r\n\r\n  \n{"a": 2}')) == ([{"a": 1}, {"a": 2}], [])
+
+
+def test_a_wrong_ending_is_read_by_content_and_said(write: Any) -> None:
+    assert rows_of(write("a.json", '{"a": 1}\n{"a": 2}\n')) == (
+        [{"a": 1}, {"a": 2}],
+        ["a.json: holds one JSON object a line, so it is read as .jsonl"],
+    )
+    assert rows_of(write("b.jsonl", '[\n{"a": 1},\n{"a": 2}]\n')) == (
+        [{"a": 1}, {"a": 2}],
+        ["b.jsonl: is one JSON list, so it is read as .json"],
+    )
+
+
+def test_lines_are_read_lazily(write: Any) -> None:
+    path = write("a.jsonl", '{"a": 1}\n{"a": 2}\nbroken\n')
+    rows = read_rows(path, [])
+    assert [next(rows), next(rows)] == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what", "place", "fix"),
+    [
+        ("a.json", "", "the file is empty", "", "put at least one row into it"),
+        ("a.json", " \n", "the file has no rows", "", "put at least one row into it"),
+        ("a.jsonl", "\n \n", "the file has no rows", "", "put at least one row into it"),
+        ("a.json", "[]", "the file has no rows", "", "put at least one row into it"),
+        (
+            "a.json",
+            '[{"a": 1},\n{"a" 2}]',
+            "broken JSON: Expecting ':' delimiter",
+            ": line 2, column 6",
+            "the file must be one JSON list of objects",
+        ),
+        (
+            "a.jsonl",
+            '{"a": 1}\n\n{"a": 2',
+            "broken JSON: Expecting ',' delimiter",
+            ": line 3, column 8",
+            "each line must be one JSON object",
+        ),
+        (
+            "a.json",
+            '"hello"',
+            "the top level is a text",
+            "",
+            "the file must be a list of objects, or an object that holds one such list",
+        ),
+        (
+            "a.json",
+            '{"a": 1}',
+            "the top level is an object with no list",
+            "",
+            "the file must be a list of objects, or an object that holds one such list",
+        ),
+        (
+            "a.json",
+            '{"train": [1], "test": [2]}',
+            "the top level is an object with 2 lists (train, test)",
+            "",
+            "the file must be a list of objects, or an object that holds one such list",
+        ),
+        (
+            "a.json",
+            b'[{"a":\n"\xff"}]',
+            "the file is not UTF-8: byte 0xff",
+            ": line 2",
+            "save the file as UTF-8",
+        ),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n' + '{"a": "你好"}'.encode("gb18030"),
+            "the file is not UTF-8: byte 0xc4",
+            ": line 2",
+            "save the file as UTF-8",
+        ),
+        (
+            "a.csv",
+            "a,b",
+            "files of type '.csv' cannot be read",
+            "",
+            "save the rows as .jsonl (one JSON object a line) or .json (a list of objects)",
+        ),
+    ],
+)
+def test_broken_files(write: Any, name: str, content: Any, what: str, place: str, fix: str) -> None:
+    assert failure(write(name, content)) == (what, f"data/{name}{place}", fix)
+
+
+def test_the_line_of_broken_json_far_down(write: Any) -> None:
+    path = write("a.jsonl", '{"a": 1}\n' * 70_000 + "{'a': 1}\n" + '{"a": 1}\n')
+    assert failure(path)[1] == "data/a.jsonl: line 70001, column 2"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" + "9" * 5000 + "]"])
+def test_json_that_python_refuses(write: Any, text: str) -> None:
+    assert failure(write("a.json", text))[0].startswith("JSON that cannot be read: ")
+
+
+def test_a_missing_file_names_its_neighbours(write: Any) -> None:
+    write("chats.jsonl", ROWS)
+    write("notes.md", "x")
+    assert failure(Path("data/chat.jsonl")) == (
+        "file not found",
+        "data/chat.jsonl",
+        "did you mean 'chats.jsonl'?",
+    )
+    assert failure(Path("data/x.jsonl"))[2] == "the folder has: chats.jsonl"
+    assert failure(Path("date/x.jsonl"))[2] == "the folder date does not exist"
+
+
+def test_a_folder_holds_files_of_one_type(write: Any) -> None:
+    first, second = write("set/b.jsonl", ROWS), write("set/a.jsonl", ROWS)
+    assert data_files(Path("data/set")) == [second, first]
+    write("set/c.json", ROWS)
+    with pytest.raises(DataError) as caught:
+        data_files(Path("data/set"))
+    assert caught.value.what == "the folder mixes file types: .json, .jsonl"
+    write("none/readme.md", "x")
+    with pytest.raises(DataError) as caught:
+        data_files(Path("data/none"))
+    assert caught.value.fix == "put .json or .jsonl files there"
