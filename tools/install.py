@@ -67,7 +67,7 @@ class Setup:
         """Return the steps that remain, reading the state anew. "environment" stands for making .venv."""
         self.state = environment.read_state(FOLDER)
         python = environment.made_with(FOLDER)
-        moved = self.state.root not in ("", str(ROOT))
+        moved = self.state.root not in ("", environment.portable(ROOT))
         if not python or tuple(map(int, python.split("."))) < (3, 11) or moved:
             here = f"{sys.version_info.major}.{sys.version_info.minor}"
             return ["environment", *environment.wanted(ROOT, here, dev=self.dev)]
@@ -100,7 +100,7 @@ class Setup:
 
     def make_environment(self) -> str:
         """Make .venv, or look over the one that is there; then see that it has pip."""
-        moved = self.state.root not in ("", str(ROOT))
+        moved = self.state.root not in ("", environment.portable(ROOT))
         whole = bool(environment.made_with(FOLDER)) and not moved
         mended: list[str] = []
         if whole:
@@ -119,7 +119,7 @@ class Setup:
             self.run([base, "-m", "venv", "--without-pip", str(FOLDER)], "environment")
         self.ensure_pip()
         self.state.python = environment.made_with(FOLDER)
-        self.note(root=str(ROOT), running="")
+        self.note(root=environment.portable(ROOT), running="")
         if mended:
             return f"mended after an interruption, half-installed: {', '.join(mended)}"
         return "an earlier .venv, looked over" if whole else f"Python {self.state.python}, new .venv"
@@ -189,13 +189,15 @@ class Setup:
         if self.gpu and cuda != "True":
             return (
                 f"{version}, {way}\n"
-                "       note: a GPU is here, but this torch cannot use it. Its driver may be too old, or the\n"
-                "       index has CPU builds only. BURNISH_TORCH chooses another build."
+                "       note: a GPU is here, but this torch cannot use it. Its driver may be too old, or\n"
+                "       the index has CPU builds only. BURNISH_TORCH chooses another build."
             )
         return f"{version}, {way}"
 
     def install_burnish(self) -> str:
-        return self.try_in_turn(plan.editable_attempts(), "burnish") + ", editable"
+        way = self.try_in_turn(plan.editable_attempts(), "burnish")
+        environment.point_to_sources(FOLDER, ROOT)
+        return f"{way}, editable"
 
     # Carrying them out.
 

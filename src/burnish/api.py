@@ -27,7 +27,7 @@ def train(
     """
     from burnish.train.job import run_training
 
-    return run_training(load_settings(settings, overrides), callbacks)
+    return run_training(load_settings(settings, overrides, require=("model_name_or_path", "dataset")), callbacks)
 
 
 def load(name: str, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import json
@@ -117,6 +118,35 @@ def installed_version(packages: Path, name: str) -> str | None:
     for folder in packages.glob(f"{name}-*.dist-info"):
         return folder.name[len(name) + 1 : -len(".dist-info")]
     return None
+
+
+def point_to_sources(folder: Path, root: Path) -> None:
+    """Make the editable installation name the sources by a relative path.
+
+    setuptools writes an absolute path in the encoding of its locale, and Python reads it in that of its own:
+    a checkout under a folder named 路径 would be found in one locale and not in another. A relative path is
+    plain ASCII.
+
+    Raises:
+        FileNotFoundError: Burnish is not installed as editable.
+    """
+    packages = site_packages(folder)
+    found = sorted(packages.glob("__editable__.burnish-*.pth"))
+    if not found:
+        raise FileNotFoundError(packages / "__editable__.burnish-*.pth")
+    content = (os.path.relpath(root / "src", packages) + "\n").encode()
+    found[0].write_bytes(content)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+    for record in packages.glob("burnish-*.dist-info/RECORD"):
+        lines = record.read_text(encoding="utf-8").splitlines()
+        mine = f"{found[0].name},sha256={digest},{len(content)}"
+        lines = [mine if line.startswith(found[0].name + ",") else line for line in lines]
+        record.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def portable(path: Path) -> str:
+    """Return a path as text that is the same in every locale."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def is_whole(metadata: Path) -> bool:

@@ -35,7 +35,10 @@ def child_environment() -> dict[str, str]:
     environment = dict(os.environ)
     for name in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "VIRTUAL_ENV"):
         environment.pop(name, None)
+    utf8 = "en_US.UTF-8" if platform.system() == "Darwin" else "C.UTF-8"  # paths may need more than ASCII
     environment.update(
+        LC_ALL=utf8,
+        PYTHONUTF8="1",
         PYTHONNOUSERSITE="1",
         PYTHONUNBUFFERED="1",
         PIP_USER="0",

@@ -24,8 +24,8 @@ def activity(line: str) -> str:
         return f"fetching {_package(match[1])}, {match[2]}"
     if match := re.match(r"(?:Collecting|Requirement already satisfied:) ([A-Za-z0-9._-]+)", text):
         return _package(match[1])
-    if match := re.match(r"(?:Processing|Using cached) (?:.*/)?([^/\s]+)", text):
-        return _package(match[1])
+    if match := re.match(r"(?:Processing|Using cached) (\S+)", text):
+        return _package(match[1].rsplit("/", 1)[-1])
     if match := re.match(r"Installing collected packages: (.*)", text):
         return f"unpacking {match[1].count(',') + 1} packages"
     if match := re.match(r"(Resolved|Prepared|Installed) (\d+) packages?", text):

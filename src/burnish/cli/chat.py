@@ -35,6 +35,7 @@ def run_chat(
         say=(lambda _: None) if prompt is not None else log.say,
         sampling=Sampling(
             max_new_tokens=settings.max_new_tokens,
+            max_length=settings.max_length,
             do_sample=settings.do_sample,
             temperature=settings.temperature,
             top_p=settings.top_p,
@@ -45,8 +46,10 @@ def run_chat(
     first = [Turn("system", system)] if system else []
     chat.turns = list(first)
     if prompt is not None:
-        chat.chat(prompt, _write)
+        answer = chat.chat(prompt, _write)
         print()
+        if not answer:
+            print("(the model ended its answer at once)", file=sys.stderr)
         return
     log.say(f"{chat.name} · template {chat.template.name} · /help lists the commands, Ctrl-D leaves")
     _converse(chat, first)
@@ -88,7 +91,8 @@ def _converse(chat: object, first: list[Turn]) -> None:
                 print(_HELP)
             continue
         try:
-            chat.chat(text, _write)
+            if not chat.chat(text, _write):
+                print("(the model ended its answer at once)", end="")
             print(f"\n[{chat.tokens_per_second:.0f} tokens/s]")
         except KeyboardInterrupt:
             print("\n[stopped]")

@@ -41,11 +41,10 @@ def run_inspect(
         raise BurnishError(f"unknown format '{format}'", at="--format", fix="--format jsonl, or leave it out")
     from burnish.config import load_settings
 
-    settings = load_settings(run, list(overrides))
+    settings = load_settings(run, list(overrides), require=("model_name_or_path", "dataset"))
     if format == "jsonl":
         log.set_quiet(True)  # stdout carries the lines and nothing else
-    if not settings.model.model_name_or_path:
-        raise BurnishError("no model is named, and its tokenizer is needed", at="model_name_or_path", fix="set it")
+    assert settings.model.model_name_or_path is not None  # required above
     from burnish.model.source import find_model
     from burnish.train.data import build_template, label_options, read_samples
     from burnish.train.prepare import prepare

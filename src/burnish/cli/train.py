@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from burnish.config import load_settings
 from burnish.errors import BurnishError
 
+REQUIRED = ("model_name_or_path", "dataset")
+
 
 def split_arguments(run: str | None, rest: Sequence[str]) -> tuple[str | None, list[str]]:
     """The settings file, if one was named, and everything else as overrides."""
@@ -24,7 +26,7 @@ def run_train(run: str | None, rest: Sequence[str]) -> None:
             at="command line",
             fix="burnish train RUN.yaml, or burnish train model_name_or_path=… dataset=… (see examples/)",
         )
-    settings = load_settings(source if source is not None else {}, overrides)
+    settings = load_settings(source if source is not None else {}, overrides, require=REQUIRED)
     from burnish.train.job import run_training
 
     run_training(settings)

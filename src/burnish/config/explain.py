@@ -40,7 +40,10 @@ def shown(value: Any) -> str:
     """A value in a message: short, one line, as it would stand in a settings file."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return printable(_SHORT.repr(value))
+    try:
+        return printable(_SHORT.repr(value))
+    except ValueError:  # Python writes out no number of more than 4300 digits
+        return "a very long number"
 
 
 def unknown_key(given: Given) -> BurnishError:
@@ -69,8 +72,7 @@ def suggestion(key: str) -> str:
         return f"did you mean '{plain}'?"
     if plain in OTHER_TOOLS:
         return f"did you mean '{OTHER_TOOLS[plain]}'?"
-    useful = [name for name, entry in catalogue().items() if entry.status in ("supported", "accepted")]
-    close = nearest(plain, [*useful, *OLDER_NAMES]) or nearest(plain, catalogue())
+    close = nearest(plain, [*catalogue(), *OLDER_NAMES])
     if close:
         return f"did you mean '{close[0]}'?"
     return "leave it out; `burnish settings` lists all names"

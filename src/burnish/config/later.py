@@ -135,9 +135,7 @@ LATER: tuple[Row, ...] = (
     ),
     *_rows("training", _OUT, full_determinism=False, tf32=False, neftune_noise_alpha=0.0),
     *_rows("training", _OUT, label_smoothing_factor=0.0, group_by_length=False, torch_compile=False),
-    *_rows(
-        "training", "leave it out and train on one device", deepspeed=ANY, fsdp=("", False), fsdp_config=ANY
-    ),
+    *_rows("training", "leave it out and train on one device", deepspeed=ANY, fsdp=False, fsdp_config=ANY),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
     *_rows("training", _OUT, logging_first_step=False, logging_strategy="steps", eval_on_start=False),
     *_rows("training", _OUT, dataloader_drop_last=False, gradient_checkpointing_kwargs=ANY, optim_args=TEXT),

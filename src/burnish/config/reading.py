@@ -199,13 +199,14 @@ def _yaml_items(
         yield Given(key_node.value, value, raw, origin, key_node.value), line
 
 
+_UNCLOSED = ("end of stream", "stream end", "expected ',' or ']'", "expected ',' or '}'")
+_BEGUN_EARLIER = ("could not find expected", *_UNCLOSED)
+
+
 def _syntax_problem(wrong: yaml.YAMLError, text: str, shown: str) -> BurnishError:
     reason = getattr(wrong, "problem", None) or getattr(wrong, "reason", None) or "it is not YAML"
     mark = getattr(wrong, "problem_mark", None)
-    if any(
-        sign in reason
-        for sign in ("could not find expected", "end of stream", "stream end", "another document")
-    ):
+    if any(sign in reason for sign in _BEGUN_EARLIER):
         mark = getattr(wrong, "context_mark", None) or mark
     at = shown if mark is None else f"{shown}:{mark.line + 1}"
     what = f"the settings file is not valid YAML: {printable(reason)}"
@@ -219,7 +220,7 @@ def _syntax_fix(reason: str, lines: list[str], place: int) -> str:
         return "the line holds a tab; YAML wants spaces"
     if "another document" in reason:
         return "keep one document: remove what stands after the line `---`"
-    if "end of stream" in reason or "stream end" in reason:
+    if any(sign in reason for sign in _UNCLOSED):
         return "close the quote or the bracket"
     if missing := _missing_space(near):
         return missing

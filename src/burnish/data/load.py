@@ -75,6 +75,7 @@ class _Tally:
     files: list[Path] = field(default_factory=list)
 
     def drop(self, spec: DatasetSpec, file: Path, row: int, bad: BadRow) -> None:
+        """Count a bad row, and name it while there is room."""
         self.dropped[bad.reason] += 1
         if len(self.bad) < BAD_ROWS_LISTED:
             self.bad.append(NamedBadRow(spec.name, str(file), row, str(bad)))

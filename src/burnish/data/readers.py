@@ -54,7 +54,8 @@ def check_file(path: Path) -> None:
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist"
-    names = sorted(found.name for found in path.parent.iterdir() if found.suffix.lower() in READERS)
+    there = (found.name for found in path.parent.iterdir() if found.suffix.lower() in READERS)
+    names = sorted(name for name in there if name != "dataset_info.json")
     close = nearest(path.stem, [Path(name).stem for name in names])
     if close:
         return f"did you mean '{next(name for name in names if Path(name).stem == close[0])}'?"

@@ -1,0 +1,1 @@
+"""Is the tuned model better than its base? Scores on held-out questions, with intervals."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ class Sampling:
     """
 
     max_new_tokens: int = 1024
+    max_length: int | None = None  # of prompt and answer together
     do_sample: bool = False
     temperature: float = 1.0
     top_p: float = 1.0
@@ -62,7 +64,7 @@ def generate(
     Raises:
         ModelError: an empty prompt, or one that leaves no room in the model's context.
     """
-    _check(model, prompts)
+    _check(_window(model, sampling.max_length), prompts)
     results: list[Completion | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     random = torch.Generator(device="cpu")
@@ -84,16 +86,21 @@ def generate(
     return [result for result in results if result is not None]
 
 
-def _check(model: Any, prompts: Sequence[Sequence[int]]) -> None:
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def _window(model: Any, max_length: int | None) -> int:
+    """Tokens that prompt and answer may have together."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    return min(positions, max_length or sys.maxsize)
+
+
+def _check(window: int, prompts: Sequence[Sequence[int]]) -> None:
     for number, prompt in enumerate(prompts):
         if not len(prompt):
             raise ModelError("cannot generate from an empty prompt", at=f"prompt {number}")
-        if window and len(prompt) >= window:
+        if len(prompt) >= window:
             raise ModelError(
-                f"the prompt has {len(prompt)} tokens, the model's context holds {window}",
+                f"the prompt has {len(prompt)} tokens, and prompt and answer may have {window}",
                 at=f"prompt {number}",
-                fix="shorten the conversation (in chat: /clear)",
+                fix="shorten the conversation (in chat: /clear), or raise max_length if you set it",
             )
 
 
@@ -118,7 +125,7 @@ def _run_batch(
         ids[place, width - len(prompts[row]) :] = torch.tensor(list(prompts[row]), dtype=torch.int64)
         mask[place, width - len(prompts[row]) :] = 1
     ids, mask = ids.to(device), mask.to(device)  # [B, T]
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    window = _window(model, sampling.max_length)
     seen = ids if sampling.repetition_penalty != 1.0 else None
     positions = (mask.cumsum(-1) - 1).clamp(min=0)  # [B, T]
     cache = DynamicCache(config=model.config)
@@ -137,7 +144,7 @@ def _run_batch(
         keep: list[int] = []
         for place, token in enumerate(chosen.tolist()):
             row = alive[place]
-            full = step + 1 == sampling.max_new_tokens or (window and len(prompts[rows[row]]) + step + 1 >= window)
+            full = step + 1 == sampling.max_new_tokens or len(prompts[rows[row]]) + step + 1 >= window
             if token in stop_ids:
                 yield rows[row], Completion(made[row], True)
                 continue

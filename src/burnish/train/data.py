@@ -78,7 +78,7 @@ def read_samples(settings: Settings, names: Sequence[str]) -> Loaded:
         stage=settings.tuning.stage,
         max_samples=settings.data.max_samples,
         on_bad_row=settings.data.on_bad_row,
-        seed=settings.training.data_seed or settings.training.seed,
+        seed=data_seed(settings),
     )
     for line in loaded.notes:
         log.note(line)
@@ -100,11 +100,16 @@ def build_data(settings: Settings, template: ChatTemplate, stage: Stage) -> RunD
         files += held_out.files
         dropped.update(held_out.dropped)
     elif settings.data.val_size:
-        seed = settings.training.data_seed or settings.training.seed
-        train_samples, eval_samples = split_samples(loaded.samples, settings.data.val_size, seed)
+        train_samples, eval_samples = split_samples(loaded.samples, settings.data.val_size, data_seed(settings))
     train = stage.prepare(train_samples, template, options)
     evaluation = stage.prepare(eval_samples, template, options, title="labelling eval") if eval_samples else None
     dropped.update(train.dropped)
     if evaluation:
         dropped.update(evaluation.dropped)
     return RunData(train, evaluation, loaded.rows_read, dropped, train.fingerprint(), tuple(files))
+
+
+def data_seed(settings: Settings) -> int:
+    """The seed of splits and of the order of samples."""
+    seed = settings.training.data_seed
+    return settings.training.seed if seed is None else seed

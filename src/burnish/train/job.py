@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,25 @@ from burnish.batch.plan import BatchPlan, best_fit_rows
 from burnish.config import Settings
 from burnish.errors import BurnishError, Interrupted, RunFolderError
 from burnish.kernels.attention import packed_rows
+from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.save import save_tokenizer, save_weights
 from burnish.model.source import find_model
-from burnish.runs.checkpoints import newest_complete, rotate, verify, write_checkpoint
+from burnish.runs.checkpoints import (
+    checkpoint_step,
+    list_checkpoints,
+    newest_complete,
+    rotate,
+    verify,
+    write_checkpoint,
+)
 from burnish.runs.environment import environment
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.memory import peak_rss_mb
 from burnish.runs.plots import plot_loss
 from burnish.template import ChatTemplate
-from burnish.train.data import RunData, build_data, build_template
+from burnish.train.data import RunData, build_data, build_template, data_seed
 from burnish.train.interrupt import StopRequest, stop_on_signals
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
@@ -63,7 +71,10 @@ def run_training(settings: Settings, callbacks: Sequence[Callback] = ()) -> dict
     finished = _finished(output, settings) if resume is True else None
     if finished is not None:
         return finished
-    _require(settings)
+    job = _Job(settings, output, callbacks)
+    if not job.is_main:
+        with stop_on_signals() as stop:
+            return job.run(stop)
     folder = RunFolder.open_for_training(
         output,
         overwrite=settings.training.overwrite_output_dir,
@@ -73,7 +84,7 @@ def run_training(settings: Settings, callbacks: Sequence[Callback] = ()) -> dict
     with log.log_to_file(folder.log_path), stop_on_signals() as stop:
         folder.write_summary({"status": "running", "settings": settings.flat()})
         try:
-            return _Job(settings, folder, callbacks).run(stop)
+            return job.run(stop)
         except Interrupted as stopped:
             folder.update(status="interrupted")
             log.say(f"Interrupted. Go on with: resume_from_checkpoint=true   ({stopped.checkpoint})")
@@ -82,8 +93,9 @@ def run_training(settings: Settings, callbacks: Sequence[Callback] = ()) -> dict
             folder.update(status="interrupted")
             raise
         except BaseException as error:
-            folder.update(status="failed", error=f"{type(error).__name__}: {error}")
             log.logger.error("failed", exc_info=not isinstance(error, BurnishError))
+            with suppress(BurnishError):  # on a full disk the first error is the one to show
+                folder.update(status="failed", error=f"{type(error).__name__}: {error}")
             raise
 
 
@@ -101,15 +113,6 @@ def _finished(output: Path, settings: Settings) -> dict[str, Any] | None:
     return None
 
 
-def _require(settings: Settings) -> None:
-    if not settings.model.model_name_or_path:
-        raise BurnishError(
-            "no model is named", at="model_name_or_path", fix="set it to a folder, a hub name or smollm2-135m-instruct"
-        )
-    if not settings.data.dataset:
-        raise BurnishError("no dataset is named", at="dataset", fix="set dataset to a name or a file")
-
-
 def _inputs(settings: Settings) -> list[str]:
     """Local places this run reads from, which its output may not replace."""
     return [str(settings.model.model_name_or_path), *(settings.model.adapter_name_or_path or ())]
@@ -122,8 +125,8 @@ def _stem(settings: Settings) -> str:
 class _Job:
     """The parts of one run, built in the order in which they can fail cheaply: data before weights."""
 
-    def __init__(self, settings: Settings, folder: RunFolder, callbacks: Sequence[Callback]) -> None:
-        self.settings, self.folder, self.callbacks = settings, folder, callbacks
+    def __init__(self, settings: Settings, output: Path, callbacks: Sequence[Callback]) -> None:
+        self.settings, self.folder, self.callbacks = settings, RunFolder(output), callbacks
         self.stage: Stage = STAGES.get(settings.tuning.stage)
         self.device = choose_device(settings.training.use_cpu)
         self.precision = choose_precision(
@@ -133,10 +136,17 @@ class _Job:
             pure_bf16=settings.tuning.pure_bf16,
         )
         self.accelerator = _accelerator(self.device, self.precision.mixed)
-        log.set_quiet(not self.accelerator.is_main_process)
+        self.is_main: bool = self.accelerator.is_main_process
+        log.set_quiet(not self.is_main)
+        self._packs = True
+
+    def record(self, **parts: Any) -> None:
+        """Merge parts into run.json; only the first rank writes."""
+        if self.is_main:
+            self.folder.update(**parts)
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
-        settings, folder = self.settings, self.folder
+        settings = self.settings
         for line in settings.notes:
             log.note(line)
         random.seed(settings.training.seed)
@@ -151,20 +161,21 @@ class _Job:
         loaded = build_model(settings, source, self.precision, self.accelerator.device)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
-        folder.update(model=record, data=data.record(), environment=environment())
+        self.record(model=record, data=data.record(), environment=environment(self.folder.path))
         loop = self._loop(loaded, template, data)
         started = time.perf_counter()
         before = loop.progress.elapsed_s
         with packed_rows(_inner(loaded.model)) if self._packs else nullcontext():
-            loop.run(stop)
-            if loop.eval_sets and not (loop.options.eval_steps and loop.progress.step % loop.options.eval_steps == 0):
+            if settings.training.do_train:
+                loop.run(stop)
+            if loop.eval_sets and not (loop.last_eval and loop.progress.step % loop.options.eval_steps == 0):
                 loop.evaluate()
                 self._late_eval(loop)
         runtime = before + time.perf_counter() - started
-        if self.accelerator.is_main_process:
+        if self.is_main:
             self._finish(loaded, template, loop, runtime)
         self.accelerator.wait_for_everyone()
-        return folder.summary()
+        return self.folder.summary()
 
     # -- building -----------------------------------------------------------------------------------------
 
@@ -244,7 +255,7 @@ class _Job:
             batch_rows,
             accumulation,
             ranks=self.accelerator.num_processes,
-            seed=self.settings.training.data_seed or self.settings.training.seed,
+            seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
         )
 
@@ -272,7 +283,8 @@ class _Job:
         if checkpoint is None:
             if asked:
                 log.note("no checkpoint to resume from yet; starting from the beginning")
-            self.folder.metrics.truncate_after(0)
+            if self.is_main:
+                self.folder.metrics.truncate_after(0)
             return fresh
         before = read_progress(checkpoint)
         for key, value in fresh.settings.items():
@@ -283,9 +295,19 @@ class _Job:
         _load_weights(loaded.model, checkpoint)
         progress = load_state(checkpoint, optimizer, self.accelerator.process_index)
         progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
-        self.folder.metrics.truncate_after(progress.step)
+        if self.is_main:
+            self.folder.metrics.truncate_after(progress.step)
+            self._set_aside_later_checkpoints(progress.step)
         log.say(f"resumed from {checkpoint.name}")
         return progress
+
+    def _set_aside_later_checkpoints(self, step: int) -> None:
+        """Rename checkpoints of a branch that is abandoned by going on from an earlier one; none is deleted."""
+        for path in list_checkpoints(self.folder.path):
+            if (checkpoint_step(path) or 0) > step:
+                aside = path.with_name(f"abandoned-{path.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+                path.rename(aside)
+                log.note(f"{path.name} is later than the step this run goes on from; kept as {aside.name}")
 
     def _checkpoint(self, asked: bool | str) -> Path | None:
         if isinstance(asked, str):
@@ -322,9 +344,9 @@ class _Job:
 
         random_states = _random_states(self.accelerator)
         path = None
-        if self.accelerator.is_main_process:
+        if self.is_main:
             path = write_checkpoint(self.folder.path, progress.step, write)
-            rotate(self.folder.path, training.save_total_limit)
+            rotate(self.folder.path, training.save_total_limit, protect=[path])
         self.accelerator.wait_for_everyone()
         return path
 
@@ -347,17 +369,19 @@ class _Job:
 
     def _finish(self, loaded: Loaded, template: ChatTemplate, loop: Loop, runtime: float) -> None:
         folder, progress = self.folder, loop.progress
-        self._write_model(loaded, template, folder.path)
+        trained = self.settings.training.do_train
+        if trained:
+            self._write_model(loaded, template, folder.path)
         rows = folder.metrics.read()
-        if self.settings.tuning.plot_loss:
-            plot_loss(rows, folder.loss_plot_path, "Loss")
+        if trained and self.settings.tuning.plot_loss:
+            plot_loss(rows, folder.loss_plot_path, "Loss", cache=cache_folder())
         train: dict[str, Any] = {
             "steps": progress.step,
             "epochs": round(progress.step / loop.plan.steps_an_epoch, 4),
             "runtime_s": round(runtime, 3),
             "samples_per_second": round(progress.samples / max(runtime, 1e-9), 4),
             "tokens_per_second": round(progress.tokens / max(runtime, 1e-9), 2),
-            "train_loss": progress.loss_sum / max(progress.step, 1),
+            "train_loss": progress.loss_sum / progress.step if progress.step else None,
             "eval_loss": loop.last_eval.get("eval_loss"),
         }
         gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
@@ -367,12 +391,11 @@ class _Job:
             memory={"peak_rss_mb": round(peak_rss_mb(), 1), "peak_gpu_mb": gpu and round(gpu, 1)},
             error=None,
         )
-        evaluated = f" · eval loss {train['eval_loss']:.4f}" if train["eval_loss"] is not None else ""
-        log.say(
-            f"Done in {log.clock(runtime)}: train loss {train['train_loss']:.4f}{evaluated} · "
-            f"{train['samples_per_second']:.2f} samples/s · {train['tokens_per_second']:.0f} tokens/s · "
-            f"peak memory {peak_rss_mb():.0f} MB"
-        )
+        losses = [f"{part} loss {train[f'{part}_loss']:.4f}" for part in ("train", "eval")
+                  if train[f"{part}_loss"] is not None]
+        speed = [f"{train['samples_per_second']:.2f} samples/s", f"{train['tokens_per_second']:.0f} tokens/s"]
+        figures = [*losses, *(speed if trained else []), f"peak memory {peak_rss_mb():.0f} MB"]
+        log.say(f"Done in {log.clock(runtime)}: {' · '.join(figures)}")
         log.say(f"Saved in {folder.path}")
 
 

@@ -17,6 +17,7 @@ DATA = Path("data")
 GOOD = {"instruction": "Hi", "input": "", "output": "Ho"}
 EMPTY = {"instruction": "Hi", "input": "", "output": ""}
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}
+SHAREGPT = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
 
 
 def rows(count: int) -> list[dict[str, str]]:
@@ -90,14 +91,13 @@ def test_no_row_is_usable(write: Any) -> None:
 
 
 def test_an_unknown_role_everywhere_points_to_tags(write: Any) -> None:
-    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
-    write("a.json", [{"conversations": [{"from": "boss", "value": "x"}, *turns]}])
+    write("a.json", [{"conversations": [{"from": "boss", "value": "x"}, *SHAREGPT]}])
     write("dataset_info.json", {"a": {"file_name": "a.json", "formatting": "sharegpt"}})
     assert failure("a") == (
         "none of the 1 rows of 'a' can be used: unknown role (1)",
         "data/a.json",
-        "name the roles under tags (user_tag, assistant_tag, observation_tag, function_tag, system_tag), or mend "
-        "or remove these rows (they count from 0): row 0: unknown role at conversations[0].from: 'boss'",
+        "name the roles under tags (user_tag, assistant_tag, observation_tag, function_tag, system_tag), or "
+        "mend or remove these rows (they count from 0): row 0: unknown role at conversations[0].from: 'boss'",
     )
 
 
@@ -184,21 +184,27 @@ def test_repairs_are_noted(write: Any) -> None:
     ("row", "guess"),
     [
         (GOOD, "alpaca, by its first rows (instruction, input, output)"),
-        (GOOD | {"history": [], "system": "s"}, "alpaca, by its first rows (instruction, input, output, history, system)"),
+        (
+            GOOD | {"history": [], "system": "s"},
+            "alpaca, by its first rows (instruction, input, output, history, system)",
+        ),
         (CHAT, "openai messages, by its first rows (messages)"),
         ({"conversations": CHAT["messages"]}, "openai messages, by its first rows (conversations)"),
         (
-            {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}], "tools": ""},
+            {"conversations": SHAREGPT, "tools": ""},
             "sharegpt, by its first rows (conversations, tools)",
         ),
         (
             {"conversations": [{"from": "user", "value": "Hi"}, {"from": "assistant", "value": "Ho"}]},
             "sharegpt, by its first rows (conversations)",
         ),
-        ({"prompt": "Hi", "completion": "Ho"}, "prompt and completion, by its first rows (prompt, completion)"),
+        (
+            {"prompt": "Hi", "completion": "Ho"},
+            "prompt and completion, by its first rows (prompt, completion)",
+        ),
         ({"question": "Hi", "answer": "Ho"}, "alpaca, by its first rows (question, answer)"),
     ],
-)  # fmt: skip
+)
 def test_a_file_named_directly(write: Any, row: dict[str, Any], guess: str) -> None:
     write("a.json", [row])
     loaded = load("data/a.json")
@@ -213,8 +219,8 @@ def test_a_file_of_unknown_format(write: Any) -> None:
     assert failure("a.json") == (
         "the format of the rows is not known",
         "data/a.json",
-        "the file has: x, y; name its columns in dataset_info.json, or write the rows as messages, or as prompt "
-        "and completion",
+        "the file has: x, y; name its columns in dataset_info.json, or write the rows as messages, or as "
+        "prompt and completion",
     )
 
 
@@ -275,7 +281,7 @@ def test_sources_that_are_not_there(write: Any) -> None:
         "a local file has no split 'test'",
         "data/dataset_info.json: split.split",
     )
-    assert failure("gone") == ("file not found", "data/b.json", "did you mean 'a.json'?")
+    assert failure("gone") == ("file not found", "data/b.json", "the folder has: a.json")
     write("loader/part.jsonl", [GOOD])
     loaded = load("script")
     assert len(loaded.samples) == 1
@@ -290,7 +296,7 @@ def test_max_samples_takes_the_first_of_each_dataset(write: Any) -> None:
     write("a.json", rows(5))
     write("b.jsonl", '{"instruction": "q", "output": "a"}\n' * 3 + "never read\n")
     write("dataset_info.json", {"a": {"file_name": "a.json"}, "b": {"file_name": "b.jsonl"}})
-    # The file is looked at ahead of need, so that a wrong column is found at once: broken JSON there is an error.
+    # The file is read somewhat ahead, so that a wrong column is found at once: broken JSON there is an error.
     assert failure("b", max_samples=2)[1] == "data/b.jsonl: line 4, column 1"
     write("b.jsonl", rows(3))
     loaded = load("a", "b", max_samples=4)
@@ -353,7 +359,8 @@ def test_the_examples_load() -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = "import sys, burnish.data.load; print(sorted({'torch', 'transformers', 'numpy', 'yaml'} & set(sys.modules)))"
+    heavy = {"torch", "transformers", "numpy", "yaml"}
+    code = f"import sys, burnish.data.load; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -149,7 +149,12 @@ def test_yaml_is_an_equal(write: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "what", "place"),
     [
-        ("dataset_info.json", '{"a":\n{"b" 1}}', "broken JSON: Expecting ':' delimiter", ": line 2, column 6"),
+        (
+            "dataset_info.json",
+            '{"a":\n{"b" 1}}',
+            "broken JSON: Expecting ':' delimiter",
+            ": line 2, column 6",
+        ),
         ("dataset_info.json", "[]", "the registry is a list, not a table of datasets", ""),
         ("dataset_info.json", '{"a": {"x": 1, "x": 2}}', "the key 'x' stands there twice", ""),
         (

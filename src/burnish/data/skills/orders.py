@@ -1,8 +1,8 @@
 """The quickstart's skill: a customer's sentence in a café becomes an order in JSON.
 
-The instructions stand in the system prompt, so that a person who has read only them can answer every question.
-Training and held-out rows share no sentence pattern, no greeting, and no word for an item, an extra or a name;
-the held-out rows also count with words that training never uses.
+The instructions stand in the system prompt, so that a person who has read only them can answer every
+question. Training and held-out rows share no sentence pattern, no greeting, and no word of an item or a name;
+the held-out rows also use quantities that training never shows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Split = Literal["train", "test"]
 
 SCHEMA = (
     'Turn the order into JSON: {"quantity": integer, "size": small, medium, large or null, '
-    '"item": in the singular, "name": person or null}. Write nothing else.'
+    '"item": singular, lowercase, "name": person or null}. Write nothing else.'
 )
 KEYS = ("quantity", "size", "item", "name")
 SIZES = ("small", "medium", "large")
@@ -29,10 +29,10 @@ SIZES = ("small", "medium", "large")
 class Lexicon:
     """The words of one split.
 
-    Slots of a pattern: {thing} quantity, size (half of the time) and item; {count} quantity; {number} quantity that
-    stands alone ("two", never "a"); {size}; {item} in the number that the quantity asks for; {plural} the item in
-    the plural; {name}. What stands in [brackets] is left out of half of the sentences. A sentence without
-    {name} names nobody.
+    What stands in [brackets] is left out of half of the sentences. The slots of a pattern:
+    {thing} quantity, size (half of the time) and item; {count} the quantity alone ("two", "a");
+    {number} a quantity that needs no noun ("two", never "a"); {size}; {item} singular or plural, as the
+    quantity asks; {plural} the item in the plural; {name}. Without {name} the sentence names nobody.
     """
 
     patterns: tuple[str, ...]
@@ -126,7 +126,7 @@ TRAIN = Lexicon(
         "ring, spring roll, rice pudding, pear crumble, plum slice, apricot danish, eclair, meringue, "
         "macaron, profiterole, shortbread, flapjack, crumpet, blini, crepe, noodle box, ramen, curry pot, "
         "lasagne, meatball sub, turkey panini, ham ciabatta, egg bap, fish finger, crab cake, lentil "
-        "stew, mushroom risotto, pumpkin pasta, beetroot hummus, kebab, gyro, enchilada, quesadilla, "
+        "hotpot, mushroom risotto, pumpkin pasta, beetroot hummus, kebab, gyro, enchilada, quesadilla, "
         "nacho tray, empanada, arancini, gnocchi, cola, root beer, sparkling water, tonic, cider, "
         "kombucha, matcha, cortado, frappe, sorbet, sundae, gelato, popsicle, fudge square, nougat bar, "
         "truffle, lollipop, praline, marzipan log, stollen, brioche, focaccia, sourdough, oatcake, "
@@ -233,15 +233,16 @@ def plural(item: str) -> str:
 def generate(split: Split, count: int, seed: int) -> list[dict[str, Any]]:
     """Write `count` different conversations of one split.
 
-    The patterns take turns in a shuffled order, so that each is used equally often; items, names and sizes are
-    drawn. No two rows of a call have the same question.
+    The patterns take turns in a shuffled order, so that each is used equally often; items, quantities, sizes
+    and names are drawn. No two rows of a call have the same question.
 
     Args:
         split: "train" or "test"; the two share no pattern and no content word.
         count: rows to write.
         seed: the same seed gives the same rows; the two splits draw from different streams.
     Returns:
-        rows in the OpenAI-messages form: a system turn (`SCHEMA`), the customer's sentence, the order as JSON.
+        rows in the OpenAI-messages form: a system turn (`SCHEMA`), the customer's sentence, the order as
+        JSON.
     Raises:
         ValueError: unknown split, negative count.
     """
@@ -315,9 +316,9 @@ _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
 def score(prediction: str, reference: str) -> bool:
     """Whether an answer says exactly what the reference says.
 
-    Both are parsed as JSON and compared as values: the order of keys does not matter, types do ("2" is not 2, true
-    is not 1, 2.0 is not 2). Whitespace around the answer and one ```json fence are forgiven; anything else around
-    it is wrong.
+    Both are parsed as JSON and compared as values: the order of keys does not matter, types do ("2" is not
+    2, true is not 1, 2.0 is not 2). Whitespace around the answer and one ```json fence are forgiven; anything
+    else around it is wrong.
 
     Args:
         prediction: the model's answer, without special tokens.

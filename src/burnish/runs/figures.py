@@ -1,0 +1,37 @@
+"""Figures about a run that need a formula."""
+
+from __future__ import annotations
+
+import math
+
+
+def wilson_interval(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The Wilson score interval of a proportion: which true rates agree with `hits` out of `total`.
+
+    Unlike p ± z·sqrt(p(1-p)/n) it stays within 0 and 1 and has a width at 0 % and 100 %. With
+    p = hits / total and n = total, its ends are (p + z²/2n ± z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n).
+
+    Args:
+        hits: successes, 0 to total.
+        total: independent trials; 0 gives (0, 1), since nothing is known.
+        z: standard normal deviates on each side; 1.96 is a 95 % interval.
+    Returns:
+        Lower and upper end, fractions between 0 and 1.
+    Raises:
+        ValueError: hits is not between 0 and total, or z is negative.
+    Source: E. B. Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
+    """
+    if not 0 <= hits <= total:
+        raise ValueError(f"hits must be between 0 and total, not {hits} of {total}")
+    if z < 0:
+        raise ValueError(f"z must not be negative, not {z}")
+    if total == 0:
+        return 0.0, 1.0
+    rate = hits / total
+    scale = 1 + z * z / total
+    centre = (rate + z * z / (2 * total)) / scale
+    half = z / scale * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
+    # At 0 and 100 % one end is exact; rounding must not move it.
+    low = 0.0 if hits == 0 else max(0.0, centre - half)
+    high = 1.0 if hits == total else min(1.0, centre + half)
+    return low, high

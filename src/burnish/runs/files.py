@@ -1,0 +1,94 @@
+"""Writing files so that a crash leaves either the old content or the new, never a torn mixture."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def fsync_file(path: Path) -> None:
+    """Make the content of a file survive a power cut. Raises OSError."""
+    with open(path, "rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def fsync_folder(path: Path) -> None:
+    """Make the names in a folder survive a power cut; does nothing on Windows, which cannot flush folders."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file: write aside in the same folder, flush, rename.
+
+    Raises:
+        OSError: the file could not be written; the old content is still in place and nothing is left aside.
+    """
+    aside = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        with open(aside, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def plain(value: Any) -> Any:
+    """A value as strict JSON holds it: NaN and infinities become None, numpy numbers plain, the rest text.
+
+    Sets become sorted lists, so that the same value always gives the same file.
+    """
+    if value is None or isinstance(value, bool | str):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((plain(item) for item in value), key=str)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if callable(getattr(value, "tolist", None)):  # a numpy number or array, without importing numpy
+        return plain(value.tolist())
+    return str(value)
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON text (no NaN), non-ASCII characters kept readable."""
+    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, says that the disk or the quota is full.
+
+    Libraries that write with native code report it only in words, so their texts are looked at as well.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return True
+        text = str(error)
+        if "No space left on device" in text or "os error 28" in text or "Disk quota exceeded" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

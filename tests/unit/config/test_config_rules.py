@@ -1,0 +1,202 @@
+"""Rules over several settings: problems, values that follow, and remarks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from burnish.config import load_settings
+from burnish.config.rules import ADJUSTMENTS, REMARKS, RULES
+from burnish.errors import SettingsError
+
+BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "evaluation_needs_data": ({"eval_strategy": "steps"}, "eval_strategy", "there is no data to evaluate on"),
+    "one_source_of_evaluation_data": (
+        {"val_size": 0.1, "eval_dataset": "a", "do_eval": True},
+        "val_size",
+        "val_size and eval_dataset are both set",
+    ),
+    "val_size_is_share_or_count": (
+        {"val_size": 1, "do_eval": True},
+        "val_size",
+        "val_size: 1 is neither a share below 1 nor a count above 1",
+    ),
+    "one_number_format": ({"bf16": True, "fp16": True}, "bf16", "bf16 and fp16 are both true"),
+    "prompt_or_history": (
+        {"train_on_prompt": True, "mask_history": True},
+        "train_on_prompt",
+        "train_on_prompt and mask_history contradict each other",
+    ),
+    "adapters_need_lora": (
+        {"adapter_name_or_path": "a", "finetuning_type": "full"},
+        "finetuning_type",
+        "an adapter cannot be used with finetuning_type: full",
+    ),
+    "packing_agrees": (
+        {"packing": False, "neat_packing": True},
+        "packing",
+        "neat_packing: true contradicts packing: false",
+    ),
+    "lora_target_names_layers": (
+        {"lora_target": ["all", "q_proj"]},
+        "lora_target",
+        "lora_target names all layers and single ones",
+    ),
+    "checkpointing_agrees": (
+        {"gradient_checkpointing": True, "disable_gradient_checkpointing": True},
+        "gradient_checkpointing",
+        "gradient_checkpointing and disable_gradient_checkpointing are both true",
+    ),
+    "zero_temperature_is_greedy": (
+        {"temperature": 0, "do_sample": True},
+        "temperature",
+        "do_sample: true needs a temperature above 0",
+    ),
+    "schedule_has_its_values": (
+        {"lr_scheduler_type": "warmup_stable_decay"},
+        "lr_scheduler_type",
+        "the schedule warmup_stable_decay needs num_decay_steps",
+    ),
+}
+ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
+    "evaluation_alone": (
+        {"do_eval": True, "val_size": 0.1},
+        "do_train",
+        False,
+        ("do_eval without do_train only evaluates; add do_train: true to train as well",),
+    ),
+    "greedy_at_zero": ({"temperature": 0}, "do_sample", False, ()),
+    "checkpointing_off": ({"disable_gradient_checkpointing": True}, "gradient_checkpointing", False, ()),
+    "resuming_keeps_the_folder": (
+        {"resume_from_checkpoint": True, "overwrite_output_dir": True},
+        "overwrite_output_dir",
+        False,
+        ("the output folder is kept: resume_from_checkpoint needs what overwrite_output_dir would remove",),
+    ),
+    "new_tokens_win": (
+        {"max_length": 512, "max_new_tokens": 64},
+        "max_length",
+        None,
+        ("max_length has no effect: max_new_tokens is set and wins",),
+    ),
+}
+REMARKED: dict[str, tuple[dict[str, Any], str]] = {
+    "lora_without_effect": (
+        {"finetuning_type": "full", "lora_rank": 16, "use_dora": True},
+        "lora_rank, use_dora: no effect with finetuning_type: full",
+    ),
+    "steps_before_epochs": (
+        {"max_steps": 10, "num_train_epochs": 2},
+        "num_train_epochs has no effect: max_steps is set and wins",
+    ),
+    "warmup_steps_before_ratio": (
+        {"warmup_steps": 10, "warmup_ratio": 0.1},
+        "warmup_ratio has no effect: warmup_steps is set and wins",
+    ),
+    "warmup_ends_in_time": (
+        {"warmup_steps": 10, "max_steps": 10},
+        "the learning rate never reaches its height: warmup_steps is not below max_steps",
+    ),
+    "steps_need_their_strategy": (
+        {"save_strategy": "epoch", "save_steps": 7},
+        "save_steps has no effect with save_strategy: epoch",
+    ),
+    "held_out_but_unused": (
+        {"val_size": 0.1},
+        "evaluation data is set but never used; set eval_strategy: steps or do_eval: true",
+    ),
+    "packing_is_always_neat": (
+        {"packing": True},
+        "packed samples never see each other in Burnish, with neat_packing or without",
+    ),
+    "new_adapter_needs_old": (
+        {"create_new_adapter": True},
+        "create_new_adapter has no effect without adapter_name_or_path",
+    ),
+}
+
+
+def problems_of(given: dict[str, Any]) -> list[tuple[str, str | None, str | None]]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(given)
+    return [(problem.what, problem.at, problem.fix) for problem in caught.value.problems]
+
+
+def test_every_rule_is_tried_here() -> None:
+    assert [rule.__name__ for rule in RULES] == list(BROKEN)
+    assert [adjustment.__name__ for adjustment in ADJUSTMENTS] == list(ADJUSTED)
+    assert [remark.__name__ for remark in REMARKS] == list(REMARKED)
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_broken_rule_is_one_problem(rule: str) -> None:
+    given, key, what = BROKEN[rule]
+    [problem] = problems_of(given)
+    assert problem[:2] == (what, f"settings: {key}")
+    assert problem[2]
+
+
+@pytest.mark.parametrize("adjustment", ADJUSTED)
+def test_values_that_follow(adjustment: str) -> None:
+    given, key, value, notes = ADJUSTED[adjustment]
+    settings = load_settings(given)
+    assert settings.flat()[key] == value
+    assert settings.notes == notes
+
+
+@pytest.mark.parametrize("remark", REMARKED)
+def test_remarks(remark: str) -> None:
+    given, note = REMARKED[remark]
+    assert load_settings(given).notes == (note,)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"eval_strategy": "steps", "val_size": 0.1},
+        {"do_eval": True, "do_train": True, "eval_dataset": "a"},
+        {"val_size": 20, "eval_strategy": "epoch"},
+        {"bf16": True, "pure_bf16": True},
+        {"packing": True, "neat_packing": True},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+        {"finetuning_type": "full", "lora_rank": 8},
+        {"do_sample": False, "temperature": 0},
+        {"max_steps": 10, "num_train_epochs": 3.0},
+    ],
+)
+def test_settings_that_agree_say_nothing(given: dict[str, Any]) -> None:
+    assert load_settings(given).notes == ()
+
+
+def test_further_broken_rules() -> None:
+    assert problems_of({"pure_bf16": True, "fp16": True})[0][0] == "pure_bf16 and fp16 are both true"
+    assert (
+        problems_of({"val_size": 2.5, "do_eval": True})[0][2]
+        == "write a share below 1, or a whole number such as 2"
+    )
+    assert problems_of({"lora_target": []})[0][0] == "lora_target names no layers"
+    assert problems_of({"do_eval": True})[0][1] == "settings: do_eval"
+    assert problems_of({"lr_scheduler_type": "cosine_with_min_lr"})[0][2] == (
+        'add lr_scheduler_kwargs: {"min_lr": VALUE}'
+    )
+
+
+def test_several_broken_rules_are_reported_together() -> None:
+    found = problems_of({"bf16": True, "fp16": True, "eval_strategy": "steps", "lora_target": []})
+    assert len(found) == 3
+
+
+def test_a_rule_is_silent_about_values_that_are_wrong_themselves() -> None:
+    found = problems_of({"eval_strategy": "steps", "val_size": "much"})
+    assert [problem[0] for problem in found] == ["'val_size' must be a number, not 'much'"]
+
+
+def test_derived_defaults_follow() -> None:
+    settings = load_settings({"lora_rank": 4, "seed": 3, "logging_steps": 5, "neat_packing": True})
+    assert settings.tuning.lora_alpha == 8
+    assert settings.training.data_seed == 3
+    assert settings.training.eval_steps == 5
+    assert settings.data.packing is True
+    assert load_settings({"eval_strategy": "epoch", "val_size": 0.1}).training.do_eval is True
+    assert load_settings({"eval_strategy": "epoch", "val_size": 0.1}).training.do_train is True
