@@ -193,6 +193,10 @@ ADVICE = (
         "the package index did not answer: check network, proxy (HTTPS_PROXY) and pip's settings; call again",
     ),
     (
+        ("(from versions: none)",),
+        "the index did not answer, or has nothing for this Python: check network and pip's settings, or PYTHON=",
+    ),
+    (
         ("No matching distribution", "Could not find a version", "No solution found"),
         "the index has no such file for this Python and system: try make clean install PYTHON=python3.11",
     ),

@@ -163,6 +163,7 @@ def test_a_pin_must_be_exact() -> None:
             "network",
         ),
         ("ERROR: No matching distribution found for numpy==9", "Python"),
+        ("(from versions: none)\nERROR: No matching distribution found for numpy==9", "answer"),
         ("something nobody has seen", "log"),
     ],
 )

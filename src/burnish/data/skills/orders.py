@@ -121,16 +121,16 @@ TRAIN = Lexicon(
     items=_words(
         "bagel, latte, espresso, brownie, blueberry muffin, green tea, sandwich, pancake, cheesecake, "
         "lemon tart, cookie, hot chocolate, tomato soup, fruit cup, milkshake, orange juice, apple pie, "
-        "pretzel, burger, pizza, omelette, iced coffee, hot dog, quiche, peach, bread roll, granola bowl, "
-        "americano, mocha, chai, sausage, dumpling, samosa, falafel plate, tuna melt, club toast, onion "
-        "ring, spring roll, rice pudding, pear crumble, plum slice, apricot danish, eclair, meringue, "
-        "macaron, profiterole, shortbread, flapjack, crumpet, blini, crepe, noodle box, ramen, curry pot, "
-        "lasagne, meatball sub, turkey panini, ham ciabatta, egg bap, fish finger, crab cake, lentil "
-        "hotpot, mushroom risotto, pumpkin pasta, beetroot hummus, kebab, gyro, enchilada, quesadilla, "
-        "nacho tray, empanada, arancini, gnocchi, cola, root beer, sparkling water, tonic, cider, "
-        "kombucha, matcha, cortado, frappe, sorbet, sundae, gelato, popsicle, fudge square, nougat bar, "
-        "truffle, lollipop, praline, marzipan log, stollen, brioche, focaccia, sourdough, oatcake, "
-        "cracker pack, yam fritter, corn dog"
+        "pretzel, burger, pizza, omelette, iced coffee, hot dog, quiche, peach, bread roll, granola "
+        "bowl, americano, mocha, chai, sausage, dumpling, samosa, falafel plate, tuna melt, club toast, "
+        "onion ring, spring roll, rice pudding, pear crumble, plum slice, apricot danish, eclair, "
+        "meringue, macaron, crumpet, crepe, noodle pot, lasagne, meatball sub, panini, ciabatta, egg "
+        "bap, fish finger, crab patty, lentil hotpot, risotto, pumpkin seed bar, kebab, gyro, "
+        "enchilada, quesadilla, nacho tray, empanada, cola, root beer, cider, kombucha, matcha, "
+        "cortado, frappe, sorbet, sundae, gelato, popsicle, fudge square, truffle, lollipop, brioche, "
+        "oatcake, cracker, fritter, mango, avocado, melon, olive, grape, radish, walnut, pepper, "
+        "mushroom, date, fig, biscuit, ginger snap, pickle, bun, pastry, candy, berry cobbler, wonton, "
+        "pierogi, trifle, rice ball, turnover"
     ),
     names=_words(
         "Anna, Ben, Carla, David, Emma, Farid, Grace, Hugo, Ivy, Jonas, Karim, Laura, Mei, Nina, Oscar, "
@@ -143,28 +143,30 @@ TRAIN = Lexicon(
     numbers=(
         ("one", 1),
         ("two", 2),
-        ("four", 4),
+        ("three", 3),
         ("five", 5),
         ("six", 6),
-        ("eight", 8),
-        ("ten", 10),
+        ("nine", 9),
+        ("eleven", 11),
         ("twelve", 12),
+        ("thirteen", 13),
         ("fifteen", 15),
         ("sixteen", 16),
-        ("1", 1),
+        ("eighteen", 18),
         ("2", 2),
         ("3", 3),
-        ("4", 4),
         ("5", 5),
         ("6", 6),
-        ("8", 8),
-        ("10", 10),
+        ("9", 9),
+        ("11", 11),
         ("12", 12),
+        ("13", 13),
         ("15", 15),
         ("16", 16),
         ("18", 18),
         ("20", 20),
         ("25", 25),
+        ("30", 30),
     ),
 )
 
@@ -204,16 +206,15 @@ TEST = Lexicon(
     ),
     counts=(("a", 1), ("a", 1), ("a single", 1), ("a couple of", 2), ("a dozen", 12)),
     numbers=(
-        ("three", 3),
+        ("four", 4),
         ("seven", 7),
-        ("nine", 9),
-        ("eleven", 11),
-        ("thirteen", 13),
+        ("eight", 8),
+        ("ten", 10),
         ("fourteen", 14),
+        ("4", 4),
         ("7", 7),
-        ("9", 9),
-        ("11", 11),
-        ("13", 13),
+        ("8", 8),
+        ("10", 10),
         ("14", 14),
     ),
 )
@@ -279,7 +280,7 @@ def _fill(pattern: str, lexicon: Lexicon, draw: random.Random) -> tuple[str, dic
     pattern = re.sub(r"\[(.*?)\]", lambda part: part[1] if draw.random() < 0.5 else "", pattern)
     item = draw.choice(lexicon.items)
     standing_alone = "{number}" in pattern
-    choices = lexicon.numbers if standing_alone or draw.random() < 0.6 else lexicon.counts
+    choices = lexicon.numbers if standing_alone or draw.random() < 0.7 else lexicon.counts
     phrase, quantity = draw.choice(choices)
     size = None
     if "{size}" in pattern or ("{thing}" in pattern and draw.random() < 0.5):

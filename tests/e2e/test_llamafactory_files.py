@@ -1,0 +1,86 @@
+"""A LLaMA-Factory SFT file and its dataset_info.json run as they are, but for the model path."""
+
+import json
+
+import pytest
+import yaml
+
+from tests.conftest import SHARED
+from tests.runs import burnish
+
+LORA_SFT = """
+### model
+model_name_or_path: {model}
+trust_remote_code: true
+
+### method
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_rank: 8
+lora_target: all
+
+### dataset
+dataset: {dataset}
+dataset_dir: {folder}
+template: default
+cutoff_len: 2048
+max_samples: 20
+preprocessing_num_workers: 16
+dataloader_num_workers: 4
+
+### output
+output_dir: {output}
+logging_steps: 10
+save_steps: 500
+plot_loss: true
+overwrite_output_dir: true
+save_only_model: false
+report_to: none
+
+### train
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 8
+learning_rate: 1.0e-4
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+ddp_timeout: 180000000
+resume_from_checkpoint: null
+"""
+
+
+def run(model, dataset, folder, tmp_path):
+    path = tmp_path / "lora_sft.yaml"
+    text = LORA_SFT.format(model=model, dataset=dataset, folder=folder, output=tmp_path / "saves")
+    path.write_text(text, encoding="utf-8")
+    yaml.safe_load(text)
+    done = burnish("train", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((tmp_path / "saves" / "run.json").read_text())
+
+
+def test_alpaca_and_sharegpt_by_their_registry(tiny_folder, tmp_path):
+    alpaca = [{"instruction": f"Add {n}", "input": str(n), "output": str(2 * n)} for n in range(8)]
+    share = [
+        {"conversations": [{"from": "human", "value": f"Hi {n}"}, {"from": "gpt", "value": "Yo"}]} for n in range(8)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(alpaca))
+    (tmp_path / "b.json").write_text(json.dumps(share))
+    info = {"a": {"file_name": "a.json"}, "b": {"file_name": "b.json", "formatting": "sharegpt"}}
+    info["b"]["columns"] = {"messages": "conversations"}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    record = run(tiny_folder, "a,b", tmp_path, tmp_path)
+    assert record["data"]["rows_used"] == 16
+    assert record["train"]["steps"] == 6  # 16 rows in steps of 8, three times
+
+
+@pytest.mark.shared
+def test_the_demo_set(tiny_folder, tmp_path):
+    data = SHARED / "data"
+    if not (data / "alpaca_en_demo.json").is_file():
+        pytest.skip("the demo sets are not beside this checkout")
+    record = run(tiny_folder, "identity,alpaca_en_demo", data, tmp_path)
+    assert record["data"]["rows_read"] == 40
+    assert record["data"]["dropped"] == {}
