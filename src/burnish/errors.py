@@ -69,9 +69,7 @@ class MissingExtraError(BurnishError):
     """A feature whose optional dependency is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(
-            f"{feature} needs a package that is not installed", fix=f"pip install 'burnish[{extra}]'"
-        )
+        super().__init__(f"{feature} needs a package that is not installed", fix=f"pip install 'burnish[{extra}]'")
 
 
 class ShapeError(ValueError):

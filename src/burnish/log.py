@@ -105,7 +105,9 @@ class _LineBar:
         made = self.done - self.first
         left = (now - self.started) / max(made, 1) * (self.total - self.done)
         console().print(
-            f"{self.title} {self.done}/{self.total}  {extra}  {clock(left)} left", markup=False, soft_wrap=True
+            f"{self.title} {self.done}/{self.total}  {extra}  {clock(left)} left",
+            markup=False,
+            soft_wrap=True,
         )
 
 
@@ -130,8 +132,14 @@ def progress(title: str, total: int, *, done: int = 0, every_s: float = 10.0) ->
     if not console().is_terminal:
         yield _LineBar(title, total, done, every_s)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -156,7 +164,7 @@ def track(title: str, items: Iterable[T], total: int) -> Iterator[T]:
 
 def clock(seconds: float) -> str:
     """Seconds as people read them: `48 s`, `3 min 05 s`, `2 h 10 min`."""
-    whole = int(round(seconds))
+    whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

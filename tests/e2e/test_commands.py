@@ -50,7 +50,11 @@ def test_the_run_folder_is_as_promised(trained):
     assert rows[-1]["eval_loss"] == record["train"]["eval_loss"]
     assert (run / "loss.png").read_bytes()[:4] == b"\x89PNG"
     assert "12 optimizer steps" in (run / "log.txt").read_text(encoding="utf-8")
-    assert sorted(p.name for p in run.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-4", "checkpoint-8"]
+    assert sorted(p.name for p in run.glob("checkpoint-*")) == [
+        "checkpoint-12",
+        "checkpoint-4",
+        "checkpoint-8",
+    ]
     assert "8 of 10 rows" in done.stdout
     assert json.loads((run / "adapter_config.json").read_text())["r"] == 4
 
@@ -81,9 +85,21 @@ def test_chat_answers_once(trained):
 
 def test_chat_converses(trained):
     folder, _ = trained
-    command = [sys.executable, "-m", "burnish", "chat", str(folder / "run"), "max_new_tokens=4", "do_sample=false"]
+    command = [
+        sys.executable,
+        "-m",
+        "burnish",
+        "chat",
+        str(folder / "run"),
+        "max_new_tokens=4",
+        "do_sample=false",
+    ]
     done = subprocess.run(
-        command, input="/help\nSay 3\n/system Be brief.\n/undo\n/clear\n/exit\n", capture_output=True, text=True, check=False
+        command,
+        input="/help\nSay 3\n/system Be brief.\n/undo\n/clear\n/exit\n",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "/system TEXT" in done.stdout
@@ -126,7 +142,12 @@ def test_lists_and_references(trained):
 
 def test_light_commands_never_load_torch(trained):
     folder, _ = trained
-    for arguments in (["--help"], ["train", "--help"], ["settings"], ["data", "list", "--dataset-dir", str(folder)]):
+    for arguments in (
+        ["--help"],
+        ["train", "--help"],
+        ["settings"],
+        ["data", "list", "--dataset-dir", str(folder)],
+    ):
         code = (
             "import sys, runpy; sys.argv = ['burnish', *sys.argv[1:]]\n"
             "try: runpy.run_module('burnish', run_name='__main__')\n"

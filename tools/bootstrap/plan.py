@@ -194,7 +194,7 @@ ADVICE = (
     ),
     (
         ("(from versions: none)",),
-        "the index did not answer, or has nothing for this Python: check network and pip's settings, or PYTHON=",
+        "the index did not answer, or has nothing for this Python: check network and pip's settings",
     ),
     (
         ("No matching distribution", "Could not find a version", "No solution found"),

@@ -27,7 +27,8 @@ def activity(line: str) -> str:
     if match := re.match(r"(?:Processing|Using cached) (\S+)", text):
         return _package(match[1].rsplit("/", 1)[-1])
     if match := re.match(r"Installing collected packages: (.*)", text):
-        return f"unpacking {match[1].count(',') + 1} packages"
+        count = match[1].count(",") + 1
+        return f"unpacking {count} packages" if count > 1 else f"unpacking {match[1].strip()}"
     if match := re.match(r"(Resolved|Prepared|Installed) (\d+) packages?", text):
         return f"{match[1].lower()} {match[2]} packages"
     if text.startswith(("Preparing ", "Building ", "Getting requirements", "Checking if build")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in self.__dict__.items()
         }
@@ -70,14 +71,17 @@ def collate_packed(examples: Sequence[Example], samples: Sequence[int] = ()) -> 
     lengths = [len(example.input_ids) for example in examples]
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     ids = [token for example in examples for token in example.input_ids]
-    places = [place for length in lengths for place in range(length)]
+    restarting = [place for length in lengths for place in range(length)]
+    positions, targets, weights = _targets(examples, starts)
     return Batch(
         input_ids=torch.tensor([ids], dtype=torch.int64),
-        position_ids=torch.tensor([places], dtype=torch.int64),
+        position_ids=torch.tensor([restarting], dtype=torch.int64),
         attention_mask=None,
         document_lengths=tuple(lengths),
         samples=tuple(samples),
-        **dict(zip(("loss_positions", "loss_targets", "loss_weights"), _targets(examples, starts), strict=True)),
+        loss_positions=positions,
+        loss_targets=targets,
+        loss_weights=weights,
     )
 
 
@@ -90,12 +94,14 @@ def collate_padded(examples: Sequence[Example], samples: Sequence[int] = (), *, 
     for row, example in enumerate(examples):
         ids[row, : lengths[row]] = torch.tensor(example.input_ids, dtype=torch.int64)
         mask[row, : lengths[row]] = 1
-    starts = [row * width for row in range(len(examples))]
+    positions, targets, weights = _targets(examples, [row * width for row in range(len(examples))])
     return Batch(
         input_ids=ids,
         position_ids=torch.arange(width).repeat(len(examples), 1),
         attention_mask=mask,
         document_lengths=tuple(lengths),
         samples=tuple(samples),
-        **dict(zip(("loss_positions", "loss_targets", "loss_weights"), _targets(examples, starts), strict=True)),
+        loss_positions=positions,
+        loss_targets=targets,
+        loss_weights=weights,
     )

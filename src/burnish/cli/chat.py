@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -64,10 +65,8 @@ def _converse(chat: object, first: list[Turn]) -> None:
     from burnish.generate.chat import ChatModel
 
     assert isinstance(chat, ChatModel)
-    try:
-        import readline as _  # noqa: F401 - line editing and history in input()
-    except ImportError:
-        pass
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - line editing and history in input()
     while True:
         try:
             text = input("\n> ").strip()

@@ -33,9 +33,7 @@ def run_list(dataset_dir: str) -> None:
     log.console().print(table)
 
 
-def run_inspect(
-    run: str, overrides: Sequence[str], *, format: str | None, limit: int | None, html: str | None
-) -> None:
+def run_inspect(run: str, overrides: Sequence[str], *, format: str | None, limit: int | None, html: str | None) -> None:
     """Render a run's training samples as they will be trained."""
     if format not in (None, "jsonl"):
         raise BurnishError(f"unknown format '{format}'", at="--format", fix="--format jsonl, or leave it out")

@@ -175,11 +175,14 @@ def main() -> None:
     except BrokenPipeError:  # `burnish … | head` closed its end
         sys.stderr.close()
         sys.exit(EXIT_DEFECT)
-    except Exception:
+    except Exception:  # noqa: BLE001 - the last resort: whatever it is, say that it is ours
         import traceback
 
         traceback.print_exc()
-        print("\nThis is a defect of Burnish. Please report it with the lines above and `burnish env`.", file=sys.stderr)
+        print(
+            "\nThis is a defect of Burnish. Please report it with the lines above and `burnish env`.",
+            file=sys.stderr,
+        )
         sys.exit(EXIT_DEFECT)
 
 

@@ -126,9 +126,7 @@ def _score(name: str, questions: list[dict[str, Any]], kept: Path, title: str) -
     from burnish.generate.chat import load_chat_model
 
     model = load_chat_model(name)
-    score = ask_all(
-        model, questions, orders.score, title=title, batch_size=ANSWER_BATCH, max_new_tokens=MAX_NEW_TOKENS
-    )
+    score = ask_all(model, questions, orders.score, title=title, batch_size=ANSWER_BATCH, max_new_tokens=MAX_NEW_TOKENS)
     save_score(score, kept)
     del model
     gc.collect()
@@ -169,10 +167,11 @@ def _report(folder: Path, record: dict[str, Any], base: Any, tuned: Any, seconds
     folder_text = str(folder)
     shown = f'"{folder_text}"' if " " in folder_text else folder_text
     log.say("\nWhere everything is", style="bold")
-    log.say(f"  {folder_text}/loss.png, metrics.jsonl, run.json, log.txt, adapter_model.safetensors, answers_*.jsonl, data/")
+    log.say(
+        f"  {folder_text}/loss.png, metrics.jsonl, run.json, log.txt, adapter_model.safetensors, answers_*.jsonl, data/"
+    )
     log.say("\nTry next", style="bold")
     python = "" if shutil.which("burnish") else ".venv/bin/"
     log.say(f"  {python}burnish chat {shown}")
     log.say(f"  {python}burnish data inspect examples/quickstart.yaml")
     log.say(f"  {python}burnish train examples/your_data.yaml      (your own data: edit this file)")
-

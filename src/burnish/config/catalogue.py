@@ -22,9 +22,7 @@ from burnish.config.settings import ROOMS
 
 Status = Literal["supported", "accepted", "later", "never"]
 
-OLDER_NAMES: Mapping[str, str] = MappingProxyType(
-    {"dev_ratio": "val_size", "evaluation_strategy": "eval_strategy"}
-)
+OLDER_NAMES: Mapping[str, str] = MappingProxyType({"dev_ratio": "val_size", "evaluation_strategy": "eval_strategy"})
 """Names from older files → the name they have now."""
 
 OTHER_TOOLS: Mapping[str, str] = MappingProxyType(
@@ -177,9 +175,7 @@ class Entry:
             return True
         if isinstance(value, str):
             value = {"true": True, "false": False}.get(value.lower(), value)
-        return any(
-            value == calm and isinstance(value, bool) == isinstance(calm, bool) for calm in self.neutral
-        )
+        return any(value == calm and isinstance(value, bool) == isinstance(calm, bool) for calm in self.neutral)
 
 
 def kind_of(field: FieldInfo) -> Kind:

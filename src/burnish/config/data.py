@@ -38,9 +38,7 @@ class DataSettings(RoomSettings):
         "Name of the chat template; without it, the tokenizer's own template is used.",
         derived="the tokenizer's own",
     )
-    dataset: Names = setting(
-        (), "Datasets to train on: names from dataset_info.json, or paths of data files."
-    )
+    dataset: Names = setting((), "Datasets to train on: names from dataset_info.json, or paths of data files.")
     eval_dataset: Names = setting((), "Datasets to evaluate on, named as in `dataset`.")
     dataset_dir: PathText = setting("data", "Folder that holds dataset_info.json and the files it names.")
     cutoff_len: Whole = setting(2048, "Longest example in tokens; see `overlong` for longer ones.", ge=1)
@@ -51,18 +49,14 @@ class DataSettings(RoomSettings):
         "drop", "What happens to a row that cannot be read as a record: leave it out and count it, or stop."
     )
     train_on_prompt: Flag = setting(False, "Train on the tokens of the prompt too, not only on the answers.")
-    mask_history: Flag = setting(
-        False, "Train on the last answer of a conversation only, not on the earlier ones."
-    )
+    mask_history: Flag = setting(False, "Train on the last answer of a conversation only, not on the earlier ones.")
     max_samples: Whole | None = setting(None, "Most rows taken from each dataset; without it, all.", ge=1)
     val_size: Number = setting(
         0.0,
         "Part of the training data held out for evaluation: a share below 1, or a number of samples above 1.",
         ge=0,
     )
-    neat_packing: Flag = setting(
-        False, "The same as `packing` here: packed samples never see each other in Burnish."
-    )
+    neat_packing: Flag = setting(False, "The same as `packing` here: packed samples never see each other in Burnish.")
     packing: Flag = setting(
         False,
         "Fill each row of a batch with several samples up to `cutoff_len` tokens; they never see each other.",

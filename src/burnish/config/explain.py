@@ -51,9 +51,7 @@ def unknown_key(given: Given) -> BurnishError:
     name = printable(given.written)
     if given.key in ENVIRONMENT:
         what = f"'{name}' is an environment variable, not a setting"
-        return BurnishError(
-            what, at=given.at, fix="leave it out here and set it in the shell that starts Burnish"
-        )
+        return BurnishError(what, at=given.at, fix="leave it out here and set it in the shell that starts Burnish")
     if isinstance(given.value, Mapping):
         inside = [str(key) for key in given.value if isinstance(key, str) and find(key)]
         if inside:

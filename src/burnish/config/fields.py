@@ -145,9 +145,7 @@ def as_only_word(value: Any) -> Any:
 
 def as_table(value: Any) -> dict[str, Any]:
     """A flat mapping from names to plain values."""
-    if isinstance(value, Mapping) and all(
-        isinstance(key, str) and _is_plain(item) for key, item in value.items()
-    ):
+    if isinstance(value, Mapping) and all(isinstance(key, str) and _is_plain(item) for key, item in value.items()):
         return dict(value)
     raise _refuse(TABLE)
 

@@ -62,9 +62,7 @@ ACCEPTED: tuple[Row, ...] = (
     *_rows("training", "batches are made in the training process", dataloader_prefetch_factor=WHOLE),
     *_rows("training", "batches are made in the training process", dataloader_persistent_workers=False),
     *_rows("training", "it never changes what is computed", dataloader_pin_memory=True, disable_tqdm=FLAG),
-    *_rows(
-        "training", "the run is one process", ddp_timeout=(180000000, 1800), ddp_find_unused_parameters=FLAG
-    ),
+    *_rows("training", "the run is one process", ddp_timeout=(180000000, 1800), ddp_find_unused_parameters=FLAG),
     *_rows("training", "only trackers write there; metrics and log are in output_dir", logging_dir=PATH),
     *_rows("training", "only the columns that are needed are read", remove_unused_columns=True),
 )
@@ -158,18 +156,12 @@ NEVER: tuple[Row, ...] = (
     *_rows("model", _OUT, split_special_tokens=False, shift_attn=False, mixture_of_depths=TEXT),
     *_rows("model", "use flash_attn: auto", use_unsloth=False, use_unsloth_gc=False),
     *_rows("model", _OUT, moe_aux_loss_coef=NUMBER, use_kv_cache=True, use_kt=False),
-    *_rows(
-        "model", _MEDIA, image_max_pixels=768 * 768, image_min_pixels=32 * 32, image_do_pan_and_scan=False
-    ),
-    *_rows(
-        "model", _MEDIA, video_max_pixels=256 * 256, video_min_pixels=16 * 16, video_fps=2.0, video_maxlen=128
-    ),
+    *_rows("model", _MEDIA, image_max_pixels=768 * 768, image_min_pixels=32 * 32, image_do_pan_and_scan=False),
+    *_rows("model", _MEDIA, video_max_pixels=256 * 256, video_min_pixels=16 * 16, video_fps=2.0, video_maxlen=128),
     *_rows("model", _MEDIA, audio_sampling_rate=16000, use_audio_in_video=False, crop_to_patches=False),
     *_rows("tuning", _VENDOR, use_galore=False, use_apollo=False, use_badam=False, use_llama_pro=False),
     *_rows("tuning", _OUT, use_mca=False, use_dft_loss=False),
-    *_rows(
-        "tuning", "leave it out; the metrics are in metrics.jsonl in the output folder", use_swanlab=False
-    ),
+    *_rows("tuning", "leave it out; the metrics are in metrics.jsonl in the output folder", use_swanlab=False),
     *_rows("training", "set per_device_train_batch_size yourself", auto_find_batch_size=False),
     *_rows(
         "training",

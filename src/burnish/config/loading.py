@@ -27,9 +27,7 @@ IN_PYTHON = "settings"
 Source = str | os.PathLike[str] | Mapping[str, Any]
 
 
-def load_settings(
-    source: Source, overrides: Sequence[str] = (), *, require: Collection[str] = ()
-) -> Settings:
+def load_settings(source: Source, overrides: Sequence[str] = (), *, require: Collection[str] = ()) -> Settings:
     """Read, resolve and check the settings of a run.
 
     Args:
@@ -50,9 +48,7 @@ def load_settings(
         path, shown = Path(source), printable(str(source))
         first = read_settings_file(path, shown, problems)
     unread = bool(problems) and not first
-    given = _present_names(first, problems) | _present_names(
-        read_overrides(overrides, problems, notes), problems
-    )
+    given = _present_names(first, problems) | _present_names(read_overrides(overrides, problems, notes), problems)
     values = _sort_out(given, problems, notes)
     rooms, bad = _build_rooms(values, given, problems)
     set_by_user = {key: given[key] for key in values if key not in bad}
@@ -195,8 +191,7 @@ def _missing(
     values = _draft(rooms, given).values
     missing = [key for key in require if key not in bad and values[key] in (None, "", ())]
     return [
-        BurnishError(f"'{key}' is not set", at=shown, fix=f"add a line `{key}: …`. {_meaning(key)}")
-        for key in missing
+        BurnishError(f"'{key}' is not set", at=shown, fix=f"add a line `{key}: …`. {_meaning(key)}") for key in missing
     ]
 
 

@@ -24,9 +24,7 @@ class ModelSettings(RoomSettings):
     )
     cache_dir: PathText | None = setting(None, "Folder that keeps models downloaded from the Hub.")
     model_revision: Text = setting("main", "Branch, tag or commit of the model on the Hub.")
-    trust_remote_code: Flag = setting(
-        False, "Whether Python code that comes with a model may run on this machine."
-    )
+    trust_remote_code: Flag = setting(False, "Whether Python code that comes with a model may run on this machine.")
     hf_hub_token: Text | None = setting(
         None,
         "Access token for private or gated models on the Hub; never written to the run folder.",

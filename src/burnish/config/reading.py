@@ -104,26 +104,18 @@ def _read_text(path: Path, shown: str, problems: list[BurnishError]) -> str | No
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as wrong:
         fix = "save the file as UTF-8 text"
-        problems.append(
-            BurnishError(f"the settings file is not UTF-8 text (byte {wrong.start})", at=shown, fix=fix)
-        )
+        problems.append(BurnishError(f"the settings file is not UTF-8 text (byte {wrong.start})", at=shown, fix=fix))
     except IsADirectoryError:
-        problems.append(
-            BurnishError("this is a folder, not a settings file", at=shown, fix=_in_folder(path, ""))
-        )
+        problems.append(BurnishError("this is a folder, not a settings file", at=shown, fix=_in_folder(path, "")))
     except (FileNotFoundError, NotADirectoryError):
         fix = _in_folder(path.parent, path.name)
         problems.append(BurnishError("the settings file is not there", at=shown, fix=fix))
     except PermissionError:
-        problems.append(
-            BurnishError("the settings file may not be read", at=shown, fix="mend its permissions")
-        )
+        problems.append(BurnishError("the settings file may not be read", at=shown, fix="mend its permissions"))
     except (OSError, ValueError) as wrong:
         reason = getattr(wrong, "strerror", None) or str(wrong)
         problems.append(
-            BurnishError(
-                f"the settings file cannot be read: {reason}", at=printable(shown), fix="check the path"
-            )
+            BurnishError(f"the settings file cannot be read: {reason}", at=printable(shown), fix="check the path")
         )
     return None
 
@@ -131,9 +123,7 @@ def _read_text(path: Path, shown: str, problems: list[BurnishError]) -> str | No
 def _in_folder(folder: Path, name: str) -> str:
     """What to type instead of a missing file: the nearest settings files in its folder."""
     try:
-        names = sorted(
-            item.name for item in folder.iterdir() if item.suffix.lower() in {".yaml", ".yml", ".json"}
-        )
+        names = sorted(item.name for item in folder.iterdir() if item.suffix.lower() in {".yaml", ".yml", ".json"})
     except (OSError, ValueError):
         return f"the folder '{printable(str(folder))}' is not there either; check the path"
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) if name else []
@@ -144,9 +134,7 @@ def _in_folder(folder: Path, name: str) -> str:
     return f"the folder '{folder}' holds no settings files; check the path"
 
 
-def _without_duplicates(
-    found: list[tuple[Given, int]], shown: str, problems: list[BurnishError]
-) -> list[Given]:
+def _without_duplicates(found: list[tuple[Given, int]], shown: str, problems: list[BurnishError]) -> list[Given]:
     seen: dict[str, tuple[Given, int]] = {}
     for given, line in found:
         if given.key in seen:

@@ -75,9 +75,7 @@ def render_reference() -> str:
     parts = [_INTRO]
     for room, model in ROOMS.items():
         doc = (model.__doc__ or "").strip()
-        parts.append(
-            f"\n## {_TITLES[room]}\n{doc}\n\n| name | values | default | meaning |\n|---|---|---|---|\n"
-        )
+        parts.append(f"\n## {_TITLES[room]}\n{doc}\n\n| name | values | default | meaning |\n|---|---|---|---|\n")
         entries = [entry for entry in catalogue().values() if entry.room == room]
         parts += [_supported_row(entry) for entry in entries if entry.status == "supported"]
         others = [_other_row(entry) for entry in entries if entry.status != "supported"]

@@ -79,9 +79,7 @@ def val_size_is_share_or_count(draft: Draft) -> Iterator[Finding]:
 def one_number_format(draft: Draft) -> Iterator[Finding]:
     for other in ("bf16", "pure_bf16"):
         if draft[other] and draft["fp16"]:
-            yield Finding(
-                (other, "fp16"), f"{other} and fp16 are both true", "keep one; bf16 where the device has it"
-            )
+            yield Finding((other, "fp16"), f"{other} and fp16 are both true", "keep one; bf16 where the device has it")
 
 
 def prompt_or_history(draft: Draft) -> Iterator[Finding]:
@@ -161,9 +159,7 @@ def checkpointing_off(draft: Draft) -> Iterator[Change]:
 
 def resuming_keeps_the_folder(draft: Draft) -> Iterator[Change]:
     if draft["resume_from_checkpoint"] and draft["overwrite_output_dir"]:
-        note = (
-            "the output folder is kept: resume_from_checkpoint needs what overwrite_output_dir would remove"
-        )
+        note = "the output folder is kept: resume_from_checkpoint needs what overwrite_output_dir would remove"
         yield Change("overwrite_output_dir", False, note)
 
 
@@ -226,11 +222,7 @@ def packing_is_always_neat(draft: Draft) -> Iterator[str]:
 
 
 def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
-    if (
-        draft["create_new_adapter"]
-        and not draft["adapter_name_or_path"]
-        and draft["finetuning_type"] == "lora"
-    ):
+    if draft["create_new_adapter"] and not draft["adapter_name_or_path"] and draft["finetuning_type"] == "lora":
         yield "create_new_adapter has no effect without adapter_name_or_path"
 
 

@@ -59,57 +59,33 @@ def _data_seed_default(above: dict[str, Any]) -> int:
 class TrainingSettings(RoomSettings):
     """How the loop runs. A step is one update of the weights by the optimizer."""
 
-    output_dir: PathText | None = setting(
-        None, "Folder that receives the run: weights, metrics, plots and log."
-    )
-    overwrite_output_dir: Flag = setting(
-        False, "Empty an output folder that already holds a run, then start."
-    )
+    output_dir: PathText | None = setting(None, "Folder that receives the run: weights, metrics, plots and log.")
+    overwrite_output_dir: Flag = setting(False, "Empty an output folder that already holds a run, then start.")
     do_train: Flag = setting(True, "Train the model.", derived="true, unless only do_eval is asked for")
-    per_device_train_batch_size: Whole = setting(
-        8, "Samples in one forward pass on each device in training.", ge=1
-    )
-    per_device_eval_batch_size: Whole = setting(
-        8, "Samples in one forward pass on each device in evaluation.", ge=1
-    )
+    per_device_train_batch_size: Whole = setting(8, "Samples in one forward pass on each device in training.", ge=1)
+    per_device_eval_batch_size: Whole = setting(8, "Samples in one forward pass on each device in evaluation.", ge=1)
     gradient_accumulation_steps: Whole = setting(
         1, "Forward and backward passes whose gradients are added up before each step.", ge=1
     )
     learning_rate: Number = setting(5e-5, "Highest learning rate, reached after the warm-up.", ge=0, le=1)
-    weight_decay: Number = setting(
-        0.0, "Share of a weight, times the rate, taken off each step (AdamW).", ge=0
-    )
+    weight_decay: Number = setting(0.0, "Share of a weight, times the rate, taken off each step (AdamW).", ge=0)
     adam_beta1: Number = setting(0.9, "How slowly AdamW's mean of the gradients forgets.", ge=0, lt=1)
-    adam_beta2: Number = setting(
-        0.999, "How slowly AdamW's mean of the squared gradients forgets.", ge=0, lt=1
-    )
-    adam_epsilon: Number = setting(
-        1e-8, "Small number in AdamW's denominator against division by zero.", gt=0
-    )
-    max_grad_norm: Number = setting(
-        1.0, "Longest gradient (L2 norm) before it is scaled down; 0 never scales.", ge=0
-    )
+    adam_beta2: Number = setting(0.999, "How slowly AdamW's mean of the squared gradients forgets.", ge=0, lt=1)
+    adam_epsilon: Number = setting(1e-8, "Small number in AdamW's denominator against division by zero.", gt=0)
+    max_grad_norm: Number = setting(1.0, "Longest gradient (L2 norm) before it is scaled down; 0 never scales.", ge=0)
     num_train_epochs: Number = setting(3.0, "Passes over the training data; may be a fraction.", gt=0)
     max_steps: Whole = setting(
         -1, "Steps to train for, instead of num_train_epochs; -1 or 0 leaves it to those.", ge=-1
     )
-    lr_scheduler_type: Schedule = setting(
-        "linear", "Shape of the learning rate over the run after the warm-up."
-    )
+    lr_scheduler_type: Schedule = setting("linear", "Shape of the learning rate over the run after the warm-up.")
     lr_scheduler_kwargs: Table | None = setting(None, "Further values for the schedule, such as num_cycles.")
     warmup_ratio: Number = setting(0.0, "Share of all steps in which the rate rises from 0.", ge=0, le=1)
-    warmup_steps: Whole = setting(
-        0, "Steps in which the rate rises from 0; above 0 it wins over warmup_ratio.", ge=0
-    )
-    optim: Optimizer = setting(
-        "adamw_torch", "The optimizer; both names mean AdamW, fused where the device can."
-    )
+    warmup_steps: Whole = setting(0, "Steps in which the rate rises from 0; above 0 it wins over warmup_ratio.", ge=0)
+    optim: Optimizer = setting("adamw_torch", "The optimizer; both names mean AdamW, fused where the device can.")
     logging_steps: Whole = setting(10, "Steps between two rows of metrics.", ge=1)
     report_to: ReportTo = setting("none", "Experiment tracker that also receives the metrics.")
     run_name: Text | None = setting(None, "A name for the run.")
-    save_strategy: Moments = setting(
-        "steps", "When checkpoints are saved: never, every save_steps, or every epoch."
-    )
+    save_strategy: Moments = setting("steps", "When checkpoints are saved: never, every save_steps, or every epoch.")
     save_steps: Whole = setting(500, "Steps between two checkpoints with save_strategy: steps.", ge=1)
     save_total_limit: Whole | None = setting(None, "Most checkpoints kept; without it, all.", ge=1)
     save_only_model: Flag = setting(

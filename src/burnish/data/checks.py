@@ -86,9 +86,7 @@ def check_stage(spec: DatasetSpec, stage: str) -> None:
             fix=fix,
         )
     if f"{spec.formatting}/{record}" not in CONVERTERS:
-        raise DataError(
-            f"data for stage '{stage}' cannot be read yet", at=spec.where(), fix="set stage to sft"
-        )
+        raise DataError(f"data for stage '{stage}' cannot be read yet", at=spec.where(), fix="set stage to sft")
 
 
 def check_local(spec: DatasetSpec, notes: list[str]) -> Path:

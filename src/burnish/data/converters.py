@@ -83,9 +83,7 @@ def prompt_completion(row: Row, spec: DatasetSpec, repairs: Counter[str]) -> Con
     asked, answer = column(row, columns.prompt), column(row, columns.response)
     if isinstance(asked, list):
         before = read_openai_messages(asked, prompt_key)
-        before = [
-            (replace(turn, weight=0.0) if turn.role == "assistant" else turn, key) for turn, key in before
-        ]
+        before = [(replace(turn, weight=0.0) if turn.role == "assistant" else turn, key) for turn, key in before]
     else:
         before = [(Turn("user", as_text(asked, prompt_key)), prompt_key)]
     if isinstance(answer, list):
@@ -103,9 +101,7 @@ def _with_system(row: Row, spec: DatasetSpec, placed: list[Placed]) -> list[Plac
     return [(system, spec.columns.system), *placed]
 
 
-def _conversation(
-    row: Row, spec: DatasetSpec, placed: list[Placed], key: str, repairs: Counter[str]
-) -> Conversation:
+def _conversation(row: Row, spec: DatasetSpec, placed: list[Placed], key: str, repairs: Counter[str]) -> Conversation:
     turns, joined = arrange(placed, key)
     tools_key = spec.columns.tools
     tools = read_tools(row.get(tools_key), tools_key) if tools_key is not None else ()

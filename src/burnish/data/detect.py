@@ -38,9 +38,7 @@ def guess(rows: Sequence[Any], spec: DatasetSpec) -> tuple[DatasetSpec, str] | N
     tables = [row for row in rows if isinstance(row, Mapping)]
     keys = {key: None for row in tables for key in row}
     extras = {name: name if name in keys else None for name in ("system", "tools")}
-    found = (
-        _guess_messages(tables, extras) or _guess_alpaca(keys, extras) or _guess_pair(tables, keys, extras)
-    )
+    found = _guess_messages(tables, extras) or _guess_alpaca(keys, extras) or _guess_pair(tables, keys, extras)
     if found is None:
         return None
     formatting, columns, tags = found
@@ -73,17 +71,13 @@ def _guess_messages(
     return None
 
 
-def _guess_alpaca(
-    keys: Mapping[str, None], extras: dict[str, str | None]
-) -> tuple[str, Columns, Tags] | None:
+def _guess_alpaca(keys: Mapping[str, None], extras: dict[str, str | None]) -> tuple[str, Columns, Tags] | None:
     if "instruction" not in keys or not keys.keys() & {"output", "response", "chosen"}:
         return None
     response = next((name for name in ("output", "response") if name in keys), None)
     query = "input" if "input" in keys else None
     history = "history" if "history" in keys else None
-    columns = replace(
-        NO_COLUMNS, prompt="instruction", query=query, response=response, history=history, **extras
-    )
+    columns = replace(NO_COLUMNS, prompt="instruction", query=query, response=response, history=history, **extras)
     return "alpaca", columns, OPENAI_TAGS
 
 

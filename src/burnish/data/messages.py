@@ -124,10 +124,7 @@ def read_messages(value: object, key: str, tags: Tags, *, standard: bool) -> lis
     if not isinstance(value, list):
         raise BadRow("not a list of messages", key, kind_of(value))
     places = (f"{key}[{index}]" for index in range(len(value)))
-    return [
-        (read_message(message, place, tags, standard), place)
-        for message, place in zip(value, places, strict=True)
-    ]
+    return [(read_message(message, place, tags, standard), place) for message, place in zip(value, places, strict=True)]
 
 
 def read_openai_messages(value: object, key: str) -> list[Placed]:

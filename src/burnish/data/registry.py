@@ -126,9 +126,7 @@ def resolve(name: str, dataset_dir: Path) -> DatasetSpec:
         if path.is_file() or (path.is_dir() and any(mark in name for mark in "/\\.")):
             return DatasetSpec(name, "file", name, path, formatting=None)
     if Path(name).suffix.lower() in _PATH_ENDINGS:
-        path = (
-            Path(name) if Path(name).parent.is_dir() and Path(name).parent != Path() else dataset_dir / name
-        )
+        path = Path(name) if Path(name).parent.is_dir() and Path(name).parent != Path() else dataset_dir / name
         return DatasetSpec(name, "file", name, path, formatting=None)
     if registry is None:
         raise DataError(
@@ -138,9 +136,7 @@ def resolve(name: str, dataset_dir: Path) -> DatasetSpec:
         )
     close = nearest(name, entries, 3)
     fix = "did you mean " + " or ".join(f"'{found}'" for found in close) + "?"
-    raise DataError(
-        f"unknown dataset '{name}'", at=str(registry), fix=fix if close else did_you_mean(name, entries)
-    )
+    raise DataError(f"unknown dataset '{name}'", at=str(registry), fix=fix if close else did_you_mean(name, entries))
 
 
 def parse_entry(name: str, entry: object, registry: Path) -> DatasetSpec:

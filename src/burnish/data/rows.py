@@ -37,9 +37,7 @@ def kind_of(value: object) -> str:
         return "a number"
     if isinstance(value, str):
         return "text"
-    return (
-        "a list" if isinstance(value, list) else "an object" if isinstance(value, Mapping) else "unreadable"
-    )
+    return "a list" if isinstance(value, list) else "an object" if isinstance(value, Mapping) else "unreadable"
 
 
 def shown(value: object, limit: int = 40) -> str:

@@ -51,7 +51,13 @@ class Score:
 
 
 def ask_all(
-    model: Any, rows: Sequence[dict[str, Any]], scorer: Scorer, *, title: str, batch_size: int, max_new_tokens: int
+    model: Any,
+    rows: Sequence[dict[str, Any]],
+    scorer: Scorer,
+    *,
+    title: str,
+    batch_size: int,
+    max_new_tokens: int,
 ) -> Score:
     """Ask every row's question greedily and score the answers.
 

@@ -34,9 +34,7 @@ class ChatModel:
         self.turns = [*asked, Turn("assistant", answer)]
         return answer
 
-    def answer(
-        self, turns: Sequence[Turn], on_text: Callable[[str], None] | None = None, **sampling: Any
-    ) -> str:
+    def answer(self, turns: Sequence[Turn], on_text: Callable[[str], None] | None = None, **sampling: Any) -> str:
         """Answer a conversation that ends with a user's turn, without remembering it."""
         stream = TextStream(self.template.tokenizer)
 

@@ -191,9 +191,7 @@ def pick(
         occurred = torch.zeros_like(logits, dtype=torch.bool)
         real = torch.ones_like(seen) if seen_mask is None else seen_mask
         occurred.scatter_reduce_(1, seen, real.bool(), reduce="amax", include_self=True)
-        penalized = torch.where(
-            logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty
-        )
+        penalized = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
         logits = torch.where(occurred, penalized, logits)
     if not sampling.do_sample or sampling.temperature <= 0:
         return logits.argmax(-1)

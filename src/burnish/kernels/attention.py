@@ -20,7 +20,12 @@ PACKED = "burnish_packed"
 
 
 def packed_attention(
-    query: Tensor, key: Tensor, value: Tensor, document_lengths: Sequence[int], scaling: float, dropout: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    document_lengths: Sequence[int],
+    scaling: float,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Causal attention inside each document of a packed row.
 

@@ -15,7 +15,7 @@ class LossSum(NamedTuple):
     """A loss before division: `total` in nats (scalar float32), `count` the summed weights (scalar float32)."""
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count, which nobody needs
 
 
 def token_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> LossSum:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from burnish.errors import ModelError
+from burnish.model.quiet import quiet_transformers
 from burnish.registry import did_you_mean
 
 _QUANTIZED_LINEAR = ("Linear4bit", "Linear8bitLt")
@@ -33,7 +34,8 @@ def linear_layer_names(model: nn.Module) -> list[str]:
 
     For Llama: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj.
     """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    get_head = getattr(model, "get_output_embeddings", None)
+    head = get_head() if callable(get_head) else None
     names = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
@@ -46,7 +48,7 @@ def attach_lora(
     model: Any,
     *,
     rank: int = 8,
-    alpha: float | None = None,
+    alpha: int | None = None,
     dropout: float = 0.0,
     targets: Sequence[str] = ("all",),
     use_rslora: bool = False,
@@ -90,7 +92,8 @@ def attach_lora(
     )
     torch.manual_seed(seed)  # the adapter's start depends on the seed alone, not on what ran before
     # Adapters in the model's own dtype: casts at every layer cost a tenth of a step. The optimizer keeps fp32 copies.
-    return get_peft_model(model, config, autocast_adapter_dtype=False), chosen
+    with quiet_transformers():
+        return get_peft_model(model, config, autocast_adapter_dtype=False), chosen
 
 
 def count_parameters(model: nn.Module) -> TrainableCount:

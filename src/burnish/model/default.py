@@ -12,6 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -68,14 +71,20 @@ def fetch_default_model(say: Say = lambda _: None) -> Path:
 
 
 def _hub_answers() -> bool:
+    """Whether the Hub gives an answer within HUB_PATIENCE_S seconds; a dead name server counts as none."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False
-    import urllib.error
-    import urllib.request
+    answers: list[bool] = []
+    asking = threading.Thread(target=lambda: answers.append(_ask_hub()), daemon=True)
+    asking.start()
+    asking.join(HUB_PATIENCE_S)  # a look-up of the name knows no time limit of its own
+    return bool(answers and answers[0])
 
+
+def _ask_hub() -> bool:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    request = urllib.request.Request(f"{endpoint}/{HUB_ID}/resolve/main/config.json", method="HEAD")
     try:
+        request = urllib.request.Request(f"{endpoint}/{HUB_ID}/resolve/main/config.json", method="HEAD")
         with urllib.request.urlopen(request, timeout=HUB_PATIENCE_S) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError, ValueError):

@@ -109,7 +109,11 @@ def _load_base(
 ) -> Any:
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "use_safetensors": True}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": True,
+    }
     if attention:
         options["attn_implementation"] = attention
     if source.gguf_file:

@@ -50,7 +50,9 @@ def find_model(name: str, say: Callable[[str], None] = lambda _: None) -> ModelS
         if path.suffix.lower() == ".gguf":
             return ModelSource(name, str(path.parent), gguf_file=path.name)
         raise ModelError(
-            "this file is not a model", at=str(path), fix="give a model folder (with config.json) or a .gguf file"
+            "this file is not a model",
+            at=str(path),
+            fix="give a model folder (with config.json) or a .gguf file",
         )
     if path.is_dir():
         return _from_folder(name, path, say)
@@ -99,7 +101,11 @@ def _trained_with(path: Path) -> tuple[str | None, str | None, str | None]:
                 settings = json.loads(record.read_text(encoding="utf-8")).get("settings", {})
             except ValueError:
                 return None, None, None
-            return settings.get("template"), settings.get("default_system"), settings.get("model_name_or_path")
+            return (
+                settings.get("template"),
+                settings.get("default_system"),
+                settings.get("model_name_or_path"),
+            )
     return None, None, None
 
 

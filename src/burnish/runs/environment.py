@@ -52,9 +52,7 @@ def environment(folder: str | os.PathLike[str] = ".") -> dict[str, Any]:
 
 def render_environment(facts: Mapping[str, Any]) -> str:
     """`environment()` as one block to paste into a bug report; parts that are missing are left out."""
-    lines: list[tuple[str, str]] = [
-        (name, str(facts[name])) for name in ("burnish", "python") if name in facts
-    ]
+    lines: list[tuple[str, str]] = [(name, str(facts[name])) for name in ("burnish", "python") if name in facts]
     if "platform" in facts:
         lines.append(("system", str(facts["platform"])))
     if cpu := facts.get("cpu"):

@@ -223,8 +223,7 @@ class RunFolder:
         free = self.free_bytes()
         if free < needed_bytes:
             raise RunFolderError(
-                f"too little disk space: {purpose} needs {gigabytes(needed_bytes)}, "
-                f"{gigabytes(free)} are free",
+                f"too little disk space: {purpose} needs {gigabytes(needed_bytes)}, {gigabytes(free)} are free",
                 at=str(self.path),
                 fix="free some space, lower `save_total_limit`, or put `output_dir` on another disk",
             )
@@ -244,9 +243,7 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         summary = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise RunFolderError(
-            f"no {SUMMARY} here", at=str(file.parent), fix="name the `output_dir` of a run"
-        ) from None
+        raise RunFolderError(f"no {SUMMARY} here", at=str(file.parent), fix="name the `output_dir` of a run") from None
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{SUMMARY} cannot be read: {error}", at=str(file)) from error
     if not isinstance(summary, dict) or not isinstance(summary.get("schema"), int):

@@ -175,9 +175,7 @@ def _status(folder: Path, summary: Mapping[str, Any], now: float | None) -> str:
 
 def _error_text(error: Any) -> str:
     if isinstance(error, Mapping):
-        return ": ".join(str(error[key]) for key in ("type", "message", "what") if error.get(key)) or str(
-            dict(error)
-        )
+        return ": ".join(str(error[key]) for key in ("type", "message", "what") if error.get(key)) or str(dict(error))
     return str(error)
 
 

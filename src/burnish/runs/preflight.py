@@ -61,14 +61,10 @@ def refuse_precious_places(path: Path, resumes: bool) -> None:
     fix = "name a folder of its own, such as `output_dir: runs/first`"
     home = Path(os.path.expanduser("~")).resolve()
     if real == Path(real.anchor) or real == home or (real in home.parents):
-        raise RunFolderError(
-            "the output folder would be the disk's root or the home folder", at=str(path), fix=fix
-        )
+        raise RunFolderError("the output folder would be the disk's root or the home folder", at=str(path), fix=fix)
     here = Path.cwd().resolve()
     if not resumes and (real == here or real in here.parents):
-        raise RunFolderError(
-            "the output folder would be the current folder or one above it", at=str(path), fix=fix
-        )
+        raise RunFolderError("the output folder would be the current folder or one above it", at=str(path), fix=fix)
 
 
 def require_writable(path: Path) -> None:

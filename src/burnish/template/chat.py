@@ -59,7 +59,9 @@ class ChatTemplate:
         self.default_system = default_system
         if not self.source:
             raise TemplateError(
-                "this tokenizer has no chat template", at="template", fix="set template: default, or a .jinja file"
+                "this tokenizer has no chat template",
+                at="template",
+                fix="set template: default, or a .jinja file",
             )
         terminator = self._probe_terminator()
         self.terminator_id: int = tokenizer.eos_token_id if terminator is None else terminator
@@ -88,7 +90,7 @@ class ChatTemplate:
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise self._cannot_render(error) from error
-        except Exception as error:  # noqa: BLE001 - Jinja's errors share no base that is importable without Jinja
+        except Exception as error:
             if type(error).__module__.partition(".")[0] != "jinja2":
                 raise
             raise self._cannot_render(error) from error

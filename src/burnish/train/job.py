@@ -47,12 +47,39 @@ from burnish.train.state import STATE_FILE, Progress, load_state, read_progress,
 from burnish.train.summary import data_lines, model_line
 
 # Settings that change which tokens a step sees or how it updates: a resumed run with others is not the same run.
-_EXACT = (
-    "model_name_or_path finetuning_type lora_rank lora_alpha lora_dropout lora_target dataset template cutoff_len "
-    "overlong train_on_prompt mask_history max_samples val_size packing neat_packing per_device_train_batch_size "
-    "gradient_accumulation_steps learning_rate lr_scheduler_type warmup_ratio warmup_steps num_train_epochs max_steps "
-    "weight_decay max_grad_norm seed data_seed bf16 fp16 pure_bf16"
-).split()
+_EXACT = [
+    "model_name_or_path",
+    "finetuning_type",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target",
+    "dataset",
+    "template",
+    "cutoff_len",
+    "overlong",
+    "train_on_prompt",
+    "mask_history",
+    "max_samples",
+    "val_size",
+    "packing",
+    "neat_packing",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "warmup_steps",
+    "num_train_epochs",
+    "max_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "seed",
+    "data_seed",
+    "bf16",
+    "fp16",
+    "pure_bf16",
+]
 
 Callback = Callable[[dict[str, Any]], None]
 
@@ -241,7 +268,13 @@ class _Job:
         )
 
     def _plan(
-        self, prepared: Prepared, batch_rows: int, accumulation: int, *, shuffle: bool = True, pack: bool = True
+        self,
+        prepared: Prepared,
+        batch_rows: int,
+        accumulation: int,
+        *,
+        shuffle: bool = True,
+        pack: bool = True,
     ) -> BatchPlan:
         data = self.settings.data
         lengths = [len(example.input_ids) for example in prepared.examples]
@@ -329,9 +362,7 @@ class _Job:
             log.note(f"skipped {folder.name}: {reason}")
         return newest
 
-    def _save(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress
-    ) -> Path | None:
+    def _save(self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress) -> Path | None:
         training = self.settings.training
 
         def write(folder: Path) -> None:
@@ -354,9 +385,7 @@ class _Job:
         source = loaded.source
         base = source.location if not source.adapters else None
         save_weights(loaded.model, folder, base_name=base)
-        save_tokenizer(
-            loaded.tokenizer, folder, chat_template=template.source, terminator_id=template.terminator_id
-        )
+        save_tokenizer(loaded.tokenizer, folder, chat_template=template.source, terminator_id=template.terminator_id)
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -391,8 +420,11 @@ class _Job:
             memory={"peak_rss_mb": round(peak_rss_mb(), 1), "peak_gpu_mb": gpu and round(gpu, 1)},
             error=None,
         )
-        losses = [f"{part} loss {train[f'{part}_loss']:.4f}" for part in ("train", "eval")
-                  if train[f"{part}_loss"] is not None]
+        losses = [
+            f"{part} loss {train[f'{part}_loss']:.4f}"
+            for part in ("train", "eval")
+            if train[f"{part}_loss"] is not None
+        ]
         speed = [f"{train['samples_per_second']:.2f} samples/s", f"{train['tokens_per_second']:.0f} tokens/s"]
         figures = [*losses, *(speed if trained else []), f"peak memory {peak_rss_mb():.0f} MB"]
         log.say(f"Done in {log.clock(runtime)}: {' · '.join(figures)}")

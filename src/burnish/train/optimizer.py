@@ -35,7 +35,7 @@ class MasterAdamW(torch.optim.AdamW):
         super().__init__(own, **options)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         """One update; gradients are read from the model's parameters."""
         for parameter, master in zip(self._models, self._masters, strict=True):
             master.grad = None if parameter.grad is None else parameter.grad.float()

@@ -16,7 +16,10 @@ from burnish.template import Piece
 
 
 def pair(prompt, answer, tail=0):
-    pieces = [Piece(list(range(100, 100 + prompt)), "prompt"), Piece(list(range(200, 200 + answer)), "answer")]
+    pieces = [
+        Piece(list(range(100, 100 + prompt)), "prompt"),
+        Piece(list(range(200, 200 + answer)), "answer"),
+    ]
     return pieces + ([Piece(list(range(300, 300 + tail)), "tail")] if tail else [])
 
 

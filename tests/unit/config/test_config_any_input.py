@@ -30,9 +30,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
     max_leaves=5,
 )
-MAPPINGS: st.SearchStrategy[dict[Any, Any]] = st.dictionaries(
-    NAMES | st.text() | st.integers(), VALUES, max_size=6
-)
+MAPPINGS: st.SearchStrategy[dict[Any, Any]] = st.dictionaries(NAMES | st.text() | st.integers(), VALUES, max_size=6)
 
 
 def attempt(source: Any, overrides: list[str]) -> Settings | None:

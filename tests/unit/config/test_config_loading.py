@@ -116,9 +116,7 @@ def test_settings_are_frozen() -> None:
 
 def test_flat_is_json_and_loads_to_the_same(tmp_path: Path) -> None:
     path = write(tmp_path, FIRST_LORA_RUN)
-    flat = load_settings(
-        path, ["lora_rank=16", "val_size=0.1", "eval_strategy=steps", "neat_packing=true"]
-    ).flat()
+    flat = load_settings(path, ["lora_rank=16", "val_size=0.1", "eval_strategy=steps", "neat_packing=true"]).flat()
     assert flat["lora_alpha"] == 32
     assert flat["dataset"] == ["identity", "alpaca_en_demo"]
     again = load_settings(json.loads(json.dumps(flat, allow_nan=False)))
@@ -275,9 +273,7 @@ def test_required_names_are_reported_with_the_other_problems(tmp_path: Path) -> 
         ("'output_dir' is not set", path),
         ("unknown setting 'lora_rnak'", f"{path}:1: lora_rnak"),
     ]
-    assert found[1][2] == (
-        "add a line `output_dir: …`. Folder that receives the run: weights, metrics, plots and log."
-    )
+    assert found[1][2] == ("add a line `output_dir: …`. Folder that receives the run: weights, metrics, plots and log.")
     assert load_settings({"dataset": "a"}, require=("dataset",)).data.dataset == ("a",)
 
 

@@ -23,9 +23,7 @@ def in_file(folder: Path, text: str, name: str = "run.yaml") -> list[Problem]:
     """The problems of a file, with its path shortened to its name."""
     path = folder / name
     path.write_text(text, encoding="utf-8")
-    short = [
-        tuple((part or "").replace(str(path), name) for part in problem) for problem in problems_of(str(path))
-    ]
+    short = [tuple((part or "").replace(str(path), name) for part in problem) for problem in problems_of(str(path))]
     return short  # type: ignore[return-value]
 
 
@@ -83,9 +81,7 @@ def test_names_of_other_tools_lead_to_known_ones() -> None:
 
 
 def test_a_name_on_the_command_line() -> None:
-    assert problems_of({}, "lr=1e-4") == [
-        ("unknown setting 'lr'", "command line: lr", "did you mean 'learning_rate'?")
-    ]
+    assert problems_of({}, "lr=1e-4") == [("unknown setting 'lr'", "command line: lr", "did you mean 'learning_rate'?")]
     assert problems_of({}, "--lora-rnak", "3") == [
         ("unknown setting 'lora-rnak'", "command line: lora-rnak", "did you mean 'lora_rank'?")
     ]
@@ -241,9 +237,7 @@ def test_sections_are_told_apart_from_unknown_names(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("run.yaml", "seed: 1\nbf16: true\nseed: 2\n"), ("run.json", None)]
-)
+@pytest.mark.parametrize(("name", "text"), [("run.yaml", "seed: 1\nbf16: true\nseed: 2\n"), ("run.json", None)])
 def test_duplicates_name_both_lines(tmp_path: Path, name: str, text: str | None) -> None:
     text = text or '{"seed": 1,\n"bf16": true,\n"seed": 2}'
     assert in_file(tmp_path, text, name) == [
@@ -370,6 +364,4 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 
 
 def test_names_in_a_mapping_must_be_text() -> None:
-    assert problems_of({3: 1}) == [
-        ("a setting's name must be text, not int", "settings", "use strings as keys")
-    ]
+    assert problems_of({3: 1}) == [("a setting's name must be text, not int", "settings", "use strings as keys")]

@@ -114,8 +114,7 @@ def test_the_page_holds_every_name_and_no_broken_row() -> None:
 
 def test_a_setting_in_words() -> None:
     assert describe("lora-rank") == (
-        "lora_rank\n  Rank of the LoRA matrices.\n  values: a whole number, at least 1\n  default: 8\n"
-        "  room: tuning"
+        "lora_rank\n  Rank of the LoRA matrices.\n  values: a whole number, at least 1\n  default: 8\n  room: tuning"
     )
     assert describe("dev_ratio").startswith("val_size (older name: dev_ratio)\n")
     assert "not there yet: pt, rm, ppo, dpo, kto" in describe("stage")

@@ -171,10 +171,7 @@ def test_settings_that_agree_say_nothing(given: dict[str, Any]) -> None:
 
 def test_further_broken_rules() -> None:
     assert problems_of({"pure_bf16": True, "fp16": True})[0][0] == "pure_bf16 and fp16 are both true"
-    assert (
-        problems_of({"val_size": 2.5, "do_eval": True})[0][2]
-        == "write a share below 1, or a whole number such as 2"
-    )
+    assert problems_of({"val_size": 2.5, "do_eval": True})[0][2] == "write a share below 1, or a whole number such as 2"
     assert problems_of({"lora_target": []})[0][0] == "lora_target names no layers"
     assert problems_of({"do_eval": True})[0][1] == "settings: do_eval"
     assert problems_of({"lr_scheduler_type": "cosine_with_min_lr"})[0][2] == (

@@ -20,9 +20,7 @@ SYSTEM = Turn("system", "Be short.")
 
 def convert(row: Any, repairs: Counter[str] | None = None, **entry: Any) -> Record:
     spec = parse_entry("mine", {"file_name": "mine.json", **entry}, REGISTRY)
-    return CONVERTERS.get(f"{spec.formatting}/conversation")(
-        row, spec, Counter() if repairs is None else repairs
-    )
+    return CONVERTERS.get(f"{spec.formatting}/conversation")(row, spec, Counter() if repairs is None else repairs)
 
 
 def said(user: str, assistant: str) -> tuple[Turn, Turn]:
@@ -45,18 +43,12 @@ class TestAlpaca:
         assert convert(row) == Conversation(said("Add.\n2 + 3", "5"))
 
     def test_an_empty_query_adds_nothing(self) -> None:
-        assert convert({"instruction": "Hi", "input": "", "output": "Hello"}) == Conversation(
-            said("Hi", "Hello")
-        )
-        assert convert({"instruction": "Hi", "input": None, "output": "Hello"}) == Conversation(
-            said("Hi", "Hello")
-        )
+        assert convert({"instruction": "Hi", "input": "", "output": "Hello"}) == Conversation(said("Hi", "Hello"))
+        assert convert({"instruction": "Hi", "input": None, "output": "Hello"}) == Conversation(said("Hi", "Hello"))
         assert convert({"instruction": "Hi", "output": "Hello"}) == Conversation(said("Hi", "Hello"))
 
     def test_the_query_alone_is_the_prompt(self) -> None:
-        assert convert({"instruction": "", "input": "2 + 3", "output": "5"}) == Conversation(
-            said("2 + 3", "5")
-        )
+        assert convert({"instruction": "", "input": "2 + 3", "output": "5"}) == Conversation(said("2 + 3", "5"))
 
     def test_system_history_and_tools(self) -> None:
         columns = {

@@ -20,9 +20,7 @@ SYSTEM = Turn("system", "Be short.")
 
 def convert(row: Any, repairs: Counter[str] | None = None, **entry: Any) -> Record:
     spec = parse_entry("mine", {"file_name": "mine.json", **entry}, REGISTRY)
-    return CONVERTERS.get(f"{spec.formatting}/conversation")(
-        row, spec, Counter() if repairs is None else repairs
-    )
+    return CONVERTERS.get(f"{spec.formatting}/conversation")(row, spec, Counter() if repairs is None else repairs)
 
 
 def chat(messages: Any, **more: Any) -> Record:
@@ -111,9 +109,7 @@ class TestSharegpt:
                 message("assistant", "Ho"),
             ]
         }
-        assert (
-            reason(row, formatting="sharegpt", tags=tags) == "unknown role at conversations[0].role: 'system'"
-        )
+        assert reason(row, formatting="sharegpt", tags=tags) == "unknown role at conversations[0].role: 'system'"
 
     def test_a_system_message_goes_before_the_system_column(self) -> None:
         columns = {"messages": "conversations", "system": "system"}
@@ -124,9 +120,7 @@ class TestSharegpt:
             (Turn("system", "Be long."), *said("Hi", "Ho"))
         )
         row = {"conversations": [first, *turns], "system": "Be long."}
-        assert convert(row, formatting="sharegpt", columns=columns) == Conversation(
-            (SYSTEM, *said("Hi", "Ho"))
-        )
+        assert convert(row, formatting="sharegpt", columns=columns) == Conversation((SYSTEM, *said("Hi", "Ho")))
 
     @pytest.mark.parametrize(
         ("value", "detail"),

@@ -27,9 +27,7 @@ KEYS = ROW_KEYS + MESSAGE_KEYS + INNER_KEYS
 ROLES = ["user", "assistant", "tool", "system", "human", "gpt", "function_call", "observation"]
 ODD_TEXTS = ["", " ", "{}", "[]", "<think>x</think>{", "\ud800", "[" * 100_000, "9" * 5000]
 TEXTS = st.sampled_from(["hi", "text", '{"name": "a", "arguments": {}}', *ROLES, *ODD_TEXTS])
-LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | TEXTS | st.text(max_size=4)
-)
+LEAVES = st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | TEXTS | st.text(max_size=4)
 VALUES = st.recursive(
     LEAVES,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),

@@ -224,8 +224,7 @@ def test_describe_registry(write: Any) -> None:
         common | {"name": "here", "source": "a.json", "bytes": size, "exists": True},
         common | {"name": "gone", "source": "b.json", "format": "openai", "exists": False},
         common | {"name": "hub", "source": "hf_hub:who/what"},
-        common
-        | {"name": "odd", "source": None, "format": None, "holds": None, "problem": "unknown key 'file'"},
+        common | {"name": "odd", "source": None, "format": None, "holds": None, "problem": "unknown key 'file'"},
     ]
     with pytest.raises(DataError):
         describe_registry(Path("elsewhere"))

@@ -13,9 +13,7 @@ from burnish.errors import DataError
 
 
 def samples(**sizes: int) -> list[Sample]:
-    return [
-        Sample(Document(f"{name}{row}"), name, row) for name, size in sizes.items() for row in range(size)
-    ]
+    return [Sample(Document(f"{name}{row}"), name, row) for name, size in sizes.items() for row in range(size)]
 
 
 def counts(held: list[Sample]) -> dict[str, int]:

@@ -72,7 +72,7 @@ def test_every_reference_obeys_the_instructions(split: orders.Split) -> None:
         assert type(answer["quantity"]) is int
         assert answer["quantity"] > 0
         assert answer["size"] in (*SIZES, None)
-        assert answer["item"] in lexicon.items
+        assert answer["item"] in {*lexicon.items, *map(plural, lexicon.items)}
         assert answer["item"] == answer["item"].lower()
         assert answer["name"] is None or answer["name"] in lexicon.names
 
@@ -92,8 +92,7 @@ def test_the_sentence_says_what_the_answer_says(split: orders.Split) -> None:
         assert named == ({answer["name"]} if answer["name"] else set()), text
         sized = {size for size in SIZES if size in words(text)}
         assert sized == ({answer["size"]} if answer["size"] else set()), text
-        forms = f"{plural(answer['item'])}|{answer['item']}"
-        assert re.search(rf"\b({forms})\b", text, re.IGNORECASE), text
+        assert re.search(rf"\b{answer['item']}\b", text, re.IGNORECASE), text
         said = "|".join(phrases[answer["quantity"]])
         assert re.search(rf"\b({said})\b", text, re.IGNORECASE), text
 

@@ -119,9 +119,7 @@ def test_a_checkpoint_is_replaced(tmp_path: Path) -> None:
     assert verify(path) == []
 
 
-def test_the_old_one_comes_back_when_the_last_rename_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_old_one_comes_back_when_the_last_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 10, "old")
     rename = os.rename
 
@@ -232,9 +230,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
-def test_a_damaged_checkpoint_is_passed_over_with_its_reason(
-    tmp_path: Path, damage: object, reason: str
-) -> None:
+def test_a_damaged_checkpoint_is_passed_over_with_its_reason(tmp_path: Path, damage: object, reason: str) -> None:
     whole, broken = save(tmp_path, 10), save(tmp_path, 20)
     damage(broken)  # type: ignore[operator]
     assert [problem.startswith(reason) for problem in verify(broken)] == [True]
@@ -313,9 +309,7 @@ def test_rotation_deletes_nothing_when_nothing_is_complete(tmp_path: Path) -> No
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-20"]
 
 
-def test_rotation_trusts_the_hashes_of_what_this_process_wrote(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rotation_trusts_the_hashes_of_what_this_process_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (10, 20):
         save(tmp_path, step)
     monkeypatch.setattr(checkpoints, "_sha256", lambda path: pytest.fail("hashed again"))

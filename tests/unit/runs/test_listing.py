@@ -110,9 +110,7 @@ def test_a_run_for_people(tmp_path: Path) -> None:
 def test_a_dead_run_says_so(tmp_path: Path) -> None:
     make_run(tmp_path / "dead", 3 * 3600, status="running")
     assert "running, but silent for 3 h 00 min: it may have died" in show_run(tmp_path / "dead", now=NOW)
-    make_run(
-        tmp_path / "failed", 5, status="failed", error={"type": "ModelError", "message": "no such model"}
-    )
+    make_run(tmp_path / "failed", 5, status="failed", error={"type": "ModelError", "message": "no such model"})
     assert "error    ModelError: no such model" in show_run(tmp_path / "failed", now=NOW)
 
 

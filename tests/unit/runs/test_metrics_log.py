@@ -31,9 +31,7 @@ def test_nan_and_infinities_become_null(log: MetricsLog) -> None:
 
 
 def test_numpy_numbers_are_written_plain(log: MetricsLog) -> None:
-    log.append(
-        {"step": np.int64(3), "loss": np.float32(0.5), "bad": np.float32("nan"), "done": np.bool_(True)}
-    )
+    log.append({"step": np.int64(3), "loss": np.float32(0.5), "bad": np.float32("nan"), "done": np.bool_(True)})
     assert log.read() == [{"step": 3, "loss": 0.5, "bad": None, "done": True}]
 
 
@@ -57,9 +55,7 @@ def test_a_last_row_that_lacks_only_its_newline_is_kept(log: MetricsLog) -> None
     assert log.read() == [{"step": 1}, {"step": 2}]
 
 
-def test_a_broken_line_in_the_middle_is_left_out_aloud(
-    log: MetricsLog, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_line_in_the_middle_is_left_out_aloud(log: MetricsLog, capsys: pytest.CaptureFixture[str]) -> None:
     log.path.write_text('{"step": 1}\n{"st\n[3]\n{"step": 4}\n')
     assert log.read() == [{"step": 1}, {"step": 4}]
     assert "metrics.jsonl: 2 broken line(s) left out" in capsys.readouterr().out

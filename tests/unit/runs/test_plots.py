@@ -31,9 +31,7 @@ def chunks(path: Path) -> dict[bytes, bytes]:
     while place < len(content):
         (length,) = struct.unpack(">I", content[place : place + 4])
         kind, body = content[place + 4 : place + 8], content[place + 8 : place + 8 + length]
-        assert struct.unpack(">I", content[place + 8 + length : place + 12 + length])[0] == zlib.crc32(
-            kind + body
-        )
+        assert struct.unpack(">I", content[place + 8 + length : place + 12 + length])[0] == zlib.crc32(kind + body)
         parts[kind] = parts.get(kind, b"") + body
         place += 12 + length
     return parts

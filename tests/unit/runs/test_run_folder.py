@@ -176,9 +176,7 @@ def test_data_beside_the_run_and_names_that_are_no_paths_are_fine(tmp_path: Path
 
 
 @pytest.mark.parametrize("status", ["failed", "interrupted"])
-def test_a_run_that_failed_before_its_first_step_does_not_block_the_folder(
-    tmp_path: Path, status: str
-) -> None:
+def test_a_run_that_failed_before_its_first_step_does_not_block_the_folder(tmp_path: Path, status: str) -> None:
     run = tmp_path / "run"
     RunFolder.open_for_training(run).write_summary({"status": status, "error": "no such model"})
     RunFolder.open_for_training(run, resume=True)
@@ -294,9 +292,7 @@ def test_an_unknown_status_is_a_defect(tmp_path: Path) -> None:
         RunFolder.open_for_training(tmp_path / "run").update(status="done")
 
 
-def test_a_summary_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_summary_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder.open_for_training(tmp_path / "run")
     folder.write_summary({"status": "running"})
 

@@ -53,7 +53,8 @@ def test_default_template_as_text(tokenizer):
     template = load_template(tokenizer, "default")
     text = template.text(Conversation((SYSTEM, *CHAT[:3])), generate=True)
     assert text == (
-        "System: Be brief.<|im_end|>\nHuman: Hi<|im_end|>\nAssistant:Yo<|im_end|>\nHuman: 你好 🙂 <|im_end|>\nAssistant:"
+        "System: Be brief.<|im_end|>\nHuman: Hi<|im_end|>\nAssistant:Yo<|im_end|>\n"
+        "Human: 你好 🙂 <|im_end|>\nAssistant:"
     )
 
 

@@ -97,17 +97,13 @@ def test_moving_bytes_between_parts_changes_the_fingerprint() -> None:
 
 
 def test_the_state_survives_writing_and_reading(tmp_path: Path) -> None:
-    state = State(
-        "/路径/burnish", "3.11", {"packages": "1"}, "torch", {"version": "2.13.0+cpu", "gpu_seen": False}
-    )
+    state = State("/路径/burnish", "3.11", {"packages": "1"}, "torch", {"version": "2.13.0+cpu", "gpu_seen": False})
     environment.write_state(tmp_path, state)
     assert environment.read_state(tmp_path) == state
     assert [path.name for path in tmp_path.iterdir()] == [environment.STATE_NAME]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"schema": 99}', '{"schema": 1, "unknown": 2}', '{"root": "/a"}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 99}', '{"schema": 1, "unknown": 2}', '{"root": "/a"}'])
 def test_an_unreadable_state_is_an_empty_one(tmp_path: Path, text: str) -> None:
     (tmp_path / environment.STATE_NAME).write_text(text, encoding="utf-8")
     assert environment.read_state(tmp_path) == State()

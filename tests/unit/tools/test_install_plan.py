@@ -12,9 +12,7 @@ PIN = "torch==2.13.0"
 CPU = ("--torch-backend", "cpu", PIN)
 
 
-def linux(
-    *, gpu: bool = False, uv: bool = False, own_index: bool = False, listed: bool | None = False
-) -> Machine:
+def linux(*, gpu: bool = False, uv: bool = False, own_index: bool = False, listed: bool | None = False) -> Machine:
     return Machine("Linux", gpu, "/somewhere/uv" if uv else None, own_index, None if gpu else listed)
 
 
@@ -140,9 +138,7 @@ def test_reading_which_builds_an_index_offers(answer: str, expected: bool) -> No
         (Installed("2.12.1", override="torch==2.12.1"), False, "torch==2.12.1", True),
     ],
 )
-def test_when_the_installed_torch_stays(
-    installed: Installed, gpu: bool, override: str, expected: bool
-) -> None:
+def test_when_the_installed_torch_stays(installed: Installed, gpu: bool, override: str, expected: bool) -> None:
     assert plan.torch_is_right(installed, PIN, gpu=gpu, override=override) is expected
 
 

@@ -30,17 +30,14 @@ def lock() -> ModuleType:
 def pinned(lock: ModuleType, path: Path) -> dict[str, list[Requirement]]:
     """Package name -> its pinned requirements (one for each marker)."""
     blocks = lock.split_lock(path.read_text(encoding="utf-8"))
-    heads = {
-        name: [Requirement(block.split("\\")[0].strip()) for block in parts] for name, parts in blocks.items()
-    }
+    heads = {name: [Requirement(block.split("\\")[0].strip()) for block in parts] for name, parts in blocks.items()}
     return {canonicalize_name(name): requirements for name, requirements in heads.items()}
 
 
 def declared(root: Path, extra: str | None = None) -> list[Requirement]:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [
-        Requirement(line)
-        for line in (project["optional-dependencies"][extra] if extra else project["dependencies"])
+        Requirement(line) for line in (project["optional-dependencies"][extra] if extra else project["dependencies"])
     ]
 
 

@@ -14,9 +14,7 @@ def sample(answer, row=0):
 
 def test_drops_are_counted(tokenizer):
     template = load_template(tokenizer)
-    made = prepare(
-        [sample("Yo"), sample("x" * 200, 1)], template, LabelOptions(cutoff_len=60, overlong="drop")
-    )
+    made = prepare([sample("Yo"), sample("x" * 200, 1)], template, LabelOptions(cutoff_len=60, overlong="drop"))
     assert [s.row for s in made.samples] == [0]
     assert made.dropped == {"longer than cutoff_len": 1}
     assert made.supervised_tokens == 3  # two bytes and the stop token

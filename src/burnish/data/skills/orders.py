@@ -19,7 +19,7 @@ Split = Literal["train", "test"]
 
 SCHEMA = (
     'Turn the order into JSON: {"quantity": integer, "size": small, medium, large or null, '
-    '"item": singular, lowercase, "name": person or null}. Write nothing else.'
+    '"item": as written, lowercase, "name": first name or null}. Write nothing else.'
 )
 KEYS = ("quantity", "size", "item", "name")
 SIZES = ("small", "medium", "large")
@@ -114,6 +114,12 @@ TRAIN = Lexicon(
         "Quick one: {thing}. {name} is the name.",
         "Hmm, {thing}, I think.",
         "{thing}, and that will be it.",
+        "Chef {name} needs {thing}.",
+        "Grandma {name} wishes for {thing}.",
+        "Our neighbour {name} asked for {thing}.",
+        "Bring my son {name} {thing}.",
+        "Get {name} {thing}, thanks.",
+        "Doctor {name} is here for {thing}.",
         "The new {plural}, please, {number}. If you can, {size}.",
     ),
     openers=("Hi!", "Hello.", "Good morning.", "Hey there.", "Excuse me.", "OK.", "Hi, how are you?"),
@@ -192,6 +198,18 @@ TEST = Lexicon(
         "Regarding {plural}, deliver {number}; choose {size} ones.",
         "Serve our guest {name} {thing}.",
         "Anything sweet? Never mind, bring {thing}.",
+        "Any chance of {thing}?",
+        "Hurry up, {name} expects {thing}!",
+        "Charge {thing} to my card, okay?",
+        "Tonight we celebrate with {thing}.",
+        "Label it {name}: {thing}.",
+        "Once the oven is hot, bake {thing}; {name} pays.",
+        "Room service? Deliver {thing}, says {name}.",
+        "Nobody makes {plural} like yours. Wrap {number}.",
+        "Yes, {plural}, exactly {number}, preferably {size}.",
+        "Add {thing} to our bill.",
+        "{thing}: that was always {name}'s choice.",
+        "Could somebody fix {thing}, since {name} hasn't eaten?",
     ),
     openers=("Greetings!", "Evening, folks.", "Sorry to bother you.", "Lovely weather, isn't it?"),
     closers=("Cheers!", "Much appreciated.", "No rush.", "See you soon."),
@@ -280,13 +298,14 @@ def _fill(pattern: str, lexicon: Lexicon, draw: random.Random) -> tuple[str, dic
     pattern = re.sub(r"\[(.*?)\]", lambda part: part[1] if draw.random() < 0.5 else "", pattern)
     item = draw.choice(lexicon.items)
     standing_alone = "{number}" in pattern
-    choices = lexicon.numbers if standing_alone or draw.random() < 0.7 else lexicon.counts
+    choices = lexicon.numbers if standing_alone or draw.random() < 0.6 else lexicon.counts
     phrase, quantity = draw.choice(choices)
     size = None
     if "{size}" in pattern or ("{thing}" in pattern and draw.random() < 0.5):
         size = draw.choice(SIZES)
     name = draw.choice(lexicon.names) if "{name}" in pattern else None
     noun = item if quantity == 1 else plural(item)
+    written = plural(item) if "{plural}" in pattern else noun
     sized = noun if size is None or "{size}" in pattern else f"{size} {noun}"
     sentence = pattern.format(
         thing=_article(phrase, sized),
@@ -303,7 +322,7 @@ def _fill(pattern: str, lexicon: Lexicon, draw: random.Random) -> tuple[str, dic
         sentence = f"{draw.choice(lexicon.openers)} {sentence}"
     if draw.random() < 0.25:
         sentence = f"{sentence} {draw.choice(lexicon.closers)}"
-    return sentence, {"quantity": quantity, "size": size, "item": item, "name": name}
+    return sentence, {"quantity": quantity, "size": size, "item": written, "name": name}
 
 
 def _article(phrase: str, noun: str) -> str:
