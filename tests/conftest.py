@@ -108,3 +108,7 @@ def real_model():
     if not is_fetched():
         pytest.skip("the default model is not in the cache; `make quickstart` fetches it")
     return default_model_folder()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/rendered anew")

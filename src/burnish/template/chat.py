@@ -107,10 +107,7 @@ class ChatTemplate:
 
     def prompt_ids(self, conversation: Conversation) -> list[int]:
         """The ids that inference starts from: everything up to where the assistant begins to speak."""
-        ids: list[int] = []
-        for piece in self._pieces(conversation, open_ended=True):
-            ids += piece.ids
-        return ids
+        return self.encode(self.text(conversation, generate=True))
 
     def pieces(self, conversation: Conversation) -> list[Piece]:
         """The conversation as prompt, answer and tail pieces, in order; for training.
@@ -119,28 +116,25 @@ class ChatTemplate:
             TemplateError: the template rewrites earlier turns once later ones follow, so that no single row
                 shows every answer in the context inference would give it.
         """
-        return list(self._pieces(conversation, open_ended=False))
-
-    def _pieces(self, conversation: Conversation, *, open_ended: bool) -> Iterable[Piece]:
         conversation = with_system(conversation, self.default_system)
-        turns = conversation.turns
-        full = self.text(conversation, generate=open_ended)
+        turns, tools = conversation.turns, conversation.tools
+        full = self.text(conversation, generate=False)
+        found: list[Piece] = []
         done = 0
         for index, turn in enumerate(turns):
             if turn.role != "assistant":
                 continue
-            before = self.text(Conversation(turns[:index], conversation.tools), generate=True)
-            last = index == len(turns) - 1 and not open_ended
-            after = full if last else self.text(Conversation(turns[: index + 1], conversation.tools), generate=False)
+            last = index == len(turns) - 1
+            before = self.text(Conversation(turns[:index], tools), generate=True)
+            after = full if last else self.text(Conversation(turns[: index + 1], tools), generate=False)
             if not (after.startswith(before) and full.startswith(after) and len(before) >= done):
-                if open_ended:  # a prompt need not be cut into pieces: it is rendered as inference sees it
-                    break
                 raise self._rewrites(index, before, after)
-            yield Piece(self.encode(full[done : len(before)]), "prompt")
-            yield from self._answer(full[len(before) : len(after)], turn, is_last=index == len(turns) - 1)
+            found.append(Piece(self.encode(full[done : len(before)]), "prompt"))
+            found += self._answer(full[len(before) : len(after)], turn, is_last=last)
             done = len(after)
         if done < len(full):
-            yield Piece(self.encode(full[done:]), "prompt")
+            found.append(Piece(self.encode(full[done:]), "prompt"))
+        return found
 
     def _answer(self, text: str, turn: Turn, *, is_last: bool) -> Iterable[Piece]:
         ids = self.encode(text)
