@@ -136,7 +136,10 @@ TRAIN = Lexicon(
         "cortado, frappe, sorbet, sundae, gelato, popsicle, fudge square, truffle, lollipop, brioche, "
         "oatcake, cracker, fritter, mango, avocado, melon, olive, grape, radish, walnut, pepper, "
         "mushroom, date, fig, biscuit, ginger snap, pickle, bun, pastry, candy, berry cobbler, wonton, "
-        "pierogi, trifle, rice ball, turnover"
+        "pierogi, trifle, rice ball, turnover, long black, peach melba, ice pop, red velvet, veal "
+        "cutlet, honey wheel, cold brew, black tea, sugar puff, almond finger, egg roll, sour gherkin, "
+        "sea bream, raspberry ripple, cream horn, oat square, steam bun, fried plantain, dark truffle, "
+        "duck leg, rye crisp, garlic knot, rum baba, turkey leg"
     ),
     names=_words(
         "Anna, Ben, Carla, David, Emma, Farid, Grace, Hugo, Ivy, Jonas, Karim, Laura, Mei, Nina, Oscar, "
@@ -145,7 +148,16 @@ TRAIN = Lexicon(
         "Peter, Rahul, Sofia, Thomas, Uma, Vera, Walter, Yara, Zach, Alice, Bruno, Claire, Derek, Esther, "
         "Felix, Gita, Henry, Ines, Jack, Keira, Leo, Marta, Nadia, Owen, Priya, Ravi, Sara, Tom, Viktoria"
     ),
-    counts=(("a", 1), ("a", 1), ("one", 1), ("just one", 1), ("a pair of", 2), ("half a dozen", 6)),
+    counts=(
+        ("a", 1),
+        ("a", 1),
+        ("one", 1),
+        ("just one", 1),
+        ("a pair of", 2),
+        ("a trio of", 3),
+        ("half a dozen", 6),
+        ("two dozen", 24),
+    ),
     numbers=(
         ("one", 1),
         ("two", 2),
@@ -215,8 +227,9 @@ TEST = Lexicon(
     closers=("Cheers!", "Much appreciated.", "No rush.", "See you soon."),
     items=_words(
         "waffle, croissant, cappuccino, lemonade, burrito, smoothie, baguette, cupcake, scone, taco, "
-        "chicken wrap, banana split, carrot salad, flat white, steak, donut, vegetable stew, cherry soda, "
-        "cinnamon swirl, nugget"
+        "chicken wrap, banana split, carrot salad, flat white, steak, donut, vegetable stew, cherry "
+        "soda, cinnamon swirl, nugget, wafer, strawberry shake, potato skin, lamb chop, grilled cheese, "
+        "chestnut"
     ),
     names=_words(
         "Amira, Boris, Chloe, Dmitri, Elena, Fiona, Gustav, Helga, Igor, Jasmine, Kenji, Lucas, Miguel, "
