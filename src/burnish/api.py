@@ -25,7 +25,7 @@ def train(
     Raises:
         BurnishError: anything the user can mend; its text says what, where and how.
     """
-    from burnish.train.job import run_training
+    from burnish.train.run import run_training
 
     return run_training(load_settings(settings, overrides, require=("model_name_or_path", "dataset")), callbacks)
 

@@ -81,7 +81,7 @@ def test_changing_one_document_leaves_the_others_alone():
 
 def gradients(batch_rows, accumulation):
     """Gradients of the first step, by the loop itself, at one global batch of 8."""
-    from burnish.train.job import _accelerator
+    from burnish.train.job import build_accelerator
     from burnish.train.loop import Hooks, Loop, LoopOptions
     from burnish.train.optimizer import build_optimizer
     from burnish.train.state import Progress
@@ -89,7 +89,7 @@ def gradients(batch_rows, accumulation):
     made = examples(8)
     model = build_model()
     optimizer = build_optimizer(model, learning_rate=0.0)
-    accelerator = _accelerator(torch.device("cpu"), "no")
+    accelerator = build_accelerator(torch.device("cpu"), "no")
     kept = {}
     loop = Loop(
         accelerator,

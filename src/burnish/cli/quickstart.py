@@ -73,7 +73,7 @@ def run_quickstart(*, output_dir: str, seed: int, dry_run: bool, again: bool) ->
     base = _score(MODEL, questions, folder / "answers_base.jsonl", "asking the base model")
     log.say(f"base: {base}")
     log.say("\n3. Training", style="bold")
-    from burnish.train.job import run_training
+    from burnish.train.run import run_training
 
     record = run_training(settings)
     log.say("\n4. What it can do now", style="bold")

@@ -1,4 +1,4 @@
-"""One training run, from settings to a finished run folder. Settings stop here: what is below takes plain values."""
+"""One training run, built from settings and run to its end. Settings stop here: what is below takes plain values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,141 +15,31 @@ import torch
 from burnish import log
 from burnish.batch.plan import BatchPlan, best_fit_rows
 from burnish.config import Settings
-from burnish.errors import BurnishError, Interrupted, RunFolderError
 from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
 from burnish.model.precision import choose_device, choose_precision
-from burnish.model.save import save_tokenizer, save_weights
 from burnish.model.source import find_model
-from burnish.runs.checkpoints import (
-    checkpoint_step,
-    list_checkpoints,
-    newest_complete,
-    rotate,
-    verify,
-    write_checkpoint,
-)
 from burnish.runs.environment import environment
-from burnish.runs.folder import RunFolder, read_summary
+from burnish.runs.folder import RunFolder
 from burnish.runs.memory import peak_rss_mb
 from burnish.runs.plots import plot_loss
 from burnish.template import ChatTemplate
 from burnish.train.data import RunData, build_data, build_template, data_seed
-from burnish.train.interrupt import StopRequest, stop_on_signals
+from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
 from burnish.train.optimizer import MasterAdamW, build_optimizer
 from burnish.train.prepare import Prepared
+from burnish.train.resume import Checkpoints
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Stage
-from burnish.train.state import STATE_FILE, Progress, load_state, read_progress, save_rng, save_state
 from burnish.train.summary import data_lines, model_line
-
-# Settings that change which tokens a step sees or how it updates: a resumed run with others is not the same run.
-_EXACT = [
-    "model_name_or_path",
-    "finetuning_type",
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target",
-    "dataset",
-    "template",
-    "cutoff_len",
-    "overlong",
-    "train_on_prompt",
-    "mask_history",
-    "max_samples",
-    "val_size",
-    "packing",
-    "neat_packing",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_ratio",
-    "warmup_steps",
-    "num_train_epochs",
-    "max_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "seed",
-    "data_seed",
-    "bf16",
-    "fp16",
-    "pure_bf16",
-]
 
 Callback = Callable[[dict[str, Any]], None]
 
 
-def run_training(settings: Settings, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
-    """Train as the settings say and return what run.json holds.
-
-    Args:
-        callbacks: each is called with every row of metrics.jsonl.
-    Raises:
-        BurnishError: something the user can mend.
-        Interrupted: a signal asked the run to stop; a checkpoint was saved.
-    """
-    output = Path(settings.training.output_dir or f"runs/{_stem(settings)}")
-    resume = settings.training.resume_from_checkpoint
-    finished = _finished(output, settings) if resume is True else None
-    if finished is not None:
-        return finished
-    job = _Job(settings, output, callbacks)
-    if not job.is_main:
-        with stop_on_signals() as stop:
-            return job.run(stop)
-    folder = RunFolder.open_for_training(
-        output,
-        overwrite=settings.training.overwrite_output_dir,
-        resume=resume or False,
-        inputs=_inputs(settings),
-    )
-    with log.log_to_file(folder.log_path), stop_on_signals() as stop:
-        folder.write_summary({"status": "running", "settings": settings.flat()})
-        try:
-            return job.run(stop)
-        except Interrupted as stopped:
-            folder.update(status="interrupted")
-            log.say(f"Interrupted. Go on with: resume_from_checkpoint=true   ({stopped.checkpoint})")
-            raise
-        except KeyboardInterrupt:
-            folder.update(status="interrupted")
-            raise
-        except BaseException as error:
-            log.logger.error("failed", exc_info=not isinstance(error, BurnishError))
-            with suppress(BurnishError):  # on a full disk the first error is the one to show
-                folder.update(status="failed", error=f"{type(error).__name__}: {error}")
-            raise
-
-
-def _finished(output: Path, settings: Settings) -> dict[str, Any] | None:
-    """The record of a run that needs no resuming: it is complete and was asked for the same length."""
-    if not (output / "run.json").is_file():
-        return None
-    record = read_summary(output)
-    same = all(
-        record.get("settings", {}).get(key) == settings.flat().get(key) for key in ("num_train_epochs", "max_steps")
-    )
-    if record.get("status") == "completed" and same:
-        log.say(f"This run is complete: {output}. Nothing to resume.")
-        return record
-    return None
-
-
-def _inputs(settings: Settings) -> list[str]:
-    """Local places this run reads from, which its output may not replace."""
-    return [str(settings.model.model_name_or_path), *(settings.model.adapter_name_or_path or ())]
-
-
-def _stem(settings: Settings) -> str:
-    return settings.source_path.stem if settings.source_path else settings.tuning.stage
-
-
-class _Job:
+class Job:
     """The parts of one run, built in the order in which they can fail cheaply: data before weights."""
 
     def __init__(self, settings: Settings, output: Path, callbacks: Sequence[Callback]) -> None:
@@ -162,9 +52,10 @@ class _Job:
             fp16=settings.training.fp16,
             pure_bf16=settings.tuning.pure_bf16,
         )
-        self.accelerator = _accelerator(self.device, self.precision.mixed)
+        self.accelerator = build_accelerator(self.device, self.precision.mixed)
         self.is_main: bool = self.accelerator.is_main_process
         log.set_quiet(not self.is_main)
+        self.checkpoints = Checkpoints(settings, self.folder, self.accelerator)
         self._packs = True
 
     def record(self, **parts: Any) -> None:
@@ -173,6 +64,7 @@ class _Job:
             self.folder.update(**parts)
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
+        """Read the data, load the model, train, save; returns what run.json holds."""
         settings = self.settings
         for line in settings.notes:
             log.note(line)
@@ -222,7 +114,7 @@ class _Job:
             masters=not settings.tuning.pure_bf16,
         )
         self._packs = takes_packed_rows(loaded.model)
-        progress = self._resume(loaded, optimizer, data)
+        progress = self.checkpoints.resume(loaded, optimizer, data)
         module = self.stage.module(loaded.model, self._packs)
         self._preflight(loaded.model, optimizer)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
@@ -260,7 +152,7 @@ class _Job:
             ),
             Hooks(
                 self.folder.metrics.append,
-                lambda progress: self._save(loaded, template, optimizer, progress),
+                lambda progress: self.checkpoints.save(loaded, template, optimizer, progress),
                 list(self.callbacks),
             ),
             progress,
@@ -309,84 +201,6 @@ class _Job:
 
     # -- checkpoints --------------------------------------------------------------------------------------
 
-    def _resume(self, loaded: Loaded, optimizer: MasterAdamW, data: RunData) -> Progress:
-        asked = self.settings.training.resume_from_checkpoint
-        fresh = Progress(fingerprint=data.fingerprint, settings=_exact(self.settings))
-        checkpoint = self._checkpoint(asked) if asked else None
-        if checkpoint is None:
-            if asked:
-                log.note("no checkpoint to resume from yet; starting from the beginning")
-            if self.is_main:
-                self.folder.metrics.truncate_after(0)
-            return fresh
-        before = read_progress(checkpoint)
-        for key, value in fresh.settings.items():
-            if key in before.settings and before.settings[key] != value:
-                log.note(f"{key} was {before.settings[key]} and is now {value}: the run will not be the same one")
-        if before.fingerprint and before.fingerprint != data.fingerprint:
-            log.note("the data gives other tokens than before the interruption: the run will not be the same one")
-        _load_weights(loaded.model, checkpoint)
-        progress = load_state(checkpoint, optimizer, self.accelerator.process_index)
-        progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
-        if self.is_main:
-            self.folder.metrics.truncate_after(progress.step)
-            self._set_aside_later_checkpoints(progress.step)
-        log.say(f"resumed from {checkpoint.name}")
-        return progress
-
-    def _set_aside_later_checkpoints(self, step: int) -> None:
-        """Rename checkpoints of a branch that is abandoned by going on from an earlier one; none is deleted."""
-        for path in list_checkpoints(self.folder.path):
-            if (checkpoint_step(path) or 0) > step:
-                aside = path.with_name(f"abandoned-{path.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-                path.rename(aside)
-                log.note(f"{path.name} is later than the step this run goes on from; kept as {aside.name}")
-
-    def _checkpoint(self, asked: bool | str) -> Path | None:
-        if isinstance(asked, str):
-            path = Path(asked).expanduser()
-            if (path / STATE_FILE).is_file() or path.name.startswith("checkpoint-"):
-                problems = verify(path)
-                if problems:
-                    raise RunFolderError(
-                        f"this checkpoint is not complete: {problems[0]}",
-                        at=str(path),
-                        fix="resume_from_checkpoint: true takes the newest complete one",
-                    )
-                return path
-            parent = path
-        else:
-            parent = self.folder.path
-        newest, skipped = newest_complete(parent)
-        for folder, reason in skipped:
-            log.note(f"skipped {folder.name}: {reason}")
-        return newest
-
-    def _save(self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress) -> Path | None:
-        training = self.settings.training
-
-        def write(folder: Path) -> None:
-            self._write_model(loaded, template, folder)
-            if not training.save_only_model:
-                save_state(folder, progress, optimizer)
-                for rank, state in enumerate(random_states):
-                    if rank:
-                        save_rng(folder, rank, state)
-
-        random_states = _random_states(self.accelerator)
-        path = None
-        if self.is_main:
-            path = write_checkpoint(self.folder.path, progress.step, write)
-            rotate(self.folder.path, training.save_total_limit, protect=[path])
-        self.accelerator.wait_for_everyone()
-        return path
-
-    def _write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path) -> None:
-        source = loaded.source
-        base = source.location if not source.adapters else None
-        save_weights(loaded.model, folder, base_name=base)
-        save_tokenizer(loaded.tokenizer, folder, chat_template=template.source, terminator_id=template.terminator_id)
-
     # -- the end ------------------------------------------------------------------------------------------
 
     def _late_eval(self, loop: Loop) -> None:
@@ -400,7 +214,7 @@ class _Job:
         folder, progress = self.folder, loop.progress
         trained = self.settings.training.do_train
         if trained:
-            self._write_model(loaded, template, folder.path)
+            self.checkpoints.write_model(loaded, template, folder.path)
         rows = folder.metrics.read()
         if trained and self.settings.tuning.plot_loss:
             plot_loss(rows, folder.loss_plot_path, "Loss", cache=cache_folder())
@@ -431,7 +245,8 @@ class _Job:
         log.say(f"Saved in {folder.path}")
 
 
-def _accelerator(device: torch.device, mixed: str) -> Any:
+def build_accelerator(device: torch.device, mixed: str) -> Any:
+    """accelerate's engine; its state is built anew, since one process may train several times."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -447,43 +262,3 @@ def _every(strategy: str, steps: float, plan: BatchPlan) -> int:
     if strategy == "no":
         return 0
     return plan.steps_an_epoch if strategy == "epoch" else int(steps)
-
-
-def _exact(settings: Settings) -> dict[str, Any]:
-    flat = settings.flat()
-    return {key: flat.get(key) for key in _EXACT}
-
-
-def _load_weights(model: Any, checkpoint: Path) -> None:
-    """Put the trained weights of a checkpoint back into a model that was built the same way."""
-    from safetensors.torch import load_file
-
-    adapter = checkpoint / "adapter_model.safetensors"
-    if adapter.is_file():
-        from peft import set_peft_model_state_dict
-
-        result = set_peft_model_state_dict(model, load_file(adapter))
-        unexpected = list(getattr(result, "unexpected_keys", []))
-    else:
-        weights: dict[str, Any] = {}
-        for shard in sorted(checkpoint.glob("model*.safetensors")):
-            weights |= load_file(shard)
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-        tied = set(getattr(model, "_tied_weights_keys", None) or ())
-        unexpected = list(unexpected) + [name for name in missing if name not in tied]
-    if unexpected:
-        raise RunFolderError(
-            f"the checkpoint does not fit this model: '{unexpected[0]}' has no counterpart",
-            at=str(checkpoint),
-            fix="resume with the same model and finetuning_type",
-        )
-
-
-def _random_states(accelerator: Any) -> list[Any]:
-    from burnish.train.state import rng_tensors
-
-    if accelerator.num_processes == 1:
-        return []
-    from accelerate.utils import gather_object
-
-    return gather_object([rng_tensors()])

@@ -1,0 +1,200 @@
+"""Checkpoints of a run: what is written, what a resumed run takes over, and what differs from before."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from burnish import log
+from burnish.config import Settings
+from burnish.errors import RunFolderError
+from burnish.model.load import Loaded
+from burnish.model.save import save_tokenizer, save_weights
+from burnish.runs.checkpoints import (
+    checkpoint_step,
+    list_checkpoints,
+    newest_complete,
+    rotate,
+    verify,
+    write_checkpoint,
+)
+from burnish.runs.folder import RunFolder
+from burnish.template import ChatTemplate
+from burnish.train.data import RunData
+from burnish.train.optimizer import MasterAdamW
+from burnish.train.state import (
+    STATE_FILE,
+    Progress,
+    load_state,
+    read_progress,
+    rng_tensors,
+    save_rng,
+    save_state,
+)
+
+# Settings that change which tokens a step sees or how it updates: a resumed run with others is not the same run.
+_EXACT = [
+    "model_name_or_path",
+    "finetuning_type",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target",
+    "dataset",
+    "template",
+    "cutoff_len",
+    "overlong",
+    "train_on_prompt",
+    "mask_history",
+    "max_samples",
+    "val_size",
+    "packing",
+    "neat_packing",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "warmup_steps",
+    "num_train_epochs",
+    "max_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "seed",
+    "data_seed",
+    "bf16",
+    "fp16",
+    "pure_bf16",
+]
+
+
+class Checkpoints:
+    """The checkpoints in one run folder."""
+
+    def __init__(self, settings: Settings, folder: RunFolder, accelerator: Any) -> None:
+        self.settings, self.folder, self.accelerator = settings, folder, accelerator
+        self.is_main: bool = accelerator.is_main_process
+
+    def resume(self, loaded: Loaded, optimizer: MasterAdamW, data: RunData) -> Progress:
+        """Put everything back as a checkpoint has it, or start fresh; says what differs from before.
+
+        Raises:
+            RunFolderError: the checkpoint that was asked for is not complete or does not fit.
+        """
+        asked = self.settings.training.resume_from_checkpoint
+        fresh = Progress(fingerprint=data.fingerprint, settings=_exact(self.settings))
+        checkpoint = self._find(asked) if asked else None
+        if checkpoint is None:
+            if asked:
+                log.note("no checkpoint to resume from yet; starting from the beginning")
+            if self.is_main:
+                self.folder.metrics.truncate_after(0)
+            return fresh
+        before = read_progress(checkpoint)
+        for key, value in fresh.settings.items():
+            if key in before.settings and before.settings[key] != value:
+                log.note(f"{key} was {before.settings[key]} and is now {value}: the run will not be the same one")
+        if before.fingerprint and before.fingerprint != data.fingerprint:
+            log.note("the data gives other tokens than before the interruption: the run will not be the same one")
+        _load_weights(loaded.model, checkpoint)
+        progress = load_state(checkpoint, optimizer, self.accelerator.process_index)
+        progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
+        if self.is_main:
+            self.folder.metrics.truncate_after(progress.step)
+            self._set_aside_later_checkpoints(progress.step)
+        log.say(f"resumed from {checkpoint.name}")
+        return progress
+
+    def _set_aside_later_checkpoints(self, step: int) -> None:
+        """Rename checkpoints of a branch that is abandoned by going on from an earlier one; none is deleted."""
+        for path in list_checkpoints(self.folder.path):
+            if (checkpoint_step(path) or 0) > step:
+                aside = path.with_name(f"abandoned-{path.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+                path.rename(aside)
+                log.note(f"{path.name} is later than the step this run goes on from; kept as {aside.name}")
+
+    def _find(self, asked: bool | str) -> Path | None:
+        if isinstance(asked, str):
+            path = Path(asked).expanduser()
+            if (path / STATE_FILE).is_file() or path.name.startswith("checkpoint-"):
+                problems = verify(path)
+                if problems:
+                    raise RunFolderError(
+                        f"this checkpoint is not complete: {problems[0]}",
+                        at=str(path),
+                        fix="resume_from_checkpoint: true takes the newest complete one",
+                    )
+                return path
+            parent = path
+        else:
+            parent = self.folder.path
+        newest, skipped = newest_complete(parent)
+        for folder, reason in skipped:
+            log.note(f"skipped {folder.name}: {reason}")
+        return newest
+
+    def save(self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress) -> Path | None:
+        """Write a checkpoint, whole or not at all, and rotate the old ones. Called on every rank."""
+        training = self.settings.training
+
+        def write(folder: Path) -> None:
+            self.write_model(loaded, template, folder)
+            if not training.save_only_model:
+                save_state(folder, progress, optimizer)
+                for rank, state in enumerate(random_states):
+                    if rank:
+                        save_rng(folder, rank, state)
+
+        random_states = _random_states(self.accelerator)
+        path = None
+        if self.is_main:
+            path = write_checkpoint(self.folder.path, progress.step, write)
+            rotate(self.folder.path, training.save_total_limit, protect=[path])
+        self.accelerator.wait_for_everyone()
+        return path
+
+    def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path) -> None:
+        """Write what was trained and the tokenizer with the training template."""
+        source = loaded.source
+        base = source.location if not source.adapters else None
+        save_weights(loaded.model, folder, base_name=base)
+        save_tokenizer(loaded.tokenizer, folder, chat_template=template.source, terminator_id=template.terminator_id)
+
+
+def _exact(settings: Settings) -> dict[str, Any]:
+    flat = settings.flat()
+    return {key: flat.get(key) for key in _EXACT}
+
+
+def _load_weights(model: Any, checkpoint: Path) -> None:
+    """Put the trained weights of a checkpoint back into a model that was built the same way."""
+    from safetensors.torch import load_file
+
+    adapter = checkpoint / "adapter_model.safetensors"
+    if adapter.is_file():
+        from peft import set_peft_model_state_dict
+
+        result = set_peft_model_state_dict(model, load_file(adapter))
+        unexpected = list(getattr(result, "unexpected_keys", []))
+    else:
+        weights: dict[str, Any] = {}
+        for shard in sorted(checkpoint.glob("model*.safetensors")):
+            weights |= load_file(shard)
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        tied = set(getattr(model, "_tied_weights_keys", None) or ())
+        unexpected = list(unexpected) + [name for name in missing if name not in tied]
+    if unexpected:
+        raise RunFolderError(
+            f"the checkpoint does not fit this model: '{unexpected[0]}' has no counterpart",
+            at=str(checkpoint),
+            fix="resume with the same model and finetuning_type",
+        )
+
+
+def _random_states(accelerator: Any) -> list[Any]:
+    if accelerator.num_processes == 1:
+        return []
+    from accelerate.utils import gather_object
+
+    return gather_object([rng_tensors()])
