@@ -40,7 +40,7 @@ def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False, toke
             tokenizer = AutoTokenizer.from_pretrained(
                 location, trust_remote_code=trust_remote_code, token=token, **extra
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise _cannot_load("tokenizer", source, error) from error
     if tokenizer.pad_token_id is None:  # padding is masked by length, so any id serves; no row is added
         tokenizer.pad_token = tokenizer.eos_token
