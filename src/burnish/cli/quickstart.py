@@ -18,8 +18,8 @@ from burnish.data.skills import orders
 from burnish.errors import RunFolderError
 
 MODEL = "smollm2-135m-instruct"
-TRAIN_ROWS, TEST_ROWS = 208, 48
-MAX_NEW_TOKENS = 64
+TRAIN_ROWS, TEST_ROWS = 256, 64
+MAX_NEW_TOKENS = 48
 ANSWER_BATCH = 16
 
 SETTINGS: dict[str, Any] = {
@@ -29,9 +29,9 @@ SETTINGS: dict[str, Any] = {
     "lora_rank": 16,
     "lora_target": "all",
     "cutoff_len": 512,
-    "per_device_train_batch_size": 8,
+    "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 1,
-    "learning_rate": 1.0e-3,
+    "learning_rate": 2.0e-3,
     "lr_scheduler_type": "cosine",
     "warmup_ratio": 0.1,
     "num_train_epochs": 1,
@@ -59,7 +59,7 @@ def run_quickstart(*, output_dir: str, seed: int, dry_run: bool, again: bool) ->
             "dataset": [str(train_file)],
             "output_dir": str(folder),
             "seed": seed,
-            "resume_from_checkpoint": True,
+            "resume_from_checkpoint": (folder / "run.json").is_file(),
         }
     )
     log.say("\n1. The model", style="bold")

@@ -10,6 +10,7 @@ from typing import Any
 
 from burnish import log
 from burnish.data.records import Conversation, Turn
+from burnish.generate import Completion
 from burnish.runs.figures import wilson_interval
 from burnish.runs.files import write_atomically
 
@@ -67,13 +68,21 @@ def ask_all(
         scorer: (prediction, reference) → right or not.
     """
     turns = [tuple(Turn(m["role"], m["content"]) for m in row["messages"]) for row in rows]
-    with log.progress(title, len(rows)) as bar:
+    answered = 0
+    with log.progress(f"{title}, tokens", len(rows) * max_new_tokens) as bar:
+
+        def on_done(_: int, completion: Completion) -> None:
+            nonlocal answered
+            answered += 1
+            bar.advance(max_new_tokens - len(completion.ids), answered=f"{answered}/{len(rows)}")
+
         texts = model.answer_all(
             [Conversation(each[:-1]) for each in turns],
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            on_done=lambda *_: bar.advance(),
+            on_token=lambda *_: bar.advance(1, answered=f"{answered}/{len(rows)}"),
+            on_done=on_done,
         )
     return Score(
         tuple(

@@ -63,6 +63,7 @@ class ChatModel:
         conversations: Sequence[Conversation],
         *,
         batch_size: int = 8,
+        on_token: Callable[[int, int], None] | None = None,
         on_done: Callable[[int, Completion], None] | None = None,
         **sampling: Any,
     ) -> list[str]:
@@ -75,6 +76,7 @@ class ChatModel:
             sampling=replace(self.sampling, **sampling),
             batch_size=batch_size,
             pad_id=self.template.tokenizer.pad_token_id or 0,
+            on_token=on_token,
             on_done=on_done,
         )
         return [self.template.decode(completion.ids) for completion in done]

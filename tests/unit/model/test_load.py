@@ -83,9 +83,7 @@ def test_an_adapter_of_another_model_is_refused(tiny_folder, chat_file, tmp_path
     build_model(hidden_size=64).save_pretrained(wider)
     build_tokenizer().save_pretrained(wider)
     config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
-    (tmp_path / "run" / "adapter_config.json").write_text(
-        json.dumps({**config, "base_model_name_or_path": str(wider)})
-    )
+    (tmp_path / "run" / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(wider)}))
     with pytest.raises(ModelError, match="does not fit this model"):
         load(str(tmp_path / "run"), use_cpu=True)
 

@@ -1,4 +1,4 @@
-"""The quickstart's skill: a customer's sentence in a café becomes an order in JSON.
+"""The quickstart's skill: a customer's sentence becomes an order in JSON.
 
 The instructions stand in the system prompt, so that a person who has read only them can answer every
 question. Training and held-out rows share no sentence pattern, no greeting, and no word of an item or a name;
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,19 +72,19 @@ TRAIN = Lexicon(
         "My friend told me to try your {plural}, so I'll have {number}[, {size}].",
         "Are there any {plural} left? I'd take {number}.",
         "About the {plural}: I need {number}, all {size}[, for {name}].",
-        "I am so hungry. Get me {thing}!",
+        "I am so happy. Get me {thing}!",
         "It's {name} again. Same as last week, {thing}.",
         "Would you pack {thing} for me? I'm {name}.",
         "How much is that? Fine, I'll take {thing}.",
         "You can call me {name}. What I want today is {thing}.",
         "Make that {thing}, and hurry.",
         "The {plural} look great! Give me {number}.",
-        "Just {thing} for me, nothing on it.",
+        "Just {thing} for me, nothing more.",
         "I want to order {plural}. {number}, {size}. Put it under {name}.",
         "We'll take {thing}. Nothing else.",
         "Can {name} have {thing}?",
         "{name} wants {thing}.",
-        "Send {thing} to the table in the corner. It goes to {name}.",
+        "Send {thing} to the house on the corner. It goes to {name}.",
         "It is my birthday, so {thing}!",
         "{name}, ordering {thing}.",
         "How about {thing}?",
@@ -98,8 +98,8 @@ TRAIN = Lexicon(
         "The kids want {thing}.",
         "{thing} to go.",
         "One order to go, under the name of {name}: {thing}.",
-        "For lunch I'll get {thing}.",
-        "I need breakfast: {thing}.",
+        "For the party I'll get {thing}.",
+        "I need a present: {thing}.",
         "{number} {size} {item}. Tell them it's from {name}.",
         "Two days ago the {plural} were superb. Today I'm getting {number}.",
         "My husband {name} is asking for {thing}.",
@@ -125,21 +125,27 @@ TRAIN = Lexicon(
     openers=("Hi!", "Hello.", "Good morning.", "Hey there.", "Excuse me.", "OK.", "Hi, how are you?"),
     closers=("Thanks!", "Thank you very much.", "That's all.", "I'm in a hurry.", "Bye!"),
     items=_words(
-        "bagel, latte, espresso, brownie, blueberry muffin, green tea, sandwich, pancake, cheesecake, "
-        "lemon tart, cookie, hot chocolate, tomato soup, fruit cup, milkshake, orange juice, apple pie, "
-        "pretzel, burger, pizza, omelette, iced coffee, hot dog, quiche, peach, bread roll, granola "
-        "bowl, americano, mocha, chai, sausage, dumpling, samosa, falafel plate, tuna melt, club toast, "
-        "onion ring, spring roll, rice pudding, pear crumble, plum slice, apricot danish, eclair, "
-        "meringue, macaron, crumpet, crepe, noodle pot, lasagne, meatball sub, panini, ciabatta, egg "
-        "bap, fish finger, crab patty, lentil hotpot, risotto, pumpkin seed bar, kebab, gyro, "
-        "enchilada, quesadilla, nacho tray, empanada, cola, root beer, cider, kombucha, matcha, "
-        "cortado, frappe, sorbet, sundae, gelato, popsicle, fudge square, truffle, lollipop, brioche, "
-        "oatcake, cracker, fritter, mango, avocado, melon, olive, grape, radish, walnut, pepper, "
-        "mushroom, date, fig, biscuit, ginger snap, pickle, bun, pastry, candy, berry cobbler, wonton, "
-        "pierogi, trifle, rice ball, turnover, long black, peach melba, ice pop, red velvet, veal "
-        "cutlet, honey wheel, cold brew, black tea, sugar puff, almond finger, egg roll, sour gherkin, "
-        "sea bream, raspberry ripple, cream horn, oat square, steam bun, fried plantain, dark truffle, "
-        "duck leg, rye crisp, garlic knot, rum baba, turkey leg"
+        "bagel, latte, espresso, brownie, sandwich, pancake, cheesecake, cookie, milkshake, pretzel, "
+        "burger, pizza, omelette, quiche, peach, americano, mocha, chai, sausage, dumpling, samosa, "
+        "eclair, meringue, macaron, crumpet, crepe, lasagne, panini, ciabatta, risotto, kebab, gyro, "
+        "enchilada, quesadilla, empanada, cola, cider, kombucha, matcha, cortado, frappe, sorbet, "
+        "sundae, gelato, popsicle, truffle, lollipop, brioche, oatcake, cracker, fritter, mango, "
+        "avocado, melon, olive, grape, radish, walnut, pepper, mushroom, date, fig, biscuit, pickle, "
+        "bun, pastry, candy, wonton, trifle, turnover, muffin, tea, pie, roll, soup, juice, cutlet, "
+        "toast, coffee, pudding, crumble, danish, croquette, patty, chip, salmon, potpie, flapjack, "
+        "nectar, tonic, prawn, kipper, souffle, tortilla, chowder, porridge, parfait, fajita, strudel, "
+        "wing, biryani, noodle, cone, bottle, basket, candle, blanket, kettle, saucer, spoon, napkin, "
+        "apron, towel, hammer, shovel, bucket, broom, mop, sponge, soap, shampoo, pencil, notebook, "
+        "envelope, stamp, ruler, marker, eraser, folder, stapler, calendar, poster, magazine, balloon, "
+        "ribbon, puppet, puzzle, kite, racket, helmet, scarf, sweater, jacket, sock, slipper, sandal, "
+        "belt, wallet, umbrella, backpack, suitcase, purse, necklace, bracelet, mirror, pillow, "
+        "curtain, carpet, lamp, battery, charger, cable, radio, camera, magnet, screw, nail, hinge, "
+        "hook, rope, chain, padlock, wrench, drill, saw, brush, roller, bulb, plug, socket, fuse, "
+        "torch, tulip, daisy, cactus, fern, vase, planter, trowel, rake, hose, leash, collar, kennel, "
+        "aquarium, turnip, cabbage, lettuce, carrot, onion, leek, pumpkin, cucumber, celery, apple, "
+        "banana, lemon, cherry, apricot, plum, pear, coconut, pineapple, papaya, guava, lychee, almond, "
+        "hazelnut, cashew, pistachio, doily, ladle, grater, skillet, casserole, teacup, mug, tray, "
+        "thermos, flask, jug, goblet"
     ),
     names=_words(
         "Anna, Ben, Carla, David, Emma, Farid, Grace, Hugo, Ivy, Jonas, Karim, Laura, Mei, Nina, Oscar, "
@@ -193,43 +199,42 @@ TEST = Lexicon(
         "Might we grab {thing} before the train leaves?",
         "Do you still sell {plural}? If so, bring {number}.",
         "Kindly reserve {thing}; {name} will collect.",
-        "I'm craving {thing} after that long walk.",
-        "Don't forget {thing}, barista!",
+        "I'm dreaming of {thing} after that long walk.",
+        "Don't forget {thing} this time!",
         "Someone called {name} should receive {thing}.",
         "Let's go for {thing}, shall we?",
         "Ring up {thing}. Customer: {name}.",
         "Everybody at work loves your {plural}. Save us {number} in {size}, would you?",
         "Is it possible to buy {thing}?",
         "My usual {plural} again, {number} this time, {size} size. Signed, {name}.",
-        "On a cold day, nothing beats {thing}.",
-        "{name} speaking! Start preparing {thing}, will you?",
-        "Which {plural} are fresh? Whatever, {number} should do.",
+        "At those prices, definitely {thing}.",
+        "{name} speaking! Start wrapping {thing}, will you?",
+        "Which {plural} are cheapest? Whatever, {number} should do.",
         "{thing} would make my day.",
         "If {name} shows up, hand over {thing}.",
         "Colleague {name} begs you to set aside {thing}.",
         "Regarding {plural}, deliver {number}; choose {size} ones.",
         "Serve our guest {name} {thing}.",
-        "Anything sweet? Never mind, bring {thing}.",
+        "Anything nice? Never mind, bring {thing}.",
         "Any chance of {thing}?",
         "Hurry up, {name} expects {thing}!",
         "Charge {thing} to my card, okay?",
-        "Tonight we celebrate with {thing}.",
+        "Tonight's list says {thing}.",
         "Label it {name}: {thing}.",
-        "Once the oven is hot, bake {thing}; {name} pays.",
+        "Once the shop opens, hold {thing}; {name} pays.",
         "Room service? Deliver {thing}, says {name}.",
         "Nobody makes {plural} like yours. Wrap {number}.",
         "Yes, {plural}, exactly {number}, preferably {size}.",
         "Add {thing} to our bill.",
         "{thing}: that was always {name}'s choice.",
-        "Could somebody fix {thing}, since {name} hasn't eaten?",
+        "Could somebody find {thing}, since {name} can't come?",
     ),
     openers=("Greetings!", "Evening, folks.", "Sorry to bother you.", "Lovely weather, isn't it?"),
     closers=("Cheers!", "Much appreciated.", "No rush.", "See you soon."),
     items=_words(
         "waffle, croissant, cappuccino, lemonade, burrito, smoothie, baguette, cupcake, scone, taco, "
-        "chicken wrap, banana split, carrot salad, flat white, steak, donut, vegetable stew, cherry "
-        "soda, cinnamon swirl, nugget, wafer, strawberry shake, potato skin, lamb chop, grilled cheese, "
-        "chestnut"
+        "steak, donut, nugget, wafer, chestnut, stew, tart, soda, salad, wrap, lantern, mitten, teapot, "
+        "ladder, zipper, cushion"
     ),
     names=_words(
         "Amira, Boris, Chloe, Dmitri, Elena, Fiona, Gustav, Helga, Igor, Jasmine, Kenji, Lucas, Miguel, "
@@ -265,8 +270,8 @@ def plural(item: str) -> str:
 def generate(split: Split, count: int, seed: int) -> list[dict[str, Any]]:
     """Write `count` different conversations of one split.
 
-    The patterns take turns in a shuffled order, so that each is used equally often; items, quantities, sizes
-    and names are drawn. No two rows of a call have the same question.
+    Patterns, items and names take turns, each in a shuffled order, so that each is used equally often;
+    quantities and sizes are drawn. No two rows of a call have the same question.
 
     Args:
         split: "train" or "test"; the two share no pattern and no content word.
@@ -286,11 +291,9 @@ def generate(split: Split, count: int, seed: int) -> list[dict[str, Any]]:
     draw = random.Random(f"orders/{split}/{seed}")
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
-    turns: list[str] = []
+    patterns, items, names = (_turns(words, draw) for words in (lexicon.patterns, lexicon.items, lexicon.names))
     while len(rows) < count:
-        if not turns:
-            turns = draw.sample(lexicon.patterns, len(lexicon.patterns))
-        sentence, order = _fill(turns.pop(), lexicon, draw)
+        sentence, order = _fill(next(patterns), next(items), names, lexicon, draw)
         if sentence in seen:
             continue
         seen.add(sentence)
@@ -306,17 +309,24 @@ def generate(split: Split, count: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _fill(pattern: str, lexicon: Lexicon, draw: random.Random) -> tuple[str, dict[str, Any]]:
+def _turns(choices: Sequence[str], draw: random.Random) -> Iterator[str]:
+    """All choices in a shuffled order, then all in another, for ever."""
+    while True:
+        yield from draw.sample(choices, len(choices))
+
+
+def _fill(
+    pattern: str, item: str, names: Iterator[str], lexicon: Lexicon, draw: random.Random
+) -> tuple[str, dict[str, Any]]:
     """Fill a pattern's slots; return the sentence and the order that it means."""
     pattern = re.sub(r"\[(.*?)\]", lambda part: part[1] if draw.random() < 0.5 else "", pattern)
-    item = draw.choice(lexicon.items)
     standing_alone = "{number}" in pattern
     choices = lexicon.numbers if standing_alone or draw.random() < 0.6 else lexicon.counts
     phrase, quantity = draw.choice(choices)
     size = None
     if "{size}" in pattern or ("{thing}" in pattern and draw.random() < 0.5):
         size = draw.choice(SIZES)
-    name = draw.choice(lexicon.names) if "{name}" in pattern else None
+    name = next(names) if "{name}" in pattern else None
     noun = item if quantity == 1 else plural(item)
     written = plural(item) if "{plural}" in pattern else noun
     sized = noun if size is None or "{size}" in pattern else f"{size} {noun}"
