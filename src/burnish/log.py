@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("burnish")
 logger.setLevel(logging.DEBUG)
 logger.propagate = False
+logger.addHandler(logging.NullHandler())  # else Python prints warnings once more, on stderr
 
 T = TypeVar("T")
 _console: Console | None = None
 _quiet = False
+_files: list[Path] = []
 
 
 def console() -> Console:
@@ -63,9 +65,15 @@ def fail(message: str) -> None:
     print(message, file=sys.stderr)
 
 
+def log_files() -> list[Path]:
+    """The log files of this process so far."""
+    return list(_files)
+
+
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Append everything that is said to a file, with times, while the block runs."""
+    _files.append(path)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)

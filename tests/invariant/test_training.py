@@ -236,3 +236,11 @@ def test_a_memorised_batch_is_learnt(tiny_folder, chat_file, tmp_path):
     assert losses[-1] < 1.5 < 5 < losses[0]
     assert record["train"]["steps"] == 180
     assert record["data"]["rows_used"] == 12
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_folder, chat_file, tmp_path):
+    for name, on in (("plain", False), ("checkpointed", True)):
+        train(settings(tiny_folder, chat_file, tmp_path / name, gradient_checkpointing=on, max_steps=3))
+    plain, checkpointed = weights(tmp_path / "plain"), weights(tmp_path / "checkpointed")
+    for name, tensor in plain.items():
+        torch.testing.assert_close(checkpointed[name], tensor, atol=1e-6, rtol=1e-5)

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from burnish import log
-from burnish.config import load_settings
+from burnish.config import Settings, load_settings
 from burnish.data.records import Turn
+from burnish.errors import BurnishError
 
 _HELP = """/clear      forget the conversation
 /system TEXT  set the system message (and forget the conversation)
@@ -26,13 +27,19 @@ def run_chat(
     overrides: Sequence[str],
 ) -> None:
     """Load the model, then answer once or in a loop."""
-    settings = load_settings({}, list(overrides)).generating
+    all_settings = load_settings({}, list(overrides))
+    _refuse_others(all_settings)
+    settings, given = all_settings.generating, all_settings.given
     from burnish.generate.chat import load_chat_model
     from burnish.generate.sampler import Sampling
 
     chat = load_chat_model(
         model,
-        template=template,
+        template=template or all_settings.data.template,
+        default_system=all_settings.data.default_system,
+        adapters=all_settings.model.adapter_name_or_path,
+        use_cpu=all_settings.training.use_cpu,
+        trust_remote_code=all_settings.model.trust_remote_code,
         say=(lambda _: None) if prompt is not None else log.say,
         sampling=Sampling(
             max_new_tokens=settings.max_new_tokens,
@@ -42,6 +49,7 @@ def run_chat(
             top_p=settings.top_p,
             top_k=settings.top_k,
             repetition_penalty=settings.repetition_penalty,
+            seed=all_settings.training.seed if "seed" in given else None,
         ),
     )
     first = [Turn("system", system)] if system else []
@@ -54,6 +62,19 @@ def run_chat(
         return
     log.say(f"{chat.name} · template {chat.template.name} · /help lists the commands, Ctrl-D leaves")
     _converse(chat, first)
+
+
+# Besides those that steer generation, which all work here but one.
+_ALSO = {"template", "default_system", "adapter_name_or_path", "use_cpu", "trust_remote_code", "seed"}
+
+
+def _refuse_others(settings: Settings) -> None:
+    """Settings that chat would have to ignore are errors."""
+    generating = set(type(settings.generating).model_fields) - {"skip_special_tokens"}
+    for key in sorted(settings.given - generating - _ALSO):
+        raise BurnishError(
+            f"'{key}' has no effect in chat", at=settings.origins.get(key, "command line"), fix="leave it out"
+        )
 
 
 def _write(text: str) -> None:
@@ -95,3 +116,5 @@ def _converse(chat: object, first: list[Turn]) -> None:
             print(f"\n[{chat.tokens_per_second:.0f} tokens/s]")
         except KeyboardInterrupt:
             print("\n[stopped]")
+        except BurnishError as error:  # too long, or a turn that the template does not know: the chat goes on
+            print(error, file=sys.stderr)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, BurnishError, Interrupted
+from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER, BurnishError, Interrupted
+from burnish.log import log_files
 
 app = typer.Typer(
     name="burnish",
@@ -165,6 +166,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> None:
     """Run the command line. Exit status: 0 done, 2 the user can mend it, 1 a defect, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # a redirected Windows console would fail on → and 中
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app()
     except BurnishError as error:
@@ -172,6 +176,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (Interrupted, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
+    except MemoryError:
+        print(_marked("there is not enough memory"), file=sys.stderr)
+        sys.exit(EXIT_USER)
     except BrokenPipeError:  # `burnish … | head` closed its end
         sys.stderr.close()
         sys.exit(EXIT_DEFECT)
@@ -183,6 +190,8 @@ def main() -> None:
             "\nThis is a defect of Burnish. Please report it with the lines above and `burnish env`.",
             file=sys.stderr,
         )
+        for path in log_files():
+            print(f"The log of the run: {path}", file=sys.stderr)
         sys.exit(EXIT_DEFECT)
 
 

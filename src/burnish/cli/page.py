@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from burnish.data.records import Sample
+from burnish.errors import BurnishError
 from burnish.template import ChatTemplate, Example
 
 _STYLE = """
@@ -41,5 +42,10 @@ def write_page(path: Path, pairs: Sequence[tuple[Sample, Example]], template: Ch
             parts.append(f"<span class='{'p' if label == -100 else 't'}' title='{token}'>{text}</span>")
         parts.append("</pre></section>")
     parts.append("</html>")
-    path.write_text("".join(parts), encoding="utf-8")
+    try:
+        path.write_text("".join(parts), encoding="utf-8")
+    except OSError as error:
+        raise BurnishError(
+            f"the page cannot be written: {error.strerror}", at=str(path), fix="name a file in a folder that is there"
+        ) from error
     return len(pairs)

@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
 
 def run_quickstart(*, output_dir: str, seed: int, dry_run: bool, again: bool) -> None:
     """Do it all: plan, model, base score, training, tuned score, report."""
-    folder = Path(output_dir)
+    folder = Path(output_dir).expanduser()
     started = time.monotonic()
     _show_plan(folder, seed)
     if dry_run:
@@ -52,6 +52,7 @@ def run_quickstart(*, output_dir: str, seed: int, dry_run: bool, again: bool) ->
         return
     if again:
         _throw_away(folder)
+    _refuse_another_run(folder, seed)
     train_file, _ = orders.write_files(folder / "data", seed, TRAIN_ROWS, TEST_ROWS)
     settings = load_settings(
         {
@@ -99,6 +100,21 @@ def _show_plan(folder: Path, seed: int) -> None:
     if not is_fetched():
         log.say("First the model is downloaded: 93 to 270 MB, once.")
     log.say(f"Everything goes to {folder}. Interrupted, it goes on when it is called again.")
+
+
+def _refuse_another_run(folder: Path, seed: int) -> None:
+    """A folder with another seed's quickstart, or with another run, is not gone on with."""
+    if not (folder / "run.json").is_file():
+        return
+    from burnish.runs.folder import read_summary
+
+    settings = read_summary(folder).get("settings", {})
+    if settings.get("dataset") != [str(folder / "data" / "train.jsonl")] or settings.get("seed") != seed:
+        raise RunFolderError(
+            "this folder holds another run (other data or another seed)",
+            at=str(folder),
+            fix="--again throws it away and starts anew, or choose another --output-dir",
+        )
 
 
 def _throw_away(folder: Path) -> None:

@@ -213,7 +213,9 @@ def steps_need_their_strategy(draft: Draft) -> Iterator[str]:
 def held_out_but_unused(draft: Draft) -> Iterator[str]:
     holds = draft["eval_dataset"] or draft["val_size"] > 0
     if holds and draft["eval_strategy"] == "no" and not draft["do_eval"]:
-        yield "evaluation data is set but never used; set eval_strategy: steps or do_eval: true"
+        once = "evaluation data is set, so the loss on it is measured once, at the end"
+        refused = "evaluation data is set but never used: do_eval is false"
+        yield refused if "do_eval" in draft.given else f"{once}; set eval_strategy: steps to see it on the way"
 
 
 def packing_is_always_neat(draft: Draft) -> Iterator[str]:

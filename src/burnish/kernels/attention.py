@@ -107,9 +107,15 @@ def reason_not_packed(model: Any) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
     if asks or kinds:
         return f"{config.model_type} uses {', '.join(asks) or ', '.join(sorted(kinds))}"
-    if config.model_type in ("gpt_oss",):  # attention sinks reach the layer as an argument, not through the config
+    if config.model_type in _SINKS:
         return f"{config.model_type} uses attention sinks"
+    if config._attn_implementation == "eager":
+        return "flash_attn: disabled asks for plain attention"
     return None
+
+
+# Attention sinks reach a layer as an argument, not through the config, so the families are listed.
+_SINKS = ("gpt_oss", "deepseek_v4", "flint", "granite_swa", "granitemoe_swa", "hy_v4", "mimo_v2_flash")
 
 
 @contextmanager
@@ -120,9 +126,12 @@ def packed_rows(model: Any) -> Iterator[None]:
     """
     from transformers import AttentionInterface
 
-    AttentionInterface.register(PACKED, _attention_for_transformers)
     config = model.config.get_text_config()
     before = config._attn_implementation
+    if before.startswith("flash_attention"):  # it takes packed rows by itself
+        yield
+        return
+    AttentionInterface.register(PACKED, _attention_for_transformers)
     config._attn_implementation = PACKED
     try:
         yield

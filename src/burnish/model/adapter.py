@@ -13,7 +13,8 @@ from burnish.errors import ModelError
 from burnish.model.quiet import quiet_transformers
 from burnish.registry import did_you_mean
 
-_QUANTIZED_LINEAR = ("Linear4bit", "Linear8bitLt")
+# Linear layers that are no nn.Linear: bitsandbytes', and GPT-2's, which is written as a convolution.
+_OTHER_LINEAR = ("Linear4bit", "Linear8bitLt", "Conv1D")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def linear_layer_names(model: nn.Module) -> list[str]:
     names = {
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
-        if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ in _QUANTIZED_LINEAR)
+        if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ in _OTHER_LINEAR)
     }
     return sorted(name for name in names if name not in ("lm_head", "score"))
 
@@ -72,14 +73,17 @@ def attach_lora(
 
     found = linear_layer_names(model)
     chosen = found if list(targets) == ["all"] else list(targets)
+    if not chosen:
+        raise ModelError("this model has no linear layer to put LoRA on", at="lora_target", fix="use full training")
     known = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()} | {n for n, _ in model.named_modules()}
-    missing = [name for name in chosen if name not in known]
-    if missing or not chosen:
-        raise ModelError(
-            f"this model has no layer '{missing[0] if missing else 'of a linear type'}'",
-            at="lora_target",
-            fix=f"{did_you_mean(missing[0], found) if missing else ''} linear layers here: {', '.join(found)}, or all",
-        )
+    for key, names in (("lora_target", chosen), ("additional_target", modules_to_save)):
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise ModelError(
+                f"this model has no layer '{missing[0]}'",
+                at=key,
+                fix=f"{did_you_mean(missing[0], known)} Linear layers here: {', '.join(found)}, or all",
+            )
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
@@ -92,8 +96,13 @@ def attach_lora(
     )
     torch.manual_seed(seed)  # the adapter's start depends on the seed alone, not on what ran before
     # Adapters in the model's own dtype: casts at every layer cost a tenth of a step. The optimizer keeps fp32 copies.
-    with quiet_transformers():
-        return get_peft_model(model, config, autocast_adapter_dtype=False), chosen
+    try:
+        with quiet_transformers():
+            return get_peft_model(model, config, autocast_adapter_dtype=False), chosen
+    except ValueError as error:  # a layer of a kind that PEFT has no adapter for
+        raise ModelError(
+            str(error).splitlines()[0][:300], at="lora_target", fix=f"choose from {', '.join(found)}, or all"
+        ) from error
 
 
 def count_parameters(model: nn.Module) -> TrainableCount:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
 from burnish.model.quiet import quiet_transformers
+from burnish.model.save import load_adapter_weights
 from burnish.model.source import ModelSource
 
 _FLASH_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
@@ -22,24 +25,28 @@ class Loaded:
     tokenizer: Any
     source: ModelSource
     stop_ids: tuple[int, ...]
+    merged: tuple[str, ...] = ()  # adapters folded into the weights
 
 
-def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False, token: str | None = None) -> Any:
+def load_tokenizer(
+    source: ModelSource,
+    *,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> Any:
     """The tokenizer of a model, or of the adapter on top of it, which carries the template it was trained with."""
-    from pathlib import Path
-
     from transformers import AutoTokenizer
 
-    location, extra = source.location, {}
+    location, extra = source.location, _from_hub(source, revision, cache_dir, token)
     if source.adapters and (Path(source.adapters[-1]) / "tokenizer_config.json").is_file():
-        location = source.adapters[-1]
+        location, extra = source.adapters[-1], {}
     elif source.gguf_file:
-        extra["gguf_file"] = source.gguf_file
+        extra = {"gguf_file": source.gguf_file}
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(
-                location, trust_remote_code=trust_remote_code, token=token, **extra
-            )
+            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=trust_remote_code, **extra)
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_load("tokenizer", source, error) from error
     if tokenizer.pad_token_id is None:  # padding is masked by length, so any id serves; no row is added
@@ -71,19 +78,22 @@ def load_model(
         ModelError: the weights cannot be found or read.
         MissingExtraError: flash_attn is fa2 and flash-attn is not installed.
     """
-    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code, token=token)
+    hub = {"revision": revision, "cache_dir": cache_dir, "token": token}
+    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code, **hub)
     attention = _attention(flash_attn, device)
     model = _load_base(source, dtype, attention, revision, cache_dir, trust_remote_code, token)
+    merged = []
     for place, adapter in enumerate(source.adapters):
         last = place == len(source.adapters) - 1
         model = _put_adapter(model, adapter, trainable=trainable_adapter and last)
         if not last or merge:
             model = model.merge_and_unload()
+            merged.append(adapter)
     model.to(device)
     if not trainable_adapter:
         model.requires_grad_(False)
         model.eval()
-    return Loaded(model, tokenizer, source, read_stop_ids(source))
+    return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(merged))
 
 
 def _attention(flash_attn: str, device: torch.device | str) -> str | None:
@@ -120,11 +130,11 @@ def _load_base(
         options |= {"gguf_file": source.gguf_file, "quantization_config": GgufConfig(dequantize=True)}
         options.pop("use_safetensors")
     elif not source.local:
-        options |= {"revision": revision or "main", "cache_dir": cache_dir, "token": token}
+        options |= _from_hub(source, revision, cache_dir, token)
     try:
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(source.location, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _cannot_load("model", source, error) from error
     model.config.use_cache = False
     return model
@@ -133,24 +143,41 @@ def _load_base(
 def _put_adapter(model: Any, folder: str, *, trainable: bool) -> Any:
     from peft import PeftModel
 
+    file = Path(folder) / "adapter_model.safetensors"
+    if not file.is_file():  # PEFT would fall back to a pickle
+        raise ModelError("there is no adapter_model.safetensors", at=folder, fix="give the folder of a finished run")
     try:
         with quiet_transformers():
-            return PeftModel.from_pretrained(model, folder, is_trainable=trainable, autocast_adapter_dtype=False)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+            adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, autocast_adapter_dtype=False)
+            differing = load_adapter_weights(adapted, file)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        differing = [(str(error).strip() or type(error).__name__).splitlines()[0]]
+    if differing:
         raise ModelError(
-            f"the adapter does not fit this model: {str(error).splitlines()[0][:300]}",
+            f"the adapter does not fit this model: {differing[0][:300]}",
             at=folder,
             fix="check that model_name_or_path is the base the adapter was trained on",
-        ) from error
+        )
+    return adapted
 
 
-def read_stop_ids(source: ModelSource) -> tuple[int, ...]:
+def _from_hub(source: ModelSource, revision: str | None, cache_dir: str | None, token: str | None) -> dict[str, Any]:
+    """Arguments that every download of one model shares, so that none of its files comes from another revision."""
+    if source.local:
+        return {}
+    return {"revision": revision or "main", "cache_dir": cache_dir, "token": token}
+
+
+def read_stop_ids(
+    source: ModelSource, *, revision: str | None = None, cache_dir: str | None = None, token: str | None = None
+) -> tuple[int, ...]:
     """The ids at which the model's own generation settings stop; empty where it has none. Reads no weights."""
     from transformers import GenerationConfig
 
     try:
         with quiet_transformers():
-            ids = GenerationConfig.from_pretrained(source.location).eos_token_id
+            hub = _from_hub(source, revision, cache_dir, token)
+            ids = GenerationConfig.from_pretrained(source.location, **hub).eos_token_id
     except (OSError, ValueError):
         return ()
     if ids is None:

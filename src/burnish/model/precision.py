@@ -39,7 +39,7 @@ def choose_device(use_cpu: bool = False) -> torch.device:
 def choose_precision(
     device: torch.device,
     *,
-    bf16: bool = False,
+    bf16: bool | None = None,
     fp16: bool = False,
     pure_bf16: bool = False,
     flags: set[str] | None = None,
@@ -54,6 +54,8 @@ def choose_precision(
     """
     if pure_bf16:
         return Precision(torch.bfloat16, "no", "bf16 (pure_bf16 is set)")
+    if bf16 is False and not fp16:
+        return Precision(torch.float32, "no", "fp32 (the settings say bf16: false)")
     if device.type == "cpu":
         flags = cpu_flags() if flags is None else flags
         found = next((flag for flag in _CPU_BF16 if flag in flags), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,27 @@ def is_adapter(model: Any) -> bool:
     return hasattr(model, "peft_config")
 
 
-def save_weights(model: Any, folder: Path, *, base_name: str | None = None) -> None:
+MERGED_FILE = "burnish_merged.json"
+"""Names the adapters that were merged into the base before this one was trained; absent where there were none."""
+
+
+def load_adapter_weights(model: Any, file: Path) -> list[str]:
+    """Copy saved adapter tensors into a PEFT model; returns what differs in names between the two."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    saved = load_file(file)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    set_peft_model_state_dict(model, saved)
+    return [f"'{name}' has no counterpart" for name in sorted(saved.keys() ^ own.keys())]
+
+
+def save_weights(model: Any, folder: Path, *, base_name: str | None = None, merged: Sequence[str] = ()) -> None:
     """Write adapter files (a PEFT model) or full weights, as safetensors.
 
     Args:
         base_name: what adapter_config.json names as the base model; None keeps what PEFT found.
+        merged: adapters that are part of the base's weights by now; an adapter alone cannot tell.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with quiet_transformers():
@@ -26,6 +44,9 @@ def save_weights(model: Any, folder: Path, *, base_name: str | None = None) -> N
                 for config in model.peft_config.values():
                     config.base_model_name_or_path = base_name
             model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+            if merged:
+                places = [str(Path(each).resolve()) for each in merged]
+                (folder / MERGED_FILE).write_text(json.dumps(places, ensure_ascii=False), encoding="utf-8")
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card tells users nothing
         else:
             use_cache, model.config.use_cache = model.config.use_cache, True

@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from burnish.errors import ModelError
 from burnish.model import default
+from burnish.model.save import MERGED_FILE
 from burnish.registry import nearest
 
 ALIASES: dict[str, Callable[[Callable[[str], None]], Path]] = {default.NAME: default.fetch_default_model}
@@ -63,8 +65,10 @@ def find_model(name: str, say: Callable[[str], None] = lambda _: None) -> ModelS
 
 def _from_folder(name: str, path: Path, say: Callable[[str], None]) -> ModelSource:
     template, default_system, base = _trained_with(path)
+    if (path / "tokenizer_config.json").is_file():
+        template = None  # the tokenizer saved there carries the text of the template, wherever its file went
     if (path / "adapter_config.json").is_file():
-        written = json.loads((path / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+        written = _read_json(path / "adapter_config.json").get("base_model_name_or_path")
         for candidate in (written, base):
             if not candidate:
                 continue
@@ -72,9 +76,8 @@ def _from_folder(name: str, path: Path, say: Callable[[str], None]) -> ModelSour
                 below = find_model(candidate, say)
             except ModelError:
                 continue
-            return ModelSource(
-                name, below.location, below.gguf_file, (*below.adapters, str(path)), template, default_system
-            )
+            adapters = (*below.adapters, *_merged_below(path), str(path))
+            return ModelSource(name, below.location, below.gguf_file, adapters, template, default_system)
         raise ModelError(
             f"the base model of this adapter is not there: {written or base}",
             at=str(path / "adapter_config.json"),
@@ -90,6 +93,25 @@ def _from_folder(name: str, path: Path, say: Callable[[str], None]) -> ModelSour
     if checkpoints:
         fix = f"the run is not finished; its last checkpoint is {checkpoints[-1]}"
     raise ModelError("this folder holds no model", at=str(path), fix=fix)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"this file cannot be read: {error}", at=str(path), fix="restore it from the run") from error
+
+
+def _merged_below(path: Path) -> list[str]:
+    """Adapters that were merged into the base before the one in `path` was trained."""
+    file = path / MERGED_FILE
+    if not file.is_file():
+        return []
+    adapters = [str(each) for each in _read_json(file)]
+    missing = [each for each in adapters if not Path(each).is_dir()]
+    if missing:
+        raise ModelError("an adapter below this one is not there", at=missing[0], fix="put it back in its place")
+    return adapters
 
 
 def _trained_with(path: Path) -> tuple[str | None, str | None, str | None]:

@@ -1,8 +1,8 @@
 """The one renderer: training examples, generation prompts, chat and evaluation all go through `ChatTemplate`.
 
-A conversation is rendered as text by a Jinja chat template, cut where an answer begins and ends, and each piece
-is tokenized by itself. An answer is thus tokenized after exactly the ids that inference will have before it, and
-its span is known by construction: nothing is searched for in the text.
+A conversation is rendered as text by a Jinja chat template and cut where an answer begins and ends. An answer is
+tokenized after exactly the ids that inference will have before it, and its span is known by construction: nothing
+is searched for in the text.
 """
 
 from __future__ import annotations
@@ -109,9 +109,12 @@ class ChatTemplate:
         """The ids that inference starts from: everything up to where the assistant begins to speak."""
         return self.encode(self.text(conversation, generate=True))
 
-    def pieces(self, conversation: Conversation) -> list[Piece]:
+    def pieces(self, conversation: Conversation, *, last_only: bool = False) -> list[Piece]:
         """The conversation as prompt, answer and tail pieces, in order; for training.
 
+        Args:
+            last_only: show the last answer only as an answer; earlier ones are part of its prompt, as the template
+                renders them there.
         Raises:
             TemplateError: the template rewrites earlier turns once later ones follow, so that no single row
                 shows every answer in the context inference would give it.
@@ -119,25 +122,38 @@ class ChatTemplate:
         conversation = with_system(conversation, self.default_system)
         turns, tools = conversation.turns, conversation.tools
         full = self.text(conversation, generate=False)
+        answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
         found: list[Piece] = []
-        done = 0
-        for index, turn in enumerate(turns):
-            if turn.role != "assistant":
-                continue
+        ids: list[int] = []  # of everything found so far
+        done = 0  # characters of `full` that they cover
+        for index in answers[-1:] if last_only else answers:
             last = index == len(turns) - 1
             before = self.text(Conversation(turns[:index], tools), generate=True)
             after = full if last else self.text(Conversation(turns[: index + 1], tools), generate=False)
             if not (after.startswith(before) and full.startswith(after) and len(before) >= done):
                 raise self._rewrites(index, before, after)
-            found.append(Piece(self.encode(full[done : len(before)]), "prompt"))
-            found += self._answer(full[len(before) : len(after)], turn, is_last=last)
+            found.append(Piece(self._continue(ids, full, done, len(before)), "prompt"))
+            ids = [*ids, *found[-1].ids]
+            answer = self._continue(ids, full, len(before), len(after))
+            found += self._answer(answer, turns[index], is_last=last)
+            ids = [*ids, *answer]
             done = len(after)
         if done < len(full):
-            found.append(Piece(self.encode(full[done:]), "prompt"))
+            found.append(Piece(self._continue(ids, full, done, len(full)), "prompt"))
         return found
 
-    def _answer(self, text: str, turn: Turn, *, is_last: bool) -> Iterable[Piece]:
-        ids = self.encode(text)
+    def _continue(self, ids: list[int], text: str, start: int, end: int) -> list[int]:
+        """The ids of text[start:end] after the ids of text[:start].
+
+        Where the whole text begins with the same ids, the rest of its ids is the answer: tokenizers that mark the
+        beginning of a text must not mark every piece. Where a token would reach over the cut, the piece stands alone.
+        """
+        whole = self.encode(text[:end])
+        if whole[: len(ids)] == ids:
+            return whole[len(ids) :]
+        return self.encode(text[start:end])
+
+    def _answer(self, ids: list[int], turn: Turn, *, is_last: bool) -> Iterable[Piece]:
         ends = [place for place, token in enumerate(ids) if token in self.stop_ids]
         if ends:
             cut = ends[-1] + 1

@@ -49,15 +49,15 @@ def build_template(settings: Settings, source: ModelSource) -> ChatTemplate:
 
     A model that was already tuned brings the template it was trained with.
     """
-    tokenizer = load_tokenizer(
-        source, trust_remote_code=settings.model.trust_remote_code, token=settings.model.hf_hub_token
-    )
+    model = settings.model
+    hub = {"revision": model.model_revision, "cache_dir": model.cache_dir, "token": model.hf_hub_token}
+    tokenizer = load_tokenizer(source, trust_remote_code=model.trust_remote_code, **hub)
     name = settings.data.template or source.template
     template = load_template(
         tokenizer,
         name,
         default_system=settings.data.default_system or source.default_system,
-        extra_stop_ids=read_stop_ids(source),
+        extra_stop_ids=read_stop_ids(source, **hub),
     )
     if name is None and template.name == "default":
         log.note("the tokenizer has no chat template; using `default` (Human: … / Assistant: …)")

@@ -61,7 +61,7 @@ class SupervisedLoss(nn.Module):
 
 
 # What a model may do to logits after the head; such a model's own forward pass computes them.
-_AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap")
+_AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "lm_head_multiplier")
 
 
 def _plain_head(model: Any, head: Any) -> bool:

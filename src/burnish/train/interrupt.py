@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.signal(number, before[signal.Signals(number)] or signal.SIG_DFL)
             raise KeyboardInterrupt
         request.asked = True
-        print("\nstopping after this step; the state is saved. Once more to stop at once.", flush=True)
+        # Not print: the main thread may be in the middle of writing.
+        os.write(2, b"\nstopping after this step, saving the state first. Once more to stop at once.\n")
 
     for number in before:
         signal.signal(number, on_signal)

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from burnish import log
 from burnish.batch.plan import BatchPlan, best_fit_rows
 from burnish.config import Settings
+from burnish.errors import Interrupted
 from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
@@ -48,7 +50,7 @@ class Job:
         self.device = choose_device(settings.training.use_cpu)
         self.precision = choose_precision(
             self.device,
-            bf16=bool(settings.training.bf16),
+            bf16=settings.training.bf16,
             fp16=settings.training.fp16,
             pure_bf16=settings.tuning.pure_bf16,
         )
@@ -72,6 +74,7 @@ class Job:
         torch.manual_seed(settings.training.seed)
         assert settings.model.model_name_or_path is not None
         source = find_model(settings.model.model_name_or_path, log.say)
+        source = replace(source, adapters=(*source.adapters, *settings.model.adapter_name_or_path))
         template = build_template(settings, source)
         data = build_data(settings, template, self.stage)
         for line in data_lines(data.record()):
@@ -87,7 +90,14 @@ class Job:
         with packed_rows(_inner(loaded.model)) if self._packs else nullcontext():
             if settings.training.do_train:
                 loop.run(stop)
-            if loop.eval_sets and not (loop.last_eval and loop.progress.step % loop.options.eval_steps == 0):
+            elif stop:
+                raise Interrupted(None)
+            refused = "do_eval" in settings.given and not settings.training.do_eval
+            if (
+                loop.eval_sets
+                and not refused
+                and not (loop.last_eval and loop.progress.step % loop.options.eval_steps == 0)
+            ):
                 loop.evaluate()
                 self._late_eval(loop)
         runtime = before + time.perf_counter() - started
@@ -149,10 +159,11 @@ class Job:
                 if data.eval
                 else 0,
                 save_steps=_every(training.save_strategy, training.save_steps, plan),
+                scales_gradients=self.precision.mixed == "fp16",
             ),
             Hooks(
                 self.folder.metrics.append,
-                lambda progress: self.checkpoints.save(loaded, template, optimizer, progress),
+                lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 list(self.callbacks),
             ),
             progress,

@@ -39,6 +39,7 @@ class LoopOptions:
     logging_steps: int = 10
     eval_steps: int = 0
     save_steps: int = 0
+    scales_gradients: bool = False  # fp16: the scaler skips steps with infinite gradients by itself
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Hooks:
     """What the loop calls: rows for metrics.jsonl, and the writing of checkpoints."""
 
     on_row: Callable[[dict[str, Any]], None] = lambda _: None
-    save: Callable[[Progress], Path | None] = lambda _: None
+    save: Callable[[Progress, bool], Path | None] = lambda *_: None  # the flag: a stop was asked for
     callbacks: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
 
 
@@ -114,6 +115,8 @@ class Loop:
             total += value
         mean = self._sum(torch.tensor([total], dtype=torch.float64))[0] / max(everywhere, 1e-12)
         norm = accelerator.clip_grad_norm_(self.module.parameters(), self.options.max_grad_norm or float("inf"))
+        if norm is not None and not self.options.scales_gradients and not math.isfinite(float(norm)):
+            raise self._not_finite([n for numbers, _ in micro for n in numbers], float(norm), "gradient norm")
         self.optimizer.step()
         self.optimizer.zero_grad()
         progress.step += 1
@@ -158,7 +161,7 @@ class Loop:
                 bar.advance(1, loss=f"{figures['loss']:.4f}", **self._speed())
                 stopping = bool(self._any(stop.asked)) and step < options.total_steps
                 if self._due(options.save_steps) or stopping:
-                    saved = self.hooks.save(progress)
+                    saved = self.hooks.save(progress, stopping)
                     if stopping:
                         raise Interrupted(str(saved) if saved else None)
 
@@ -227,9 +230,9 @@ class Loop:
         speed = progress.tokens / max(progress.elapsed_s, 1e-9)
         return {"tok/s": f"{speed:.0f}", "MB": f"{rss_mb():.0f}"}
 
-    def _not_finite(self, numbers: Sequence[int], value: float) -> BurnishError:
+    def _not_finite(self, numbers: Sequence[int], value: float, what: str = "loss") -> BurnishError:
         return BurnishError(
-            f"the loss became {value} at step {self.progress.step + 1}",
+            f"the {what} became {value} at step {self.progress.step + 1}",
             at=f"samples {', '.join(map(str, numbers))}",
             fix="lower learning_rate, or look at these samples with `burnish data inspect`; "
             "the last checkpoint is from before",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,11 +18,10 @@ from burnish.model.source import ModelSource
 def build_model(settings: Settings, source: ModelSource, precision: Precision, device: torch.device) -> Loaded:
     """Load the model and make the chosen part trainable.
 
-    Adapters named in `adapter_name_or_path` (or found in a run folder) are merged, but for the last one, which is
+    Adapters of the source (`adapter_name_or_path`, or found in a run folder) are merged, but for the last one, which is
     trained on; with `create_new_adapter`, and for full training, all of them are merged.
     """
     model_settings, tuning = settings.model, settings.tuning
-    source = replace(source, adapters=(*source.adapters, *(model_settings.adapter_name_or_path or ())))
     go_on = bool(source.adapters) and tuning.finetuning_type == "lora" and not tuning.create_new_adapter
     loaded = load_model(
         source,
@@ -52,6 +50,11 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
             seed=settings.training.seed,
         )
         log.say(f"LoRA rank {tuning.lora_rank} on {', '.join(targets)}")
+    if loaded.merged:
+        log.note(
+            f"{', '.join(loaded.merged)} is merged into the base that this run starts from; Burnish finds it again "
+            "when it loads the run, other tools need it merged too"
+        )
     if _wants_checkpointing(settings, device):
         loaded.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if model_settings.print_param_status:

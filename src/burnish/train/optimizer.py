@@ -20,7 +20,7 @@ class MasterAdamW(torch.optim.AdamW):
 
     def __init__(self, groups: list[dict[str, Any]], *, masters: bool = True, **options: Any) -> None:
         self._models: list[Tensor] = []
-        self._masters: list[Tensor] = []
+        self._masters: list[Tensor] = []  # [i] is the float32 copy of self._models[i]
         own = []
         for group in groups:
             updated = []
@@ -57,22 +57,36 @@ class MasterAdamW(torch.optim.AdamW):
         for number, parameter in enumerate(self._all()):
             for key, value in self.state.get(parameter, {}).items():
                 named[f"{number}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-        for number, master in enumerate(self._masters):
-            named[f"master.{number}"] = master.detach().cpu().contiguous()
+            if any(parameter is master for master in self._masters):
+                named[f"{number}.master"] = parameter.detach().cpu().contiguous()
         return named
 
     @torch.no_grad()
     def load_tensors(self, named: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave. Raises KeyError where the saved state is of another set of parameters."""
+        """Take over what `tensors` gave; the model's parameters already hold their saved values.
+
+        A float32 copy that was saved goes to this side's copy, or into the parameter itself where that is float32;
+        a copy that was not saved (the run was in float32) starts from the parameter.
+
+        Raises:
+            ValueError: the state is of another set of parameters.
+        """
         parameters = self._all()
+        states = {int(name.partition(".")[0]) for name in named}
+        if states and states != set(range(len(parameters))):
+            raise ValueError(f"{len(states)} tensors were trained, now there are {len(parameters)}")
+        for parameter, master in zip(self._models, self._masters, strict=True):
+            master.copy_(parameter)
         for name, value in named.items():
             number, _, key = name.partition(".")
-            if number == "master":
-                self._masters[int(key)].copy_(value)
-                continue
             parameter = parameters[int(number)]
-            # AdamW keeps its step count on the CPU; the moments live beside the weights.
-            self.state[parameter][key] = value.clone() if key == "step" else value.to(parameter.device).clone()
+            if key != "step" and value.shape != parameter.shape:
+                raise ValueError(f"tensor {number} had the shape {list(value.shape)}, now {list(parameter.shape)}")
+            if key == "master":
+                parameter.copy_(value)
+            else:  # AdamW keeps its step count on the CPU; the moments live beside the weights
+                own = value.clone() if key == "step" else value.to(parameter.device, parameter.dtype).clone()
+                self.state[parameter][key] = own
         for parameter, master in zip(self._models, self._masters, strict=True):
             parameter.copy_(master)
 

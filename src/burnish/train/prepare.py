@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from burnish import log
 from burnish.batch.truncation import Fitted, fit
 from burnish.data.records import Conversation, Sample
-from burnish.errors import DataError
+from burnish.errors import DataError, TemplateError
 from burnish.template import ChatTemplate, Example
 
 
@@ -59,8 +59,12 @@ def prepare_sample(sample: Sample, template: ChatTemplate, options: LabelOptions
             at=where,
             fix="choose the stage that fits this data",
         )
+    try:
+        pieces = template.pieces(sample.record, last_only=options.mask_history)
+    except TemplateError as error:
+        raise TemplateError(error.what, at=f"{where}, {error.at}", fix=error.fix) from error
     return fit(
-        template.pieces(sample.record),
+        pieces,
         options.cutoff_len,
         overlong=options.overlong,
         train_on_prompt=options.train_on_prompt,

@@ -10,7 +10,7 @@ from burnish import log
 from burnish.config import Settings
 from burnish.errors import RunFolderError
 from burnish.model.load import Loaded
-from burnish.model.save import save_tokenizer, save_weights
+from burnish.model.save import is_adapter, load_adapter_weights, save_tokenizer, save_weights
 from burnish.runs.checkpoints import (
     checkpoint_step,
     list_checkpoints,
@@ -66,6 +66,16 @@ _EXACT = [
     "bf16",
     "fp16",
     "pure_bf16",
+    "use_dora",
+    "use_rslora",
+    "additional_target",
+    "adapter_name_or_path",
+    "create_new_adapter",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "lr_scheduler_kwargs",
+    "disable_shuffling",
 ]
 
 
@@ -132,15 +142,25 @@ class Checkpoints:
         newest, skipped = newest_complete(parent)
         for folder, reason in skipped:
             log.note(f"skipped {folder.name}: {reason}")
+        while newest is not None and not (newest / STATE_FILE).is_file():
+            log.note(f"skipped {newest.name}: it holds weights only (save_only_model)")
+            step = checkpoint_step(newest) or 0
+            older = [p for p in list_checkpoints(parent) if (checkpoint_step(p) or 0) < step and not verify(p)]
+            newest = older[-1] if older else None
         return newest
 
-    def save(self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress) -> Path | None:
-        """Write a checkpoint, whole or not at all, and rotate the old ones. Called on every rank."""
+    def save(
+        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress, stopping: bool
+    ) -> Path | None:
+        """Write a checkpoint, whole or not at all, and rotate the old ones. Called on every rank.
+
+        A run that is stopping saves its state even with save_only_model: else it could not go on.
+        """
         training = self.settings.training
 
         def write(folder: Path) -> None:
             self.write_model(loaded, template, folder)
-            if not training.save_only_model:
+            if stopping or not training.save_only_model:
                 save_state(folder, progress, optimizer)
                 for rank, state in enumerate(random_states):
                     if rank:
@@ -157,8 +177,10 @@ class Checkpoints:
     def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path) -> None:
         """Write what was trained and the tokenizer with the training template."""
         source = loaded.source
-        base = source.location if not source.adapters else None
-        save_weights(loaded.model, folder, base_name=base)
+        base = str(Path(source.location).resolve()) if source.local else source.location
+        if source.gguf_file:
+            base = str(Path(base) / source.gguf_file)
+        save_weights(loaded.model, folder, base_name=base, merged=loaded.merged)
         save_tokenizer(loaded.tokenizer, folder, chat_template=template.source, terminator_id=template.terminator_id)
 
 
@@ -169,27 +191,33 @@ def _exact(settings: Settings) -> dict[str, Any]:
 
 def _load_weights(model: Any, checkpoint: Path) -> None:
     """Put the trained weights of a checkpoint back into a model that was built the same way."""
+    try:
+        differing = _copy_weights(model, checkpoint)
+    except (RuntimeError, KeyError, ValueError) as error:  # torch's words for shapes that differ
+        differing = [str(error).strip().splitlines()[-1].strip()]
+    if differing:
+        raise RunFolderError(
+            f"the checkpoint does not fit this model: {differing[0][:200]}",
+            at=str(checkpoint),
+            fix="resume with the same model, finetuning_type, lora_rank and lora_target, or use a new output_dir",
+        )
+
+
+def _copy_weights(model: Any, checkpoint: Path) -> list[str]:
+    """Load the weights; returns what differs between the checkpoint and the model."""
     from safetensors.torch import load_file
 
     adapter = checkpoint / "adapter_model.safetensors"
+    if adapter.is_file() != is_adapter(model):
+        return ["one of them is a LoRA run and the other is not"]
     if adapter.is_file():
-        from peft import set_peft_model_state_dict
-
-        result = set_peft_model_state_dict(model, load_file(adapter))
-        unexpected = list(getattr(result, "unexpected_keys", []))
-    else:
-        weights: dict[str, Any] = {}
-        for shard in sorted(checkpoint.glob("model*.safetensors")):
-            weights |= load_file(shard)
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-        tied = set(getattr(model, "_tied_weights_keys", None) or ())
-        unexpected = list(unexpected) + [name for name in missing if name not in tied]
-    if unexpected:
-        raise RunFolderError(
-            f"the checkpoint does not fit this model: '{unexpected[0]}' has no counterpart",
-            at=str(checkpoint),
-            fix="resume with the same model and finetuning_type",
-        )
+        return load_adapter_weights(model, adapter)
+    weights: dict[str, Any] = {}
+    for shard in sorted(checkpoint.glob("model*.safetensors")):
+        weights |= load_file(shard)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    return [f"'{name}' has no counterpart" for name in [*unexpected, *(n for n in missing if n not in tied)]]
 
 
 def _random_states(accelerator: Any) -> list[Any]:

@@ -45,7 +45,8 @@ def run_training(settings: Settings, callbacks: Sequence[Callback] = ()) -> dict
             return job.run(stop)
         except Interrupted as stopped:
             folder.update(status="interrupted")
-            log.say(f"Interrupted. Go on with: resume_from_checkpoint=true   ({stopped.checkpoint})")
+            if stopped.checkpoint:
+                log.say(f"Interrupted. Go on with: resume_from_checkpoint=true   ({stopped.checkpoint})")
             raise
         except KeyboardInterrupt:
             folder.update(status="interrupted")

@@ -77,9 +77,9 @@ def load_state(folder: Path, optimizer: MasterAdamW, rank: int = 0) -> Progress:
     progress = read_progress(folder)
     try:
         optimizer.load_tensors(load_file(folder / OPTIMIZER_FILE))
-    except (IndexError, RuntimeError) as error:
+    except ValueError as error:
         raise RunFolderError(
-            "the checkpoint was written with other trainable weights",
+            f"the checkpoint was written with other trainable weights: {error}",
             at=str(folder),
             fix="resume with the same finetuning_type, lora_rank and lora_target, or start a new output_dir",
         ) from error

@@ -104,7 +104,8 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "held_out_but_unused": (
         {"val_size": 0.1},
-        "evaluation data is set but never used; set eval_strategy: steps or do_eval: true",
+        "evaluation data is set, so the loss on it is measured once, at the end; "
+        "set eval_strategy: steps to see it on the way",
     ),
     "packing_is_always_neat": (
         {"packing": True},

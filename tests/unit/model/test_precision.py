@@ -22,3 +22,8 @@ def test_a_cpu_with_bf16_uses_it():
 
 def test_pure_bf16_is_an_order():
     assert choose_precision(CPU, pure_bf16=True, flags=set()).dtype == torch.bfloat16
+
+
+def test_bf16_false_is_an_order_too():
+    assert choose_precision(CPU, bf16=False, flags={"amx_bf16"}).dtype == torch.float32
+    assert choose_precision(torch.device("cuda"), bf16=False).dtype == torch.float32

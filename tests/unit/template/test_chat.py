@@ -99,6 +99,31 @@ def test_a_template_that_rewrites_history_is_refused(tokenizer):
     with pytest.raises(TemplateError, match="cannot show every answer"):
         template.pieces(Conversation(CHAT))
     assert template.prompt_ids(Conversation(CHAT[:3])) == template.encode("U:HiA:<|im_end|>U:你好 🙂 A:")
+    # With the last answer only, its prompt is what inference sees there.
+    pieces = template.pieces(Conversation(CHAT), last_only=True)
+    assert pieces[0].ids == template.prompt_ids(Conversation(CHAT[:3]))
+    assert template.decode(pieces[1].ids, special=True) == "  No.\n<|im_end|>"
+
+
+def test_a_tokenizer_that_marks_the_beginning_of_a_text_does_not_mark_every_piece():
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = ["<unk>", "<s>", "</s>", "▁", *"[]/INSTabcdefghijklmnopqrstuvwxyzH"]
+    core = Tokenizer(models.BPE(vocab={token: n for n, token in enumerate(dict.fromkeys(letters))}, merges=[]))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.decoder = decoders.Replace("▁", " ")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<s>[INST] ' + m['content'] + ' [/INST]' }}"
+        "{% else %}{{ ' ' + m['content'] + '</s>' }}{% endif %}{% endfor %}"
+    )
+    template = load_template(tokenizer)
+    turns = (Turn("user", "hi"), Turn("assistant", "yes"), Turn("user", "more"), Turn("assistant", "no"))
+    pieces = template.pieces(Conversation(turns))
+    assert flat(pieces) == own_ids(tokenizer, turns)
+    assert pieces[0].ids == template.prompt_ids(Conversation(turns[:1]))
+    assert flat(pieces[:3]) == template.prompt_ids(Conversation(turns[:3]))
 
 
 def test_an_end_token_other_than_eos_is_found():
