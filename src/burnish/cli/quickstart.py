@@ -18,7 +18,7 @@ from burnish.data.skills import orders
 from burnish.errors import RunFolderError
 
 MODEL = "smollm2-135m-instruct"
-TRAIN_ROWS, TEST_ROWS = 256, 64
+TRAIN_ROWS, TEST_ROWS = 320, 64
 MAX_NEW_TOKENS = 48
 ANSWER_BATCH = 16
 
