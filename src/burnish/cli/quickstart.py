@@ -28,6 +28,7 @@ SETTINGS: dict[str, Any] = {
     "finetuning_type": "lora",
     "lora_rank": 16,
     "lora_target": "all",
+    "default_system": orders.SCHEMA,  # so that chat begins as the training rows do
     "cutoff_len": 512,
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 1,
