@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
 from burnish.model.quiet import quiet_transformers
-from burnish.model.save import load_adapter_weights
+from burnish.model.save import differing_adapter_names
 from burnish.model.source import ModelSource
 
 _FLASH_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
@@ -149,7 +149,7 @@ def _put_adapter(model: Any, folder: str, *, trainable: bool) -> Any:
     try:
         with quiet_transformers():
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, autocast_adapter_dtype=False)
-            differing = load_adapter_weights(adapted, file)
+            differing = differing_adapter_names(adapted, file)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         differing = [(str(error).strip() or type(error).__name__).splitlines()[0]]
     if differing:

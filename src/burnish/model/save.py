@@ -10,6 +10,11 @@ from typing import Any
 from burnish.model.quiet import quiet_transformers
 
 
+def without_adapter(model: Any) -> Any:
+    """The model below PEFT's wrapper (its layers still hold the adapters), or the model itself."""
+    return model.get_base_model() if is_adapter(model) else model
+
+
 def is_adapter(model: Any) -> bool:
     """True for a PEFT model."""
     return hasattr(model, "peft_config")
@@ -21,13 +26,22 @@ MERGED_FILE = "burnish_merged.json"
 
 def load_adapter_weights(model: Any, file: Path) -> list[str]:
     """Copy saved adapter tensors into a PEFT model; returns what differs in names between the two."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    saved = load_file(file)
+    set_peft_model_state_dict(model, load_file(file))
+    return differing_adapter_names(model, file)
+
+
+def differing_adapter_names(model: Any, file: Path) -> list[str]:
+    """Tensors that a saved adapter has and a PEFT model has not, or the reverse; PEFT itself is silent about them."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        saved = set(opened.keys())
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
-    set_peft_model_state_dict(model, saved)
-    return [f"'{name}' has no counterpart" for name in sorted(saved.keys() ^ own.keys())]
+    return [f"'{name}' has no counterpart" for name in sorted(saved ^ own.keys())]
 
 
 def save_weights(model: Any, folder: Path, *, base_name: str | None = None, merged: Sequence[str] = ()) -> None:

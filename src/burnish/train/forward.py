@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from burnish.batch.collate import Batch
 from burnish.kernels.linear_cross_entropy import linear_cross_entropy
 from burnish.losses import LossSum, token_cross_entropy
+from burnish.model.save import without_adapter
 
 
 class SupervisedLoss(nn.Module):
@@ -26,7 +27,7 @@ class SupervisedLoss(nn.Module):
 
     def forward(self, batch: Batch) -> LossSum:
         """Sum the loss over a batch's supervised tokens: nats, and the summed weights, both float32 scalars."""
-        inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        inner = without_adapter(self.model)
         head = inner.get_output_embeddings()
         arguments = self._arguments(batch)
         if _plain_head(inner, head):

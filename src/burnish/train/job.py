@@ -21,6 +21,7 @@ from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
 from burnish.model.precision import choose_device, choose_precision
+from burnish.model.save import without_adapter
 from burnish.model.source import find_model
 from burnish.runs.environment import environment
 from burnish.runs.folder import RunFolder
@@ -87,7 +88,7 @@ class Job:
         loop = self._loop(loaded, template, data)
         started = time.perf_counter()
         before = loop.progress.elapsed_s
-        with packed_rows(_inner(loaded.model)) if self._packs else nullcontext():
+        with packed_rows(without_adapter(loaded.model)) if self._packs else nullcontext():
             if settings.training.do_train:
                 loop.run(stop)
             elif stop:
@@ -263,10 +264,6 @@ def build_accelerator(device: torch.device, mixed: str) -> Any:
 
     AcceleratorState._reset_state(reset_partial_state=device.type == "cpu")
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _every(strategy: str, steps: float, plan: BatchPlan) -> int:

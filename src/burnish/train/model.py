@@ -12,6 +12,7 @@ from burnish.kernels.attention import reason_not_packed
 from burnish.model.adapter import attach_lora, count_parameters
 from burnish.model.load import Loaded, load_model
 from burnish.model.precision import Precision
+from burnish.model.save import without_adapter
 from burnish.model.source import ModelSource
 
 
@@ -79,8 +80,7 @@ def model_record(settings: Settings, loaded: Loaded, precision: Precision) -> di
 
 def takes_packed_rows(model: Any) -> bool:
     """True when the model can train on padding-free rows; otherwise says why it trains on padded ones."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    reason = reason_not_packed(inner)
+    reason = reason_not_packed(without_adapter(model))
     if reason:
         log.note(f"training on padded batches: {reason}")
     return reason is None
