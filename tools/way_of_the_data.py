@@ -31,7 +31,7 @@ def render(model_folder: Path) -> str:
     from burnish.model.source import ModelSource
     from burnish.template import load_template
     from burnish.train.figures import read
-from burnish.train.forward import SupervisedLoss
+    from burnish.train.forward import SupervisedLoss
 
     parts = [
         "# The way of the data\n\n"
