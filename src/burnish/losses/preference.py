@@ -161,27 +161,34 @@ def preference_loss(
         "logps/chosen": mean_figure(pairs.chosen),
         "logps/rejected": mean_figure(pairs.rejected),
     }
-    if pref_loss == "sigmoid":
-        losses = dpo_sigmoid(chosen - rejected, beta=beta, label_smoothing=label_smoothing)
-    elif pref_loss == "hinge":
-        losses = dpo_hinge(chosen - rejected, beta=beta)
-    elif pref_loss == "ipo":
-        losses = ipo(chosen - rejected, beta=beta)
-    elif pref_loss == "robust":
-        losses = dpo_robust(chosen - rejected, beta=beta, label_smoothing=label_smoothing)
-    elif pref_loss == "simpo":
-        losses = simpo(chosen, rejected, beta=beta, gamma=simpo_gamma)
-    elif pref_loss == "kto_pair":
-        losses = kto_pair(chosen, rejected, beta=beta)
-    else:
-        odds = odds_ratio(chosen, rejected)
-        figures["odds_ratio_loss"] = mean_figure(odds)
-        losses = sft + beta * odds
-    if pref_ftx or pref_loss == "orpo":
+    options = {"beta": beta, "label_smoothing": label_smoothing, "gamma": simpo_gamma}
+    losses = _pair_losses(pref_loss, chosen, rejected, **options)
+    if pref_loss == "orpo":
+        figures["odds_ratio_loss"] = mean_figure(losses / beta)
+    sft_weight = pref_ftx + (pref_loss == "orpo")  # ORPO is the SFT loss plus beta times the odds ratio
+    if sft_weight:
         figures["sft_loss"] = mean_figure(sft)
-    if pref_ftx:
-        losses = losses + pref_ftx * sft
+        losses = losses + sft_weight * sft
     return ScoredLoss(summed(losses), figures)
+
+
+def _pair_losses(
+    pref_loss: str, chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float, gamma: float
+) -> Tensor:
+    margin = chosen - rejected
+    if pref_loss == "sigmoid":
+        return dpo_sigmoid(margin, beta=beta, label_smoothing=label_smoothing)
+    if pref_loss == "hinge":
+        return dpo_hinge(margin, beta=beta)
+    if pref_loss == "ipo":
+        return ipo(margin, beta=beta)
+    if pref_loss == "robust":
+        return dpo_robust(margin, beta=beta, label_smoothing=label_smoothing)
+    if pref_loss == "simpo":
+        return simpo(chosen, rejected, beta=beta, gamma=gamma)
+    if pref_loss == "kto_pair":
+        return kto_pair(chosen, rejected, beta=beta)
+    return beta * odds_ratio(chosen, rejected)
 
 
 def _compared(policy: Tensor, reference: Tensor | None, tokens: Tensor, pref_loss: str, by_token: bool) -> Tensor:
