@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from burnish import log
-from burnish.batch.collate import Batch
-from burnish.batch.plan import BatchPlan, SingleRows, best_fit_rows
-from burnish.batch.store import Windows
+from burnish.batch.collate import Batch, Layout
+from burnish.batch.plan import BatchPlan, SingleRows, packed_units
+from burnish.batch.store import Selection, Windows
 from burnish.config import Settings
 from burnish.errors import Interrupted, RunFolderError
 from burnish.kernels.attention import packed_rows
@@ -40,9 +40,10 @@ from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
 from burnish.train.optimizer import MasterAdamW, build_optimizer
+from burnish.train.precomputed import Precomputed, precomputed
 from burnish.train.resume import Checkpoints
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
-from burnish.train.stages import STAGES, Stage
+from burnish.train.stages import STAGES, Parts, Stage
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
 
@@ -66,6 +67,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self._known: Precomputed | None = None
 
     def record(self, **parts: Any) -> None:
         """Merge parts into run.json; only the first rank writes."""
@@ -88,9 +90,13 @@ class Job:
             data = build_data(settings, template, self.stage)
         for line in data_lines(data.record()):
             log.say(line)
+        if self.stage.check and isinstance(data.train, Selection):
+            self.stage.check(settings, data.train.marks)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
         loaded = build_model(settings, source, self.precision, self.accelerator.device)
+        if self.stage.extend:
+            self.stage.extend(settings, loaded)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
@@ -164,11 +170,20 @@ class Job:
             masters=not settings.tuning.pure_bf16,
         )
         self._packs = takes_packed_rows(loaded.model)
+        reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
+        if reference and reference.model is not loaded.model:
+            self._packs = self._packs and takes_packed_rows(reference.model)
+        pad_id = loaded.tokenizer.pad_token_id or 0
+        if reference and settings.preference.precompute_ref:
+            self._known = precomputed(
+                reference, data, self._layout(pad_id), self.stage, training.per_device_eval_batch_size, self.accelerator
+            )
+            reference = None
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
         names = [] if data.train is None else _dataset_titles(data.train.names)
-        module = self.stage.module(settings, loaded.model, self._packs, names)
+        module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
         self._preflight(loaded.model, optimizer)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(
@@ -181,11 +196,10 @@ class Job:
             f" · {training.lr_scheduler_type} rate {training.learning_rate:g}, {warmup} steps of warm-up"
             + (f" · going on after step {progress.step}" if progress.step else "")
         )
-        pad_id = loaded.tokenizer.pad_token_id or 0
         eval_sets = {}
         for name, held_out in data.eval.items():
             eval_plan = self._plan(held_out, training.per_device_eval_batch_size, 1, shuffle=False, pack=False)
-            eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id))
+            eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id, held_out, trains=False))
         seen = Run(loaded.model, loaded.tokenizer, settings.flat(), self.folder.path, total)
         return Loop(
             self.accelerator,
@@ -193,7 +207,7 @@ class Job:
             prepared_optimizer,
             optimizer,
             plan,
-            self._batches(example, pad_id, data.train),
+            self._batches(example, pad_id, data.train, trains=True),
             rate,
             self._loop_options(total, plan),
             Hooks(
@@ -227,6 +241,7 @@ class Job:
                 tuning.early_stopping_steps or 0,
                 saves=training.load_best_model_at_end or training.save_strategy == "best",
             ),
+            unit=self.stage.unit,
             scales_gradients=self.precision.mixed == "fp16",
         )
 
@@ -240,8 +255,8 @@ class Job:
         pack: bool = True,
     ) -> BatchPlan:
         data = self.settings.data
-        lengths = prepared.lengths
-        rows: Sequence[Sequence[int]] = SingleRows(len(lengths))
+        unit, lengths = self.stage.unit, prepared.lengths
+        rows: Sequence[Sequence[int]] = SingleRows(len(lengths) // unit, unit)
         if isinstance(prepared, Windows):
             if pack:
                 filled = int(lengths.sum()) / (len(rows) * data.cutoff_len)
@@ -250,9 +265,10 @@ class Job:
                     "hold the end of a document and the next, and neat_packing: true keeps documents apart"
                 )
         elif pack and data.packing:
-            rows = best_fit_rows(lengths.tolist(), data.cutoff_len)
-            filled = int(lengths.sum()) / (len(rows) * data.cutoff_len)
-            log.say(f"packed {len(lengths)} samples into {len(rows)} rows of {data.cutoff_len} ({filled:.1%} full)")
+            rows = packed_units(lengths.tolist(), data.cutoff_len, unit)
+            width = unit * data.cutoff_len
+            filled = int(lengths.sum()) / (len(rows) * width)
+            log.say(f"packed {len(lengths) // unit} samples into {len(rows)} rows of {width} ({filled:.1%} full)")
         grouped = self.settings.training.group_by_length and isinstance(rows, SingleRows)
         return BatchPlan(
             rows,
@@ -261,20 +277,28 @@ class Job:
             ranks=self.accelerator.num_processes,
             seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
-            lengths=lengths.tolist() if grouped else None,
+            lengths=lengths.reshape(-1, unit).sum(1).tolist() if grouped else None,
         )
 
     def _batches(
-        self, example: Callable[[int], Example], pad_id: int, train: TrainSet | None = None
+        self, example: Callable[[int], Example], pad_id: int, samples: TrainSet | None, *, trains: bool
     ) -> Callable[[Sequence[int]], Batch]:
-        """Sample numbers → Batch; a training set of several datasets marks which one each document is from."""
-        datasets = train.datasets if train is not None and len(train.names) > 1 else None
+        """Sample numbers → Batch; in training with which of several datasets each document is from."""
+        several = trains and samples is not None and len(samples.names) > 1
+        datasets = samples.datasets if several and samples is not None else None
+        known = self._known.of(samples) if self._known else None
+        layout = self._layout(pad_id)
 
         def make(numbers: Sequence[int]) -> Batch:
-            batch = self.stage.collate([example(n) for n in numbers], numbers, self._packs, pad_id)
-            return batch if datasets is None else replace(batch, datasets=tuple(datasets[list(numbers)].tolist()))
+            batch = self.stage.collate([example(n) for n in numbers], numbers, layout)
+            if datasets is not None:
+                batch = replace(batch, datasets=tuple(datasets[list(numbers)].tolist()))
+            return batch if known is None else replace(batch, reference=torch.from_numpy(known[list(numbers)]))
 
         return make
+
+    def _layout(self, pad_id: int) -> Layout:
+        return Layout(self._packs, pad_id, self.settings.data.cutoff_len)
 
     def _preflight(self, model: Any, optimizer: MasterAdamW) -> None:
         """Fail before the first step, not at the first save: is there room for the weights and two checkpoints?"""
