@@ -89,24 +89,29 @@ def collate_pairs(examples: Sequence[Example], samples: Sequence[int], layout: L
 
 
 def collate_feedback(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:
-    """Examples with their marks, and each prompt with the answer to another prompt, for the estimate of the KL.
+    """Examples with their marks, and each prompt with the answer to another prompt, for the estimate of the KL."""
+    crossed = cross_answers(examples, layout.cutoff_len)
+    return replace(
+        collate(examples, samples, layout),
+        units=len(examples),
+        marks=torch.tensor([example.mark for example in examples], dtype=torch.float32),
+        mismatched=collate(crossed, (), layout) if crossed else None,
+    )
+
+
+def cross_answers(examples: Sequence[Example], cutoff_len: int) -> list[Example]:
+    """Each prompt with the answer to another prompt; fewer than the examples where prompts are equal.
 
     A prompt and the other's answer that are longer than `cutoff_len` together lose the end of the answer.
     """
     parts = [_prompt_and_answer(example) for example in examples]
     partners = mismatched_partners([tuple(prompt) for prompt, _ in parts])
-    crossed = []
+    crossed: list[Example] = []
     for (prompt, _), partner in zip(parts, partners, strict=True):
         if partner is not None:
-            answer = parts[partner][1][: max(1, layout.cutoff_len - len(prompt))]
+            answer = parts[partner][1][: max(1, cutoff_len - len(prompt))]
             crossed.append(Example([*prompt, *answer], [IGNORED] * len(prompt) + answer))
-    batch = collate(examples, samples, layout)
-    return replace(
-        batch,
-        units=len(examples),
-        marks=torch.tensor([example.mark for example in examples], dtype=torch.float32),
-        mismatched=collate(crossed, (), layout) if crossed else None,
-    )
+    return crossed
 
 
 def _prompt_and_answer(example: Example) -> tuple[list[int], list[int]]:

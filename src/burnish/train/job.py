@@ -31,6 +31,7 @@ from burnish.runs.environment import environment
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.memory import peak_rss_mb
 from burnish.runs.plots import plot_loss
+from burnish.runs.preference_plots import REWARDS_PLOT, plot_rewards
 from burnish.template import ChatTemplate, Example
 from burnish.train.bad_rows import BAD_ROWS, BadRows
 from burnish.train.callbacks import Callbacks, Run
@@ -215,6 +216,7 @@ class Job:
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
+                self._before_step(prepared_module, example, pad_id),
             ),
             progress,
             eval_sets,
@@ -297,6 +299,18 @@ class Job:
 
         return make
 
+    def _before_step(
+        self, module: Any, example: Callable[[int], Example], pad_id: int
+    ) -> Callable[[Sequence[Sequence[int]]], None]:
+        """What the stage measures before each optimizer step, for the loop: sample numbers of each micro-batch in."""
+        measure, layout = self.stage.before_step, self._layout(pad_id)
+
+        def before_step(micro: Sequence[Sequence[int]]) -> None:
+            if measure is not None:
+                measure(module, [[example(n) for n in part] for part in micro], layout, self.accelerator)
+
+        return before_step
+
     def _layout(self, pad_id: int) -> Layout:
         return Layout(self._packs, pad_id, self.settings.data.cutoff_len)
 
@@ -317,6 +331,7 @@ class Job:
         rows = folder.metrics.read()
         if trained and self.settings.tuning.plot_loss:
             plot_loss(rows, folder.loss_plot_path, "Loss", cache=cache_folder())
+            plot_rewards(rows, folder.path / REWARDS_PLOT, cache=cache_folder())
         train: dict[str, Any] = {
             "steps": progress.step,
             "epochs": round(loop.plan.epoch_at(progress.step), 4),

@@ -61,6 +61,7 @@ class Hooks:
     save: Callable[[Progress, bool], Path | None] = lambda *_: None  # the flag: a stop was asked for
     describe: Callable[[Sequence[int]], str] = lambda numbers: f"samples {', '.join(map(str, numbers))}"
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(()))
+    before_step: Callable[[Sequence[Sequence[int]]], None] = lambda _: None  # the sample numbers of each micro-batch
 
 
 class Loop:
@@ -108,6 +109,7 @@ class Loop:
             (numbers, self.train_batch(numbers).to(accelerator.device)) if numbers else (numbers, None)
             for numbers in self.plan.step(progress.step, accelerator.process_index)
         ]
+        self.hooks.before_step([numbers for numbers, _ in micro])
         batches = [batch for _, batch in micro if batch is not None]
         figures = torch.tensor(
             [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from burnish.batch.collate import Batch
 from burnish.losses import LossSum
 from burnish.losses.figures import ScoredLoss
 from burnish.losses.kto import KLSum, kto_loss, mismatched_kl
-from burnish.losses.logprobs import SequenceLogprobs
 from burnish.losses.preference import Pairs, preference_loss
 from burnish.losses.reward import pairwise_reward_loss
 from burnish.model.reward import value_head
@@ -54,7 +54,8 @@ class PairLoss(nn.Module):
 class FeedbackLoss(nn.Module):
     """A policy and KTO's loss over answers marked 1 (desirable) or 0.
 
-    The KL is estimated for each micro-batch, from `Batch.mismatched`.
+    In training the KL is estimated once for each optimizer step, by `measure`, so that how a global batch is cut into
+    micro-batches does not change the gradient; in evaluation for each batch, from `Batch.mismatched`.
 
     Args:
         reference: what the policy is compared with.
@@ -64,28 +65,40 @@ class FeedbackLoss(nn.Module):
     def __init__(self, model: Any, *, packed: bool, reference: Reference, **options: Any) -> None:
         super().__init__()
         self.model, self.packed, self.reference, self.options = model, packed, reference, options
+        self._kl: KLSum | None = None
         self._told = False
 
     def forward(self, batch: Batch) -> LossSum:
         """The summed loss over the answers, and their number."""
         theirs = self.reference.logprobs(batch, packed=self.packed)
-        kl = self._kl(batch.mismatched)
+        kl = self._kl
+        if kl is None or not self.training:
+            kl = self._estimate([batch.mismatched] if batch.mismatched else [])
         ours = answer_logprobs(self.model, batch, packed=self.packed)
         assert batch.marks is not None
         scored = kto_loss(ours.total, theirs.total, batch.marks > 0, kl, tokens=ours.count, **self.options)
         return _loss(scored)
 
-    def _kl(self, crossed: Batch | None) -> KLSum:
-        if crossed is None:
-            if not self._told:
-                log.note("a batch has only one prompt, so the KL in its loss is taken as 0")
+    def measure(self, crossed: Sequence[Batch], accelerator: Any) -> None:
+        """Estimate the KL of an optimizer step, over all ranks, from prompts with the answers to other prompts."""
+        with accelerator.autocast():
+            found = self._estimate([batch.to(accelerator.device) for batch in crossed])
+        if accelerator.num_processes > 1:
+            found = KLSum(*accelerator.reduce(torch.stack([*found]), reduction="sum"))
+        self._kl = found
+        if not found.estimated and not self._told:
+            log.note("a step has answers to one prompt only, so the KL in its loss is taken as 0")
             self._told = True
-            nothing = torch.zeros(0, device=next(self.model.parameters()).device)
-            return mismatched_kl(nothing, nothing)
-        theirs = self.reference.logprobs(crossed, packed=self.packed)
-        with torch.no_grad():
-            ours: SequenceLogprobs = answer_logprobs(self.model, crossed, packed=self.packed)
-        return mismatched_kl(ours.total, theirs.total)
+
+    def _estimate(self, crossed: Sequence[Batch]) -> KLSum:
+        total = count = torch.zeros((), device=next(self.model.parameters()).device)
+        for batch in crossed:
+            theirs = self.reference.logprobs(batch, packed=self.packed)
+            with torch.no_grad():
+                ours = answer_logprobs(self.model, batch, packed=self.packed)
+            part = mismatched_kl(ours.total, theirs.total)
+            total, count = total + part.total, count + part.count
+        return KLSum(total, count)
 
 
 class ScoreLoss(nn.Module):

@@ -53,6 +53,8 @@ class Stage:
         extend: (settings, loaded) → nothing: adds to the model what this stage trains besides it, such as a head.
         reference: (settings, loaded) → the policy to compare with, made before the model is trained; None for none.
         check: (settings, training examples' marks) → nothing: says or refuses what the labels need, before training.
+        before_step: (module, examples of each micro-batch of this rank, layout, accelerator) → nothing: measures what
+            all micro-batches of an optimizer step share.
     """
 
     name: str
@@ -65,3 +67,4 @@ class Stage:
     extend: Callable[[Settings, Loaded], None] | None = None
     reference: Callable[[Settings, Loaded], Reference | None] | None = None
     check: Callable[[Settings, Any], None] | None = None
+    before_step: Callable[[Any, Sequence[Sequence[Example]], Layout, Any], None] | None = None

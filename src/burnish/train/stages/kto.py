@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from burnish import log
-from burnish.batch.collate import collate_feedback
+from burnish.batch.collate import Layout, collate, collate_feedback, cross_answers
 from burnish.batch.judged import feedback_chunk
 from burnish.batch.prepare import prepare_feedback
 from burnish.config import Settings
 from burnish.errors import DataError
 from burnish.losses.kto import BALANCED, LabelBalance, label_balance
+from burnish.template import Example
 from burnish.train.preference import FeedbackLoss
 from burnish.train.reference import find_reference
 from burnish.train.stages import Parts, Stage
@@ -65,6 +69,14 @@ def module(parts: Parts) -> FeedbackLoss:
     )
 
 
+def before_step(module: Any, micro: Sequence[Sequence[Example]], layout: Layout, accelerator: Any) -> None:
+    """Estimate the KL that all answers of an optimizer step are compared with."""
+    crossed = cross_answers([example for part in micro for example in part], layout.cutoff_len)
+    size = max(1, *(len(part) for part in micro))
+    parts = [crossed[start : start + size] for start in range(0, len(crossed), size)]
+    accelerator.unwrap_model(module).measure([collate(part, (), layout) for part in parts], accelerator)
+
+
 STAGE = Stage(
     "kto",
     feedback_chunk,
@@ -74,4 +86,5 @@ STAGE = Stage(
     extend=extend,
     reference=find_reference,
     check=check,
+    before_step=before_step,
 )
