@@ -23,7 +23,7 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
         hold: they come back as 0.
     Returns:
         float32. Fewer than two values have no variance: they are only shifted, or left alone.
-    Source: Huang et al., arXiv:2403.17031, detail 15 (reward and advantage whitening).
+    Source: Huang et al., arXiv:2403.17031, whitening of rewards and advantages.
     """
     chosen = values.float()[mask]
     if chosen.numel() > 1:
@@ -162,7 +162,7 @@ def rloo_advantages(
     Args:
         rewards, groups, n_groups: as in `group_advantages`.
         normalise: then scale the batch's advantages to mean 0 and deviation 1.
-    Source: Ahmadian et al., arXiv:2402.14740, section 3.2 (RLOO_k).
+    Source: Ahmadian et al., arXiv:2402.14740, the RLOO_k estimator.
     """
     found = _group(rewards, groups, n_groups)
     advantages = found.deviation * (found.size / (found.size - 1).clamp(min=1))

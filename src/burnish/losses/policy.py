@@ -49,7 +49,7 @@ def clipped_surrogate(
         clip_low, clip_high: how far the ratio may pay, below and above 1.
         delta: > 1 + clip_high: also cut the unclipped ratio here, so that a bad sample (A < 0) has a bounded pull.
     Source: Schulman et al., arXiv:1707.06347, eq. 7; clip_high apart: DAPO, arXiv:2503.14476, eq. 10; delta:
-    INTELLECT-2, arXiv:2505.07291, section 3.4.
+    INTELLECT-2, arXiv:2505.07291, section 4.1.
     """
     advantages = advantages.detach().float()
     ratio = log_ratio.float().clamp(max=LOG_RATIO_LIMIT).exp()
@@ -91,7 +91,7 @@ def ppo_value_loss(
     Returns:
         loss: total over the unmasked tokens, count their number (the same as the policy loss's: add the totals).
         figures: value_clip_ratio, value_mean.
-    Source: Huang et al., arXiv:2403.17031, detail on value function loss clipping (baselines' PPO2).
+    Source: Engstrom et al., arXiv:2005.12729, section 3, value function clipping (as in OpenAI's PPO2).
     """
     if not values.shape == old_values.shape == returns.shape == mask.shape:
         raise ShapeError("values, returns and mask must have one shape")
@@ -136,7 +136,7 @@ def grpo_loss(
         loss: count is completions (grpo), tokens (bnpo, dapo) or completions x length (dr_grpo); a completion whose
         tokens are all masked is not counted. figures: clip_ratio/low, clip_ratio/high, approx_kl, kl.
     Source: GRPO arXiv:2402.03300, eq. 3; DAPO arXiv:2503.14476, eq. 8; Dr. GRPO arXiv:2503.20783, section 3.2;
-    GSPO arXiv:2507.18071, eq. 5 and 7; BNPO arXiv:2506.02864.
+    GSPO arXiv:2507.18071, eq. 5 and 7; the name bnpo is TRL's.
     """
     _check_grpo(logprobs, old_logprobs, ref_logprobs, sequences, loss_type, importance, kl_coef)
     keep = torch.ones_like(sequences, dtype=torch.bool) if mask is None else mask
@@ -176,7 +176,7 @@ def rloo_loss(
         scored: [S] bool, completions that count; None: all.
     Returns:
         loss: total over the completions, count their number.  figures: clip_ratio/low, clip_ratio/high, approx_kl.
-    Source: Ahmadian et al., arXiv:2402.14740, section 3.2; the clip as in TRL's RLOO.
+    Source: Ahmadian et al., arXiv:2402.14740, the RLOO_k estimator; the clip as in TRL's RLOO.
     """
     if not logprobs.shape == old_logprobs.shape == advantages.shape:
         raise ShapeError("log-probabilities and advantages must all be [S]")

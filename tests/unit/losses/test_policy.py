@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.errors import ShapeError
+from burnish.losses.advantages import gae, token_rewards, whiten
 from burnish.losses.policy import (
     LOSS_TYPES,
     clipped_surrogate,
@@ -221,3 +222,57 @@ def test_wrong_shapes_and_names():
     for options in ({"loss_type": "ppo"}, {"importance": "word"}, {"loss_type": "dr_grpo"}):
         with pytest.raises(ValueError):
             grpo_loss(two, None, advantages, sequences, **options)
+
+
+class TestPPOAsLLaMAFactory:
+    """One rollout through rewards, GAE, whitening and both losses, against the PPO that LLaMA-Factory runs.
+
+    The numbers are those of `compute_rewards`, `compute_advantages` and `loss` of TRL 0.9.6's PPOTrainer (the newest
+    that LLaMA-Factory's PPO accepts), called on these inputs with a KL coefficient of 0.1, gamma 0.9, lambda 0.8 and
+    clips of 0.2.
+    """
+
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    old = torch.tensor([[-1.0, -0.5, -2.0, -0.1], [-3.0, -1.5, 0.0, 0.0]])
+    ref = torch.tensor([[-1.5, -0.4, -1.0, -0.3], [-2.0, -1.0, 0.0, 0.0]])
+    values = torch.tensor([[0.2, 0.5, -0.3, 0.8], [1.0, -0.2, 0.0, 0.0]])
+
+    def rewards(self):
+        return token_rewards(torch.tensor([2.0, -1.0]), self.old, self.ref, self.mask, kl_coef=0.1)
+
+    def estimate(self):
+        return gae(self.rewards()[0], self.values, self.mask, gamma=0.9, lam=0.8)
+
+    def test_rewards(self):
+        rewards, kl = self.rewards()
+        torch.testing.assert_close(rewards, torch.tensor([[-0.05, 0.01, 0.1, 1.98], [0.1, -0.95, 0.0, 0.0]]))
+        torch.testing.assert_close(kl, torch.tensor([-0.4, -1.5]))
+
+    def test_returns_and_advantages(self):
+        found = self.estimate()
+        returns = torch.tensor([[0.8738407, 1.1581122, 1.6696, 1.98], [-0.62, -0.95, 0.0, 0.0]])
+        torch.testing.assert_close(found.returns, returns)
+        white = torch.tensor([[0.2454198, 0.2334287, 1.2332727, 0.6313023], [-1.5033443, -0.8400791, 0.0, 0.0]])
+        torch.testing.assert_close(whiten(found.advantages, self.mask), white)
+
+    def test_whitened_rewards(self):
+        # Of the row without padding: TRL's whitening put a reward on padded positions too, and GAE carried it back.
+        rewards = whiten(self.rewards()[0], self.mask, shift_mean=False)
+        found = gae(rewards, self.values, self.mask, gamma=0.9, lam=0.8)
+        torch.testing.assert_close(found.returns[0], torch.tensor([0.8833893, 1.1856873, 1.7187541, 2.0539372]))
+
+    def test_losses(self):
+        found = self.estimate()
+        new = torch.tensor([[-0.7, -0.6, -1.5, -0.1], [-2.0, -2.5, 0.0, 0.0]], requires_grad=True)
+        policy = ppo_policy_loss(new, self.old, whiten(found.advantages, self.mask), self.mask)
+        assert mean(policy) == pytest.approx(0.3569381, abs=1e-6)
+        assert figure(policy, "clip_ratio/low") + figure(policy, "clip_ratio/high") == pytest.approx(0.5)
+        slope = torch.tensor([[0.0, -0.0352025, 0.0, -0.1052171], [0.6810856, 0.0, 0.0, 0.0]])
+        torch.testing.assert_close(torch.autograd.grad(policy.loss.total / policy.loss.count, new)[0], slope)
+        heads = torch.tensor([[0.5, 0.6, 0.3, 0.7], [0.5, -0.9, 0.0, 0.0]], requires_grad=True)
+        value = ppo_value_loss(heads, self.values, found.returns, self.mask)
+        assert mean(value) == pytest.approx(0.6353999, abs=1e-6)
+        assert figure(value, "value_clip_ratio") == pytest.approx(0.6667, abs=1e-4)
+        slope = torch.tensor([[0.0, -0.093019, 0.0, -0.213333], [0.0] * 4])
+        gradient = torch.autograd.grad(value.loss.total / value.loss.count, heads)[0]
+        torch.testing.assert_close(gradient, slope, rtol=0, atol=1e-6)
