@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from burnish.errors import ShapeError
-from burnish.losses.figures import Figures, mean_figure
+from burnish.losses.cross_entropy import Figures
+from burnish.losses.figures import mean_figure
 from burnish.losses.logprobs import sum_by
 
 SCALES = ("group", "batch", "none")

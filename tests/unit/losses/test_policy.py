@@ -25,7 +25,7 @@ SEQUENCES = torch.tensor([0, 0, 0, 1])
 
 
 def mean(found):
-    return (found.loss.total / found.loss.count).item()
+    return (found.total / found.count).item()
 
 
 def figure(found, name):
@@ -42,10 +42,10 @@ def test_the_first_step_of_grpo_is_minus_the_mean_advantage():
         for importance in ("token", "sequence"):
             options = {"loss_type": loss_type, "importance": importance, "max_completion_length": 5}
             found = grpo_loss(logprobs, None, advantages, SEQUENCES, **options)
-            assert (found.loss.total.item(), found.loss.count.item()) == expected[loss_type]
+            assert (found.total.item(), found.count.item()) == expected[loss_type]
             assert figure(found, "approx_kl") == figure(found, "clip_ratio/high") == 0
     # d(-rho A)/d log pi = -A at rho = 1, over 3 tokens and over 1.
-    (slope,) = torch.autograd.grad(grpo_loss(logprobs, None, advantages, SEQUENCES).loss.total, logprobs)
+    (slope,) = torch.autograd.grad(grpo_loss(logprobs, None, advantages, SEQUENCES).total, logprobs)
     assert slope.tolist() == pytest.approx([-2 / 3, -2 / 3, -2 / 3, -4.0])
 
 
@@ -114,11 +114,11 @@ def test_masked_tokens_leave_loss_gradient_and_denominator(loss_type, importance
         ref_logprobs=long(ref),
         **options,
     )
-    torch.testing.assert_close(found.loss.total, plain.loss.total)
-    assert found.loss.count.item() == plain.loss.count.item()
-    (slope,) = torch.autograd.grad(found.loss.total, logprobs)
+    torch.testing.assert_close(found.total, plain.total)
+    assert found.count.item() == plain.count.item()
+    (slope,) = torch.autograd.grad(found.total, logprobs)
     assert slope[~keep].tolist() == [0, 0, 0]
-    torch.testing.assert_close(slope[keep], torch.autograd.grad(plain.loss.total, short)[0])
+    torch.testing.assert_close(slope[keep], torch.autograd.grad(plain.total, short)[0])
     for name in plain.figures:
         assert figure(found, name) == pytest.approx(figure(plain, name), abs=1e-6)
 
@@ -128,9 +128,9 @@ def test_a_batch_in_two_parts_gives_the_same_mean(loss_type):
     torch.manual_seed(1)
     logprobs, old, sequences = -torch.rand(4), -torch.rand(4), SEQUENCES
     options = {"loss_type": loss_type, "max_completion_length": 5}
-    whole = grpo_loss(logprobs, old, torch.tensor([1.0, -2.0]), sequences, **options).loss
-    first = grpo_loss(logprobs[:3], old[:3], torch.tensor([1.0]), sequences[:3], **options).loss
-    second = grpo_loss(logprobs[3:], old[3:], torch.tensor([-2.0]), torch.tensor([0]), **options).loss
+    whole = grpo_loss(logprobs, old, torch.tensor([1.0, -2.0]), sequences, **options)
+    first = grpo_loss(logprobs[:3], old[:3], torch.tensor([1.0]), sequences[:3], **options)
+    second = grpo_loss(logprobs[3:], old[3:], torch.tensor([-2.0]), torch.tensor([0]), **options)
     torch.testing.assert_close(first.total + second.total, whole.total)
     assert (first.count + second.count).item() == whole.count.item()
 
@@ -140,14 +140,14 @@ def test_all_masked_costs_nothing():
     for loss_type in LOSS_TYPES:
         options = {"mask": none, "loss_type": loss_type, "max_completion_length": 5}
         found = grpo_loss(logprobs, None, torch.tensor([1.0, 2.0]), SEQUENCES, **options)
-        assert (found.loss.total.item(), found.loss.count.item()) == (0, 0)
-        assert torch.autograd.grad(found.loss.total, logprobs)[0].tolist() == [0, 0, 0, 0]
+        assert (found.total.item(), found.count.item()) == (0, 0)
+        assert torch.autograd.grad(found.total, logprobs)[0].tolist() == [0, 0, 0, 0]
     for found in (
         ppo_policy_loss(logprobs, logprobs.detach(), torch.ones(4), none),
         ppo_value_loss(logprobs, logprobs.detach(), torch.ones(4), none),
         rloo_loss(logprobs, logprobs.detach(), torch.ones(4), none),
     ):
-        assert (found.loss.total.item(), found.loss.count.item()) == (0, 0)
+        assert (found.total.item(), found.count.item()) == (0, 0)
 
 
 @given(
@@ -161,8 +161,8 @@ def test_any_finite_log_probability_gives_a_finite_gradient(values, advantage, i
     found = grpo_loss(
         new, old, torch.tensor([advantage]), torch.tensor([0]), importance=importance, ref_logprobs=ref, kl_coef=0.1
     )
-    assert found.loss.total.isfinite()
-    assert torch.autograd.grad(found.loss.total, new)[0].isfinite().all()
+    assert found.total.isfinite()
+    assert torch.autograd.grad(found.total, new)[0].isfinite().all()
 
 
 def test_ppo_by_hand():
@@ -171,12 +171,12 @@ def test_ppo_by_hand():
     logprobs = torch.tensor([[-1.0, -1.0 + math.log(2), NAN]], requires_grad=True)
     mask = torch.tensor([[True, True, False]])
     found = ppo_policy_loss(logprobs, torch.tensor([[-1.0, -1.0, 0.0]]), torch.tensor([[3.0, 1.0, 9.0]]), mask)
-    assert found.loss.total.item() == pytest.approx(-4.2)
-    assert found.loss.count.item() == 2
+    assert found.total.item() == pytest.approx(-4.2)
+    assert found.count.item() == 2
     assert figure(found, "clip_ratio/high") == 0.5
     # E under the sampler of e^d - d - 1 with d = 0 and ln 2: (0 + 1 - ln 2) / 2
     assert figure(found, "approx_kl") == pytest.approx((1 - math.log(2)) / 2, rel=1e-5)
-    assert torch.autograd.grad(found.loss.total, logprobs)[0].tolist() == [[-3.0, 0.0, 0.0]]
+    assert torch.autograd.grad(found.total, logprobs)[0].tolist() == [[-3.0, 0.0, 0.0]]
 
 
 def test_the_value_loss_by_hand():
@@ -185,10 +185,10 @@ def test_the_value_loss_by_hand():
     values = torch.tensor([1.0, 1.0, 0.1, NAN], requires_grad=True)
     mask = torch.tensor([True, True, True, False])
     found = ppo_value_loss(values, torch.zeros(4), torch.tensor([2.0, -1.0, 0.0, 0.0]), mask)
-    assert found.loss.total.item() == pytest.approx(1.62 + 2.0 + 0.005)
-    assert found.loss.count.item() == 3
+    assert found.total.item() == pytest.approx(1.62 + 2.0 + 0.005)
+    assert found.count.item() == 3
     assert figure(found, "value_clip_ratio") == pytest.approx(1 / 3)
-    (slope,) = torch.autograd.grad(found.loss.total, values)
+    (slope,) = torch.autograd.grad(found.total, values)
     assert slope.tolist() == pytest.approx([0.0, 2.0, 0.1, 0.0])
 
 
@@ -196,15 +196,15 @@ def test_rloo_by_hand():
     # Whole completions of ratio 1 and 2 with advantages 2 and -2: -2 and 4; the third is unscored.
     new, old = torch.tensor([-5.0, -5.0 + math.log(2), -1.0]), torch.tensor([-5.0, -5.0, -9.0])
     found = rloo_loss(new, old, torch.tensor([2.0, -2.0, NAN]), torch.tensor([True, True, False]))
-    assert found.loss.total.item() == pytest.approx(2.0, rel=1e-6)
-    assert found.loss.count.item() == 2
+    assert found.total.item() == pytest.approx(2.0, rel=1e-6)
+    assert found.count.item() == 2
 
 
 def test_bfloat16_is_computed_in_float32():
     half = torch.tensor([-1.0, -2.0], dtype=torch.bfloat16)
     found = grpo_loss(half, half, torch.tensor([0.3], dtype=torch.bfloat16), torch.tensor([0, 0]))
-    assert found.loss.total.dtype == torch.float32
-    assert ppo_value_loss(half, half, half, half < 0).loss.total.dtype == torch.float32
+    assert found.total.dtype == torch.float32
+    assert ppo_value_loss(half, half, half, half < 0).total.dtype == torch.float32
 
 
 def test_wrong_shapes_and_names():
@@ -268,11 +268,11 @@ class TestPPOAsLLaMAFactory:
         assert mean(policy) == pytest.approx(0.3569381, abs=1e-6)
         assert figure(policy, "clip_ratio/low") + figure(policy, "clip_ratio/high") == pytest.approx(0.5)
         slope = torch.tensor([[0.0, -0.0352025, 0.0, -0.1052171], [0.6810856, 0.0, 0.0, 0.0]])
-        torch.testing.assert_close(torch.autograd.grad(policy.loss.total / policy.loss.count, new)[0], slope)
+        torch.testing.assert_close(torch.autograd.grad(policy.total / policy.count, new)[0], slope)
         heads = torch.tensor([[0.5, 0.6, 0.3, 0.7], [0.5, -0.9, 0.0, 0.0]], requires_grad=True)
         value = ppo_value_loss(heads, self.values, found.returns, self.mask)
         assert mean(value) == pytest.approx(0.6353999, abs=1e-6)
         assert figure(value, "value_clip_ratio") == pytest.approx(0.6667, abs=1e-4)
         slope = torch.tensor([[0.0, -0.093019, 0.0, -0.213333], [0.0] * 4])
-        gradient = torch.autograd.grad(value.loss.total / value.loss.count, heads)[0]
+        gradient = torch.autograd.grad(value.total / value.count, heads)[0]
         torch.testing.assert_close(gradient, slope, rtol=0, atol=1e-6)
