@@ -120,6 +120,7 @@ def test_partners_of_odd_small_and_lopsided_batches():
     assert mismatched_partners(["a", "b", "c"]) == [1, 2, 0]
     assert mismatched_partners(["a", "a"]) == [None, None]
     assert mismatched_partners(["a", "a", "a", "b"]) == [3, 3, 3, 2]  # only one completion is of another prompt
+    assert mismatched_partners(["a", "a", "a", "a", "b", "c"]) == [4, 5, 4, 5, 2, 3]  # the two others share the work
 
 
 def test_balance():
