@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnish.errors import ShapeError
@@ -102,6 +102,7 @@ def test_without_an_estimate_the_kl_is_0_and_says_so():
     assert found.figures["rewards/chosen"][1].item() == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=12))
 def test_partners_are_never_of_the_same_prompt(prompts):
     partners = mismatched_partners(prompts)

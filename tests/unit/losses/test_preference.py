@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnish.errors import ShapeError
@@ -121,6 +121,7 @@ def test_llama_factory(options, losses, by_chosen, by_rejected):
     assert slopes[1].tolist() == pytest.approx(by_rejected, abs=2e-6)
 
 
+@settings(deadline=None)
 @given(
     pref_loss=st.sampled_from(PREFERENCE_LOSSES),
     values=st.lists(st.floats(-40, -0.01), min_size=4, max_size=4),
