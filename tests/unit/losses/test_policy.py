@@ -121,6 +121,7 @@ def test_masked_tokens_leave_loss_gradient_and_denominator(loss_type, importance
     torch.testing.assert_close(slope[keep], torch.autograd.grad(plain.total, short)[0])
     for name in plain.figures:
         assert figure(found, name) == pytest.approx(figure(plain, name), abs=1e-6)
+        assert found.figures[name][1].item() == plain.figures[name][1].item()
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
