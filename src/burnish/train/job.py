@@ -18,6 +18,7 @@ from burnish import log
 from burnish.batch.plan import BatchPlan, SingleRows, best_fit_rows
 from burnish.batch.store import Windows
 from burnish.config import Settings
+from burnish.config.catalogue import is_secret
 from burnish.errors import Interrupted, RunFolderError
 from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
@@ -28,6 +29,7 @@ from burnish.model.source import find_model
 from burnish.runs.environment import environment
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.memory import peak_rss_mb
+from burnish.runs.monitor import SystemMonitor
 from burnish.runs.plots import plot_loss
 from burnish.template import ChatTemplate, Example
 from burnish.train.data import RunData, TrainSet, build_data, build_template, data_seed, stream_plan
@@ -40,6 +42,7 @@ from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Stage
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
+from burnish.train.trackers import Place, Trackers
 
 Callback = Callable[[dict[str, Any]], None]
 
@@ -63,6 +66,9 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self.closing = ExitStack()
+        self.monitor = SystemMonitor(output)
+        self.trackers = self._trackers()
 
     def record(self, **parts: Any) -> None:
         """Merge parts into run.json; only the first rank writes."""
@@ -71,6 +77,10 @@ class Job:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Read the data, load the model, train, save; returns what run.json holds."""
+        with self.closing:
+            return self._run(stop)
+
+    def _run(self, stop: StopRequest) -> dict[str, Any]:
         settings = self.settings
         for line in settings.notes:
             log.note(line)
@@ -86,11 +96,15 @@ class Job:
             log.say(line)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
+        self.closing.enter_context(self.trackers).start()
         loaded = build_model(settings, source, self.precision, self.accelerator.device)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
         loop = self._loop(loaded, template, data)
+        if self.is_main:
+            self.closing.enter_context(self.monitor)
+            self.trackers.go_on_after(loop.progress.step)
         started = time.perf_counter()
         before = loop.progress.elapsed_s
         with ExitStack() as stack:
@@ -181,9 +195,9 @@ class Job:
                 scales_gradients=self.precision.mixed == "fp16",
             ),
             Hooks(
-                self.folder.metrics.append,
+                self._write_row,
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
-                list(self.callbacks),
+                [*self.callbacks, self.trackers.log],
             ),
             progress,
             eval_sets,
@@ -234,7 +248,28 @@ class Job:
         saves = self.settings.training.save_strategy != "no"
         self.folder.require_space(int(trained + 2 * saves * (trained + states)), "weights and checkpoints")
 
-    # -- checkpoints --------------------------------------------------------------------------------------
+    def _trackers(self) -> Trackers:
+        """The trackers of `report_to` on the first rank, none elsewhere; checks that they are installed."""
+        training = self.settings.training
+        place = Place(
+            self.folder.path,
+            Path(training.logging_dir).expanduser() if training.logging_dir else None,
+            training.run_name or self.folder.path.name,
+            cache_folder(),
+        )
+        rows = self.folder.metrics.read() if training.resume_from_checkpoint and self.is_main else []
+        return Trackers(
+            training.report_to if self.is_main else (),
+            place,
+            {key: value for key, value in self.settings.flat().items() if not is_secret(key)},
+            resumes=bool(training.resume_from_checkpoint),
+            last_step=max((int(row.get("step", 0)) for row in rows), default=0),
+        )
+
+    def _write_row(self, row: dict[str, Any]) -> None:
+        """Add what the machine did since the last row, for the file and for everyone who is called after it."""
+        row.update(self.monitor.take())
+        self.folder.metrics.append(row)
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -244,6 +279,7 @@ class Job:
         last = {**rows[-1], **loop.last_eval} if rows else {"step": loop.progress.step, **loop.last_eval}
         self.folder.metrics.truncate_after(int(last["step"]) - 1)
         self.folder.metrics.append(last)
+        self.trackers.log({"step": last["step"], **loop.last_eval})
 
     def _finish(self, loaded: Loaded, template: ChatTemplate, loop: Loop, runtime: float) -> None:
         folder, progress = self.folder, loop.progress

@@ -1,0 +1,134 @@
+"""What the machine does while a run goes on: processor, memory, disk and GPUs, sampled beside the training."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from burnish.runs.gpus import gpu_reader
+from burnish.runs.preflight import free_bytes
+
+_MB = 1024 * 1024
+
+FIGURES: Mapping[str, str] = {
+    "cpu_percent": "mean",
+    "process_cpu_percent": "mean",
+    "memory_used_mb": "max",
+    "disk_free_gb": "last",
+    "gpu_percent": "mean",
+    "gpu_power_w": "mean",
+    "gpu_memory_mb": "max",
+    "gpu_temperature_c": "max",
+}
+"""The names in metrics.jsonl → how the samples since the last row become one value.
+
+cpu_percent: of all cores of the machine; process_cpu_percent: of this process, 100 for one core kept busy;
+memory_used_mb: of the machine, in MB of 1024 × 1024 bytes; disk_free_gb: on the run folder's disk, GB of 10^9.
+Over the GPUs that this process may use: gpu_percent, the mean of their use; gpu_power_w, their power together in
+watts; gpu_memory_mb, the most that is in use on one of them, by all processes; gpu_temperature_c, of the hottest.
+"""
+
+_SILENCE = 3  # samples in a row that may fail before the monitor gives up
+Reader = Callable[[], dict[str, float]]
+
+
+def is_system_figure(key: str) -> bool:
+    """Whether a column of metrics.jsonl is about the machine and not about the training."""
+    return key in FIGURES or key == "rss_mb"
+
+
+class SystemMonitor:
+    """Samples the machine in a thread of its own. Use as a context; `take` gives the figures since the last call.
+
+    Args:
+        folder: whose disk is looked at.
+        every_s: seconds between two samples of processor and memory.
+        gpus: gives the GPU figures of the moment; by default NVIDIA's library or `nvidia-smi`, where there is one.
+        gpu_every_s: seconds between two samples of the GPUs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        every_s: float = 1.0,
+        gpus: Reader | None = None,
+        gpu_every_s: float = 2.0,
+    ) -> None:
+        self.folder, self.every_s, self.gpu_every_s = folder, every_s, gpu_every_s
+        self._process = psutil.Process()
+        self._gpus = gpus
+        self._samples: list[dict[str, float]] = []
+        self._last: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="burnish-monitor", daemon=True)
+
+    def __enter__(self) -> SystemMonitor:
+        psutil.cpu_percent()  # the first call of both has nothing to compare with
+        self._process.cpu_percent()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the thread; a sample of a GPU that hangs is not waited for."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=0.2)
+
+    def take(self) -> dict[str, float]:
+        """The figures since the last call, by the names of `FIGURES`.
+
+        Rows that follow each other faster than samples get the values of the last sample. Empty before the first.
+        """
+        with self._lock:
+            samples, self._samples = self._samples, []
+        if samples:
+            self._last = _summed_up(samples)
+        return dict(self._last)
+
+    def sample(self) -> dict[str, float]:
+        """Processor, memory and disk now; processor times count from the call before."""
+        memory = psutil.virtual_memory()
+        return {
+            "cpu_percent": psutil.cpu_percent(),
+            "process_cpu_percent": self._process.cpu_percent(),
+            "memory_used_mb": (memory.total - memory.available) / _MB,
+            "disk_free_gb": free_bytes(self.folder) / 1e9,
+        }
+
+    def _watch(self) -> None:
+        read_gpus = self._gpus or gpu_reader()
+        failures, next_gpu = 0, 0.0
+        while not self._stopped.wait(self.every_s):
+            try:
+                figures = self.sample()
+                if read_gpus is not None and time.monotonic() >= next_gpu:
+                    next_gpu = time.monotonic() + self.gpu_every_s
+                    figures |= read_gpus()
+            except (OSError, psutil.Error, ValueError):  # a disk that is gone, a driver that restarts
+                failures += 1
+                if failures >= _SILENCE:
+                    return
+                continue
+            failures = 0
+            with self._lock:
+                self._samples.append(figures)
+
+
+def _summed_up(samples: list[dict[str, float]]) -> dict[str, float]:
+    result: dict[str, Any] = {}
+    for name, how in FIGURES.items():
+        values = [sample[name] for sample in samples if name in sample]
+        if values:
+            value = {"mean": sum(values) / len(values), "max": max(values), "last": values[-1]}[how]
+            result[name] = round(value, 1)
+    return result
