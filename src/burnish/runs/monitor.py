@@ -62,6 +62,7 @@ class SystemMonitor:
     ) -> None:
         self.folder, self.every_s, self.gpu_every_s = folder, every_s, gpu_every_s
         self._process = psutil.Process()
+        self._times = psutil.cpu_times()
         self._gpus = gpus
         self._samples: list[dict[str, float]] = []
         self._last: dict[str, float] = {}
@@ -70,8 +71,8 @@ class SystemMonitor:
         self._thread = threading.Thread(target=self._watch, name="burnish-monitor", daemon=True)
 
     def __enter__(self) -> SystemMonitor:
-        psutil.cpu_percent()  # the first call of both has nothing to compare with
-        self._process.cpu_percent()
+        self._times = psutil.cpu_times()
+        self._process.cpu_percent()  # the first call has nothing to compare with
         self._thread.start()
         return self
 
@@ -99,11 +100,20 @@ class SystemMonitor:
         """Processor, memory and disk now; processor times count from the call before."""
         memory = psutil.virtual_memory()
         return {
-            "cpu_percent": psutil.cpu_percent(),
+            "cpu_percent": self._busy_percent(),
             "process_cpu_percent": self._process.cpu_percent(),
             "memory_used_mb": (memory.total - memory.available) / _MB,
             "disk_free_gb": free_bytes(self.folder) / 1e9,
         }
+
+    def _busy_percent(self) -> float:
+        """The share of all cores' time since the last call; psutil's own function counts from anyone's last call."""
+        before, self._times = self._times, psutil.cpu_times()
+        spent = {name: now - getattr(before, name) for name, now in self._times._asdict().items()}
+        for guest in ("guest", "guest_nice"):  # Linux counts them within user and nice as well
+            spent.pop(guest, None)
+        idle, whole = spent.get("idle", 0.0) + spent.get("iowait", 0.0), sum(spent.values())
+        return min(100.0, max(0.0, 100 * (1 - idle / whole))) if whole > 0 else 0.0
 
     def _watch(self) -> None:
         read_gpus = self._gpus or gpu_reader()

@@ -77,6 +77,7 @@ def _tensorboard(place: Place, _: str | None, step: int) -> dict[str, Any]:
 
 
 def _wandb(place: Place, before: str | None, _: int) -> dict[str, Any]:
+    os.environ.setdefault("WANDB_CACHE_DIR", str(place.cache / "wandb"))
     options: dict[str, Any] = {"name": place.run_name, "dir": str(place.files)}
     return options | ({"id": before, "resume": "allow"} if before else {})
 
@@ -87,11 +88,15 @@ def _swanlab(place: Place, before: str | None, _: int) -> dict[str, Any]:
 
 
 def _mlflow(place: Place, before: str | None, _: int) -> dict[str, Any]:
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    options: dict[str, Any] = {"run_name": place.run_name}
+    if not os.environ.get("MLFLOW_TRACKING_URI"):  # its own default would be the current folder
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
 
-        mlflow.set_tracking_uri(f"sqlite:///{place.files.resolve() / 'mlflow.db'}")
-    options: dict[str, Any] = {"run_name": place.run_name}
+        store = place.files.resolve()
+        whole = importlib.util.find_spec("sqlalchemy") is not None  # mlflow-skinny comes without its database
+        mlflow.set_tracking_uri(f"sqlite:///{store / 'mlflow.db'}" if whole else (store / "mlruns").as_uri())
+        options["logging_dir"] = str(store / "mlruns")
     return options | ({"run_id": before} if before else {})
 
 
@@ -213,6 +218,8 @@ class Trackers:
         Raises:
             BurnishError: a tracker that was asked for by name could not start; its own words and what to do.
         """
+        if self.names and self.place.logging_dir:
+            self.place.logging_dir.mkdir(parents=True, exist_ok=True)
         for name in self.names:
             if not TRACKERS[name].purges:
                 self._start(name, 0)
