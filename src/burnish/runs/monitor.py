@@ -34,7 +34,7 @@ Over the GPUs that this process may use: gpu_percent, the mean of their use; gpu
 watts; gpu_memory_mb, the most that is in use on one of them, by all processes; gpu_temperature_c, of the hottest.
 """
 
-_SILENCE = 3  # samples in a row that may fail before the monitor gives up
+_GPU_FAILURES = 3  # times in a row that the driver may fail to answer before it is not asked any more
 Reader = Callable[[], dict[str, float]]
 
 
@@ -117,19 +117,20 @@ class SystemMonitor:
 
     def _watch(self) -> None:
         read_gpus = self._gpus or gpu_reader()
-        failures, next_gpu = 0, 0.0
+        gpu_failures, next_gpu = 0, 0.0
         while not self._stopped.wait(self.every_s):
             try:
                 figures = self.sample()
-                if read_gpus is not None and time.monotonic() >= next_gpu:
-                    next_gpu = time.monotonic() + self.gpu_every_s
+            except (OSError, psutil.Error):  # a disk that is gone
+                figures = {}
+            if read_gpus is not None and time.monotonic() >= next_gpu:
+                next_gpu = time.monotonic() + self.gpu_every_s
+                try:
                     figures |= read_gpus()
-            except (OSError, psutil.Error, ValueError):  # a disk that is gone, a driver that restarts
-                failures += 1
-                if failures >= _SILENCE:
-                    return
-                continue
-            failures = 0
+                    gpu_failures = 0
+                except (OSError, ValueError):  # a driver that restarts, or is gone for good
+                    gpu_failures += 1
+                    read_gpus = None if gpu_failures >= _GPU_FAILURES else read_gpus
             with self._lock:
                 self._samples.append(figures)
 

@@ -262,7 +262,7 @@ class Trackers:
         except Exception as error:  # each package has its own errors for a login that is missing
             problem = f"{name} could not start: {_words(error)}"
             if not self.forgiving:
-                fix = " · ".join(part for part in (kind.offline, "or leave it out of report_to") if part)
+                fix = f"{kind.offline}; or leave it out of report_to".removeprefix("; or ")
                 raise BurnishError(problem, at=f"report_to: {name}", fix=fix) from error
             log.note(f"{problem}; the others go on (report_to: all)")
             return
