@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,10 +74,10 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
+def screen(monkeypatch: pytest.MonkeyPatch) -> Console:
     console = Console(file=Terminal(), force_terminal=True, width=100, legacy_windows=False, _environ={})
     monkeypatch.setattr(log, "console", lambda: console)
-    yield console
+    return console
 
 
 def test_a_terminal_gets_one_line_that_moves_and_other_lines_above(screen: Console, tmp_path: Path) -> None:
