@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import psutil
@@ -44,7 +43,7 @@ def is_system_figure(key: str) -> bool:
 
 
 class SystemMonitor:
-    """Samples the machine in a thread of its own. Use as a context; `take` gives the figures since the last call.
+    """Samples the machine in a thread of its own, from `start` to `stop`; `take` gives the figures since the last call.
 
     Args:
         folder: whose disk is looked at.
@@ -70,14 +69,11 @@ class SystemMonitor:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="burnish-monitor", daemon=True)
 
-    def __enter__(self) -> SystemMonitor:
+    def start(self) -> None:
+        """Start sampling."""
         self._times = psutil.cpu_times()
         self._process.cpu_percent()  # the first call has nothing to compare with
         self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.stop()
 
     def stop(self) -> None:
         """End the thread; a sample of a GPU that hangs is not waited for."""

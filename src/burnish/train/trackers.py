@@ -173,14 +173,14 @@ class _Open:
 
 
 class Trackers:
-    """The trackers of one run. Use as a context; `log` is called with every row of metrics.jsonl.
+    """The trackers of one run: start, go_on_after, log for every row of metrics.jsonl, finish.
 
     Args:
         names: of `TRACKERS`, or `all` for every one that is installed; `none` for nobody.
         place: what the trackers are told about the run.
         settings: what the run was started with, without secrets.
         resumes: whether this session goes on with the run in the folder.
-        last_step: the last step whose row an earlier session wrote; 0 for a new run.
+        last_step: the last step whose row an earlier session wrote; -1 for a new run.
     Raises:
         MissingExtraError: a tracker is not installed.
     """
@@ -192,7 +192,7 @@ class Trackers:
         settings: Mapping[str, Any],
         *,
         resumes: bool = False,
-        last_step: int = 0,
+        last_step: int = -1,
     ) -> None:
         names = [name for name in names if name != "none"]
         self.forgiving = "all" in names
@@ -203,12 +203,6 @@ class Trackers:
         for name in self.names:
             if not _is_installed(TRACKERS[name]):
                 raise MissingExtraError(f"report_to: {name}", name, package=TRACKERS[name].install)
-
-    def __enter__(self) -> Trackers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.finish()
 
     def start(self) -> None:
         """Start the trackers that talk to a server, so that a missing login is known before the model is loaded.
@@ -269,7 +263,7 @@ class Trackers:
         if run_id is not None and run_id != before:
             _write_ids(self.place.folder, {**_read_ids(self.place.folder), name: run_id})
         again = before is not None and not kind.purges
-        self.open.append(_Open(name, tracker, self.last_step if again else 0))
+        self.open.append(_Open(name, tracker, self.last_step if again else -1))
 
     def _failed(self, one: _Open, step: int, error: Exception) -> None:
         one.failures += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,15 @@ import pytest
 
 from burnish.runs import gpus
 from burnish.runs.monitor import FIGURES, SystemMonitor, is_system_figure
+
+
+@contextmanager
+def running(monitor: SystemMonitor) -> Iterator[SystemMonitor]:
+    monitor.start()
+    try:
+        yield monitor
+    finally:
+        monitor.stop()
 
 
 def wait_for(condition, seconds: float = 5.0) -> None:
@@ -22,7 +33,7 @@ def wait_for(condition, seconds: float = 5.0) -> None:
 
 
 def test_figures_of_this_machine(tmp_path: Path) -> None:
-    with SystemMonitor(tmp_path / "not" / "there", every_s=0.02, gpus=lambda: {"gpu_percent": 50.0}) as monitor:
+    with running(SystemMonitor(tmp_path / "absent", every_s=0.02, gpus=lambda: {"gpu_percent": 50.0})) as monitor:
         wait_for(lambda: len(monitor._samples) >= 2)
         figures = monitor.take()
     assert set(figures) == {
@@ -64,20 +75,16 @@ def test_samples_become_means_maxima_and_last_values(tmp_path: Path) -> None:
     assert list(FIGURES)[:2] == ["cpu_percent", "process_cpu_percent"]
 
 
-def test_the_thread_ends_with_the_run_whatever_ends_it(tmp_path: Path) -> None:
+def test_the_thread_ends_at_once(tmp_path: Path) -> None:
     def alive() -> bool:
         return any(thread.name == "burnish-monitor" for thread in threading.enumerate())
 
-    def fail() -> None:
-        with SystemMonitor(tmp_path, every_s=60):
-            assert alive()
-            raise KeyError
-
     started = time.monotonic()
-    with pytest.raises(KeyError):
-        fail()
+    with running(SystemMonitor(tmp_path, every_s=60)):
+        assert alive()
     assert time.monotonic() - started < 1.0
     assert not alive()
+    SystemMonitor(tmp_path).stop()  # one that was never started
 
 
 def test_a_driver_that_hangs_does_not_delay_the_end(tmp_path: Path) -> None:
@@ -88,7 +95,7 @@ def test_a_driver_that_hangs_does_not_delay_the_end(tmp_path: Path) -> None:
         release.wait(10)
         return {}
 
-    with SystemMonitor(tmp_path, every_s=0.01, gpus=hang) as monitor:
+    with running(SystemMonitor(tmp_path, every_s=0.01, gpus=hang)) as monitor:
         assert entered.wait(5)
         started = time.monotonic()
     assert time.monotonic() - started < 1.0
@@ -104,7 +111,7 @@ def test_a_driver_that_fails_again_and_again_is_not_asked_for_ever(tmp_path: Pat
         raise OSError("the driver is gone")
 
     monitor = SystemMonitor(tmp_path, every_s=0.01, gpus=broken, gpu_every_s=0.0)
-    with monitor:
+    with running(monitor):
         wait_for(lambda: len(calls) == 3)
         time.sleep(0.05)
         assert len(calls) == 3

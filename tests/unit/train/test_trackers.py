@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -83,6 +85,12 @@ def opened(names: tuple[str, ...], folder: Path, step: int = 0, **more: Any) -> 
     return trackers
 
 
+@contextmanager
+def closing(trackers: Trackers) -> Iterator[Trackers]:
+    yield trackers
+    trackers.finish()
+
+
 def test_the_settings_know_the_same_names_as_accelerate() -> None:
     assert set(NAMES) == set(TRACKERS) <= set(tracking.LOGGER_TYPE_TO_CLASS)
     for name in NAMES:
@@ -90,7 +98,7 @@ def test_the_settings_know_the_same_names_as_accelerate() -> None:
 
 
 def test_rows_go_out_in_groups_without_what_is_no_finite_number(tmp_path: Path, fake: type[Fake]) -> None:
-    with opened(("wandb", "wandb"), tmp_path) as trackers:
+    with closing(opened(("wandb", "wandb"), tmp_path)) as trackers:
         trackers.log({**ROW, "text": "x", "grad_norm": math.nan, "flag": True, "none": None})
     (one,) = fake.made
     assert one.rows == [
@@ -123,9 +131,11 @@ def test_the_project_and_the_folder_can_be_named(
 
 
 def test_a_resumed_run_goes_on_under_its_id_and_sends_no_row_twice(tmp_path: Path, fake: type[Fake]) -> None:
-    with opened(("wandb",), tmp_path) as trackers:
+    with closing(opened(("wandb",), tmp_path)) as trackers:
+        trackers.log({"step": 0, "eval_loss": 1.0})
         trackers.log({"step": 4, "loss": 1.0})
-    with opened(("wandb",), tmp_path, step=2, resumes=True, last_step=4) as trackers:
+    assert [step for step, _ in fake.made[0].rows] == [0, 4]
+    with closing(opened(("wandb",), tmp_path, step=2, resumes=True, last_step=4)) as trackers:
         for step in (3, 4, 5):
             trackers.log({"step": step, "loss": 1.0})
     again = fake.made[1]
@@ -133,11 +143,11 @@ def test_a_resumed_run_goes_on_under_its_id_and_sends_no_row_twice(tmp_path: Pat
     assert [step for step, _ in again.rows] == [5]
     assert again.config is None
     # A new run in the same folder is a new one for the tracker too; one that joins later gets all that comes.
-    with opened(("wandb",), tmp_path) as trackers:
+    with closing(opened(("wandb",), tmp_path)) as trackers:
         trackers.log({"step": 1, "loss": 1.0})
     assert "id" not in fake.made[2].options
     (tmp_path / "trackers.json").unlink()
-    with opened(("wandb",), tmp_path, step=2, resumes=True, last_step=4) as trackers:
+    with closing(opened(("wandb",), tmp_path, step=2, resumes=True, last_step=4)) as trackers:
         trackers.log({"step": 3, "loss": 1.0})
     assert [step for step, _ in fake.made[3].rows] == [3]
 
@@ -167,7 +177,7 @@ def test_a_tracker_without_a_login_stops_the_run_at_its_start(
 def test_a_failure_on_the_way_is_told_once_and_the_run_goes_on(
     tmp_path: Path, fake: type[Fake], notes: list[str]
 ) -> None:
-    with opened(("wandb",), tmp_path) as trackers:
+    with closing(opened(("wandb",), tmp_path)) as trackers:
         fake.raises["log"] = ConnectionError("no route")
         trackers.log({"step": 1, "loss": 1.0})
         trackers.log({"step": 2, "loss": 1.0})
@@ -184,13 +194,13 @@ def test_a_failure_on_the_way_is_told_once_and_the_run_goes_on(
 
 
 def test_a_tracker_that_cannot_close_stops_nothing(tmp_path: Path, fake: type[Fake], notes: list[str]) -> None:
-    with opened(("wandb",), tmp_path):
+    with closing(opened(("wandb",), tmp_path)):
         fake.raises["finish"] = OSError("gone")
     assert notes == ["wandb did not close well: OSError: gone"]
 
 
 def test_none_is_nobody(tmp_path: Path) -> None:
-    with opened(("none",), tmp_path) as trackers:
+    with closing(opened(("none",), tmp_path)) as trackers:
         trackers.log(ROW)
     assert list(tmp_path.iterdir()) == []
 
@@ -199,10 +209,10 @@ def test_none_is_nobody(tmp_path: Path) -> None:
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with opened(("tensorboard",), tmp_path) as trackers:
+    with closing(opened(("tensorboard",), tmp_path)) as trackers:
         for step in (1, 2, 3, 4):
             trackers.log({"step": step, "loss": 10.0 + step, "eval_loss": 1.0})
-    with opened(("tensorboard",), tmp_path, step=2, resumes=True, last_step=4) as trackers:
+    with closing(opened(("tensorboard",), tmp_path, step=2, resumes=True, last_step=4)) as trackers:
         for step in (3, 4, 5):
             trackers.log({"step": step, "loss": 20.0 + step})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -222,8 +232,9 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None
 @pytest.mark.skipif("tensorboard" not in installed(), reason="tensorboard is not installed")
 def test_runs_that_share_a_folder_stay_apart(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        with Trackers(("tensorboard",), Place(tmp_path / name, tmp_path / "logs", name, tmp_path), {}) as trackers:
-            trackers.start()
-            trackers.go_on_after(0)
-            trackers.log(ROW)
+        trackers = Trackers(("tensorboard",), Place(tmp_path / name, tmp_path / "logs", name, tmp_path), {})
+        trackers.start()
+        trackers.go_on_after(0)
+        trackers.log(ROW)
+        trackers.finish()
     assert sorted(item.name for item in (tmp_path / "logs").iterdir()) == ["first", "second"]
