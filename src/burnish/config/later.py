@@ -115,8 +115,7 @@ LATER: tuple[Row, ...] = (
     *_rows("training", _OUT, neftune_noise_alpha=0.0, torch_compile=False),
     *_rows("training", "leave it out and train on one device", deepspeed=ANY, fsdp=False, fsdp_config=ANY),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
-    *_rows("training", _OUT, logging_strategy="steps"),
-    *_rows("training", _OUT, dataloader_drop_last=False, gradient_checkpointing_kwargs=ANY, optim_args=TEXT),
+    *_rows("training", _OUT, gradient_checkpointing_kwargs=ANY, optim_args=TEXT),
     *_rows("training", _OUT, torch_compile_backend=TEXT, torch_compile_mode=TEXT),
     *_rows("generating", _OUT, num_beams=1, length_penalty=1.0),
 )

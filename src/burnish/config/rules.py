@@ -172,7 +172,7 @@ def streams_hold_out_a_count(draft: Draft) -> Iterator[Finding]:
 
 
 def streams_save_by_steps(draft: Draft) -> Iterator[Finding]:
-    for what in ("eval", "save"):
+    for what in ("eval", "save", "logging"):
         if draft["streaming"] and draft[f"{what}_strategy"] == "epoch":
             text = f"{what}_strategy: epoch does not fit streaming, which knows no length of an epoch"
             yield Finding((f"{what}_strategy", "streaming"), text, f"use {what}_strategy: steps")
@@ -296,7 +296,7 @@ def warmup_ends_in_time(draft: Draft) -> Iterator[str]:
 
 
 def steps_need_their_strategy(draft: Draft) -> Iterator[str]:
-    for what in ("eval", "save"):
+    for what in ("eval", "save", "logging"):
         strategy = draft[f"{what}_strategy"]
         if strategy != "steps" and draft.chosen(f"{what}_steps"):
             yield f"{what}_steps has no effect with {what}_strategy: {strategy}"

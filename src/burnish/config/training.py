@@ -14,6 +14,7 @@ from burnish.config.fields import (
     PathText,
     Resume,
     RoomSettings,
+    Steps,
     Table,
     Text,
     Whole,
@@ -60,8 +61,8 @@ def _do_eval_default(above: dict[str, Any]) -> bool:
     return above.get("eval_strategy", "no") != "no"
 
 
-def _eval_steps_default(above: dict[str, Any]) -> int:
-    return int(above.get("logging_steps", 10))
+def _eval_steps_default(above: dict[str, Any]) -> Any:
+    return above.get("logging_steps", 10)
 
 
 def _greater_default(above: dict[str, Any]) -> bool:
@@ -101,10 +102,14 @@ class TrainingSettings(RoomSettings):
     label_smoothing_factor: Number = setting(
         0.0, "Share of each target that is spread evenly over the vocabulary in training.", ge=0, lt=1
     )
+    dataloader_drop_last: Flag = setting(False, "Leave the last samples of an epoch out where they do not fill a step.")
     group_by_length: Flag = setting(
         False, "Put samples of like length into one step; for models that train on padded batches."
     )
-    logging_steps: Whole = setting(10, "Steps between two rows of metrics.", ge=1)
+    logging_strategy: Moments = setting(
+        "steps", "When rows of metrics are written: every logging_steps, every epoch, or only at the end (no)."
+    )
+    logging_steps: Steps = setting(10, "Steps between two rows of metrics; below 1 a share of the run.")
     logging_first_step: Flag = setting(False, "Also write a row of metrics after the first step.")
     report_to: ReportTo = setting(
         ("none",), "Trackers that also get the metrics: none, all that are installed, or names such as wandb."
@@ -118,7 +123,9 @@ class TrainingSettings(RoomSettings):
         "steps",
         "When checkpoints are saved: never, every save_steps, every epoch, or whenever an evaluation is the best.",
     )
-    save_steps: Whole = setting(500, "Steps between two checkpoints with save_strategy: steps.", ge=1)
+    save_steps: Steps = setting(
+        500, "Steps between two checkpoints with save_strategy: steps; below 1 a share of the run."
+    )
     save_total_limit: Whole | None = setting(None, "Most checkpoints kept; without it, all.", ge=1)
     save_only_model: Flag = setting(
         False, "Checkpoints hold the weights only; smaller, but a run cannot be resumed exactly from them."
@@ -126,12 +133,11 @@ class TrainingSettings(RoomSettings):
     eval_strategy: Moments = setting(
         "no", "When the loss is measured on held-out data: never, every eval_steps, or every epoch."
     )
-    eval_steps: Whole = setting(
+    eval_steps: Steps = setting(
         None,
-        "Steps between two evaluations with eval_strategy: steps.",
+        "Steps between two evaluations with eval_strategy: steps; below 1 a share of the run.",
         derived="the value of logging_steps",
         factory=_eval_steps_default,
-        ge=1,
     )
     eval_on_start: Flag = setting(False, "Also evaluate before the first step.")
     eval_delay: Number = setting(0, "Steps, or epochs with eval_strategy: epoch, before the first evaluation.", ge=0)

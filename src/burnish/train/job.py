@@ -217,18 +217,18 @@ class Job:
 
     def _loop_options(self, total: int, plan: BatchPlan | StreamPlan) -> LoopOptions:
         training, tuning = self.settings.training, self.settings.tuning
-        eval_steps = _every(training.eval_strategy, training.eval_steps or training.logging_steps, plan)
+        eval_steps = _every(training.eval_strategy, training.eval_steps or training.logging_steps, plan, total)
         delay = training.eval_delay * (plan.steps_an_epoch if training.eval_strategy == "epoch" else 1)
         return LoopOptions(
             total_steps=total,
             max_grad_norm=training.max_grad_norm,
-            logging_steps=training.logging_steps,
+            logging_steps=_every(training.logging_strategy, training.logging_steps, plan, total),
             logs_first_step=training.logging_first_step,
             eval_steps=eval_steps,
             eval_delay_steps=math.ceil(delay) - 1,
             evaluates_first=training.eval_on_start,
             evaluates_last="do_eval" not in self.settings.given or training.do_eval,
-            save_steps=_every(training.save_strategy, training.save_steps, plan),
+            save_steps=_every(training.save_strategy, training.save_steps, plan, total),
             best=Best(
                 training.metric_for_best_model,
                 training.greater_is_better,
@@ -269,6 +269,7 @@ class Job:
             ranks=self.accelerator.num_processes,
             seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
+            drop_last=shuffle and self.settings.training.dataloader_drop_last,
             lengths=lengths.tolist() if grouped else None,
         )
 
@@ -352,10 +353,13 @@ def build_accelerator(device: torch.device, mixed: str) -> Any:
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
 
 
-def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan) -> int:
-    if strategy == "no":
+def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int) -> int:
+    """Steps between two of something; 0 for never. Below 1, `steps` is a share of all steps, rounded up."""
+    if strategy in ("no", "best"):
         return 0
-    return plan.steps_an_epoch if strategy == "epoch" else int(steps)
+    if strategy == "epoch":
+        return plan.steps_an_epoch
+    return math.ceil(steps * total) if steps < 1 else int(steps)
 
 
 def _dataset_titles(names: Sequence[str]) -> list[str]:

@@ -89,6 +89,7 @@ _EXACT = [
     "label_smoothing_factor",
     "loss_function",
     "group_by_length",
+    "dataloader_drop_last",
 ]
 
 
