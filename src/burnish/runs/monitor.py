@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,18 @@ Reader = Callable[[], dict[str, float]]
 def is_system_figure(key: str) -> bool:
     """Whether a column of metrics.jsonl is about the machine and not about the training."""
     return key in FIGURES or key == "rss_mb"
+
+
+def mean_figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The figures of a whole run from its rows: means of what is a mean, the most of the rest."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name in FIGURES:
+            if isinstance(row.get(name), int | float):
+                found.setdefault(name, []).append(float(row[name]))
+    return {
+        name: sum(values) / len(values) if FIGURES[name] == "mean" else max(values) for name, values in found.items()
+    }
 
 
 class SystemMonitor:
