@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_tracker_that_fails_does_not_harm_the_run(
 ) -> None:
     class Down:
         def __init__(self, project: str, **options: Any) -> None:
-            self.tracker = type("Run", (), {"id": "x"})()
+            self.tracker = SimpleNamespace(id="x", finish=lambda exit_code: ended.append("failed"))
 
         def start(self) -> None:
             pass
@@ -89,15 +90,25 @@ def test_a_tracker_that_fails_does_not_harm_the_run(
         def log(self, values: dict[str, Any], step: int) -> None:
             raise ConnectionError("the network is away")
 
-        finish = log
+        def finish(self) -> None:
+            ended.append("finished")
 
     said: list[str] = []
+    ended: list[str] = []
     monkeypatch.setattr(log, "note", said.append)
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "wandb", Down)
     monkeypatch.setattr(trackers, "_is_installed", lambda kind: True)
     given = settings(tiny_folder, chat_file, tmp_path / "run", report_to="wandb", hf_hub_token=SECRET, max_steps=5)
     assert train(given)["status"] == "completed"
     assert len([line for line in said if line.startswith("wandb")]) == 2
+    assert ended == ["finished"]
+
+    def fail(row: dict[str, Any]) -> None:
+        raise RuntimeError("a callback of the user's own")
+
+    with pytest.raises(BurnishError):
+        train({**given, "overwrite_output_dir": True}, callbacks=[fail])
+    assert ended == ["finished", "failed"]
     assert not any(thread.name == "burnish-monitor" for thread in threading.enumerate())
 
 

@@ -6,6 +6,7 @@ error before the model is loaded; what goes wrong later (a network that is away)
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
@@ -56,6 +57,7 @@ class Kind:
         project: environment variables that name the project; the first that is set wins over `burnish`.
         identify: the started tracker → the id under which it can be gone on with; None where it cannot.
         offline: what to set where there is no login or no network.
+        fail: closes a started tracker as a run that failed, where it knows such a thing.
         purges: whether it drops by itself what an earlier session sent of steps that come again.
     """
 
@@ -65,6 +67,7 @@ class Kind:
     project: tuple[str, ...] = ()
     identify: Callable[[Any], str | None] = lambda _: None
     offline: str = ""
+    fail: Callable[[Any], object] | None = None
     purges: bool = False
 
 
@@ -72,7 +75,7 @@ def _tensorboard(place: Place, _: str | None, step: int) -> dict[str, Any]:
     # The class writes into logging_dir/run_name; a folder that several runs share keeps each under its name.
     shared = place.logging_dir is not None
     options: dict[str, Any] = {"logging_dir": str(place.files)}
-    options["run_name"] = place.run_name if shared else "tensorboard"
+    options["first"] = place.run_name if shared else "tensorboard"
     return options if step <= 1 else options | {"purge_step": step}
 
 
@@ -107,7 +110,7 @@ def _trackio(place: Place, before: str | None, _: int) -> dict[str, Any]:
 
 
 def _aim(place: Place, before: str | None, _: int) -> dict[str, Any]:
-    return {"logging_dir": str(place.files)} | ({"run_hash": before} if before else {})
+    return {"first": place.run_name, "logging_dir": str(place.files)} | ({"run_hash": before} if before else {})
 
 
 TRACKERS: dict[str, Kind] = {
@@ -119,6 +122,7 @@ TRACKERS: dict[str, Kind] = {
         ("WANDB_PROJECT",),
         lambda run: run.id,
         "run `wandb login`, or set WANDB_MODE=offline in the environment and `wandb sync` the folder later",
+        lambda run: run.finish(exit_code=1),
     ),
     "swanlab": Kind(
         "swanlab",
@@ -135,6 +139,7 @@ TRACKERS: dict[str, Kind] = {
         ("MLFLOW_EXPERIMENT_NAME",),
         lambda run: str(run.info.run_id),
         "check MLFLOW_TRACKING_URI; without it the run is kept in mlflow.db in the output folder",
+        lambda _: importlib.import_module("mlflow").end_run(status="FAILED"),
     ),
     "trackio": Kind("trackio", "trackio", _trackio, ("TRACKIO_PROJECT",), lambda run: str(run.name)),
     "comet_ml": Kind(
@@ -143,15 +148,18 @@ TRACKERS: dict[str, Kind] = {
         lambda place, before, _: {"experiment_key": before} if before else {},
         ("COMET_PROJECT_NAME",),
         lambda run: str(run.get_key()),
-        "set COMET_API_KEY, or COMET_START_ONLINE=0 to stay offline",
+        "run `comet login`, or set COMET_API_KEY",
     ),
     "clearml": Kind(
         "clearml",
         "clearml",
-        lambda place, before, _: {"task_name": place.run_name} | ({"continue_last_task": before} if before else {}),
+        lambda place, before, _: (
+            {"task_name": os.environ.get("CLEARML_TASK", place.run_name)}
+            | ({"continue_last_task": before} if before else {})
+        ),
         ("CLEARML_PROJECT",),
         lambda task: str(task.id),
-        "run `clearml-init`, or set CLEARML_OFFLINE_MODE=1",
+        "run `clearml-init`",
     ),
     "aim": Kind("aim", "aim", _aim, identify=lambda run: str(run.hash)),
     "dvclive": Kind(
@@ -236,12 +244,16 @@ class Trackers:
             except Exception as error:  # noqa: BLE001 - whatever a tracker raises, the training goes on
                 self._failed(one, step, error)
 
-    def finish(self) -> None:
-        """Close all trackers; what one raises is said and stops nothing."""
+    def finish(self, failed: bool = False) -> None:
+        """Close all trackers, as a run that failed where they can tell; what one raises is said and stops nothing."""
         while self.open:
             one = self.open.pop()
+            fail = TRACKERS[one.name].fail
             try:
-                one.tracker.finish()
+                if failed and fail is not None:
+                    fail(one.tracker.tracker)
+                else:
+                    one.tracker.finish()
             except Exception as error:  # noqa: BLE001 - the run itself is over and saved
                 log.note(f"{one.name} did not close well: {_words(error)}")
 
@@ -288,11 +300,11 @@ def _is_installed(kind: Kind) -> bool:
 
 
 def _make(name: str, kind: Kind, options: dict[str, Any]) -> Any:
-    """An accelerate tracker, not started. Its first argument is the project, which TensorBoard calls a run."""
+    """An accelerate tracker, not started. Its first argument is the project; for some it is the run, option `first`."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     project = next((os.environ[key] for key in kind.project if os.environ.get(key)), "burnish")
-    return LOGGER_TYPE_TO_CLASS[name](options.pop("run_name") if kind.purges else project, **options)
+    return LOGGER_TYPE_TO_CLASS[name](options.pop("first", project), **options)
 
 
 def _store_settings(name: str, tracker: Any, settings: Mapping[str, Any]) -> None:

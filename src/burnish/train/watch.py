@@ -8,6 +8,7 @@ from typing import Any
 
 from burnish.config import Settings
 from burnish.config.catalogue import is_secret
+from burnish.errors import Interrupted
 from burnish.model.cache import cache_folder
 from burnish.runs.folder import RunFolder
 from burnish.runs.monitor import SystemMonitor
@@ -44,7 +45,7 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.monitor.stop()
-        self.trackers.finish()
+        self.trackers.finish(failed=error is not None and not isinstance(error, Interrupted | KeyboardInterrupt))
 
     def start(self) -> None:
         """Start the trackers that may refuse. Raises BurnishError as `Trackers.start` does."""

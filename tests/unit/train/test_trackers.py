@@ -199,6 +199,14 @@ def test_a_tracker_that_cannot_close_stops_nothing(tmp_path: Path, fake: type[Fa
     assert notes == ["wandb did not close well: OSError: gone"]
 
 
+def test_a_run_that_failed_is_closed_as_one(tmp_path: Path, fake: type[Fake]) -> None:
+    trackers = opened(("wandb",), tmp_path)
+    closed: list[int] = []
+    fake.made[0].tracker.finish = lambda exit_code: closed.append(exit_code)
+    trackers.finish(failed=True)
+    assert (closed, fake.made[0].finished) == ([1], False)
+
+
 def test_none_is_nobody(tmp_path: Path) -> None:
     with closing(opened(("none",), tmp_path)) as trackers:
         trackers.log(ROW)
