@@ -235,8 +235,8 @@ class Trackers:
     def log(self, row: Mapping[str, Any]) -> None:
         """Send the finite numbers of one row. What a tracker raises is told once and stops nothing."""
         step, figures = int(row["step"]), _figures(row)
-        for one in list(self.open):
-            if step <= one.taken_before or not figures:
+        for one in self.open:
+            if step <= one.taken_before or one.failures >= _PATIENCE or not figures:
                 continue
             try:
                 one.tracker.log(figures, step=step)
@@ -283,7 +283,6 @@ class Trackers:
             one.told = True
             log.note(f"{one.name} did not take the row of step {step}: {_words(error)}; the training goes on")
         if one.failures >= _PATIENCE:
-            self.open.remove(one)
             log.note(f"{one.name} gets no more rows of this run; metrics.jsonl has them all")
 
 

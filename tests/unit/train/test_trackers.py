@@ -191,6 +191,7 @@ def test_a_failure_on_the_way_is_told_once_and_the_run_goes_on(
         trackers.log({"step": 8, "loss": 1.0})
     assert notes[1:] == ["wandb gets no more rows of this run; metrics.jsonl has them all"]
     assert [step for step, _ in fake.made[0].rows] == [3]
+    assert fake.made[0].finished
 
 
 def test_a_tracker_that_cannot_close_stops_nothing(tmp_path: Path, fake: type[Fake], notes: list[str]) -> None:
