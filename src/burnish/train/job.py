@@ -175,7 +175,7 @@ class Job:
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
-        names = [] if data.train is None else _dataset_titles(data.train.names)
+        names, datasets = _datasets(settings, data.train, plan)
         module = self.stage.module(settings, loaded.model, self._packs, names)
         self._preflight(loaded.model, optimizer)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
@@ -201,7 +201,7 @@ class Job:
             prepared_optimizer,
             optimizer,
             plan,
-            self._batches(example, pad_id, data.train),
+            self._batches(example, pad_id, datasets),
             rate,
             self._loop_options(total, plan),
             Hooks(
@@ -274,14 +274,16 @@ class Job:
         )
 
     def _batches(
-        self, example: Callable[[int], Example], pad_id: int, train: TrainSet | None = None
+        self,
+        example: Callable[[int], Example],
+        pad_id: int,
+        datasets: Callable[[Sequence[int]], tuple[int, ...]] | None = None,
     ) -> Callable[[Sequence[int]], Batch]:
-        """Sample numbers → Batch; a training set of several datasets marks which one each document is from."""
-        datasets = train.datasets if train is not None and len(train.names) > 1 else None
+        """Sample numbers → Batch; `datasets` tells which one each sample is from, where there are several."""
 
         def make(numbers: Sequence[int]) -> Batch:
             batch = self.stage.collate([example(n) for n in numbers], numbers, self._packs, pad_id)
-            return batch if datasets is None else replace(batch, datasets=tuple(datasets[list(numbers)].tolist()))
+            return batch if datasets is None else replace(batch, datasets=datasets(numbers))
 
         return make
 
@@ -362,7 +364,20 @@ def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int
     return math.ceil(steps * total) if steps < 1 else int(steps)
 
 
-def _dataset_titles(names: Sequence[str]) -> list[str]:
-    """Short names of datasets for figures: of a path only its last part, where that tells them apart."""
+def _datasets(
+    settings: Settings, train: TrainSet | None, plan: BatchPlan | StreamPlan
+) -> tuple[list[str], Callable[[Sequence[int]], tuple[int, ...]] | None]:
+    """Short names of the datasets of a run, and what tells the dataset of samples by its number; None for only one.
+
+    Of a path the name is its last part, where that tells them apart.
+    """
+    names = list(settings.data.dataset) if train is None else train.names
+    if len(names) < 2:
+        return [], None
     short = [Path(name).stem if "/" in name or "\\" in name else name for name in names]
-    return short if len(set(short)) == len(short) else list(names)
+    titles = short if len(set(short)) == len(short) else list(names)
+    if train is not None:
+        numbers_of = train.datasets
+        return titles, lambda numbers: tuple(numbers_of[list(numbers)].tolist())
+    assert isinstance(plan, StreamPlan)
+    return titles, lambda numbers: tuple(names.index(plan.dataset(number)) for number in numbers)

@@ -146,8 +146,6 @@ class TestPromptCompletion:
 
 
 class TestRowWeight:
-    OPENAI = {"formatting": "openai", "columns": {"messages": "messages", "weight": "quality"}}
-
     def test_it_scales_each_answer(self) -> None:
         messages = [
             message("user", "a"),
@@ -155,7 +153,11 @@ class TestRowWeight:
             message("user", "c"),
             message("assistant", "d"),
         ]
-        made = convert({"messages": messages, "quality": 0.5}, **self.OPENAI)
+        made = convert(
+            {"messages": messages, "quality": 0.5},
+            formatting="openai",
+            columns={"messages": "messages", "weight": "quality"},
+        )
         assert isinstance(made, Conversation)
         assert [turn.weight for turn in made.turns if turn.role == "assistant"] == [1.0, 0.5]
 
