@@ -45,6 +45,7 @@ from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Stage
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
+from burnish.train.watch import Watch
 
 
 class Job:
@@ -66,6 +67,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self.watch = Watch(settings, self.folder, self.is_main)
 
     def record(self, **parts: Any) -> None:
         """Merge parts into run.json; only the first rank writes."""
@@ -74,6 +76,10 @@ class Job:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Read the data, load the model, train, save; returns what run.json holds."""
+        with self.watch:
+            return self._run(stop)
+
+    def _run(self, stop: StopRequest) -> dict[str, Any]:
         settings = self.settings
         for line in settings.notes:
             log.note(line)
@@ -90,11 +96,13 @@ class Job:
             log.say(line)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
+        self.watch.start()
         loaded = build_model(settings, source, self.precision, self.accelerator.device)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
         loop = self._loop(loaded, template, data)
+        self.watch.go_on_after(loop.progress.step)
         started = time.perf_counter()
         before = loop.progress.elapsed_s
         with ExitStack() as stack:
@@ -197,7 +205,7 @@ class Job:
             rate,
             self._loop_options(total, plan),
             Hooks(
-                self.folder.metrics.append,
+                self.watch.row,
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
