@@ -42,6 +42,11 @@ def pairs(count):
     return [example(number, 1.0 - number % 2) for number in range(2 * count)]
 
 
+def next_of(changes):
+    """A name for a case: its first setting."""
+    return next(iter(changes))
+
+
 def learnt(model, seed=1):
     """The model with a LoRA adapter that does something."""
     tuned, _ = attach_lora(model, rank=4)
@@ -81,7 +86,7 @@ def tuned(tiny_folder, tmp_path_factory):
         {"gradient_checkpointing": True},
         {"streaming": True, "buffer_size": 4},
     ],
-    ids=lambda changes: next(iter(changes)),
+    ids=next_of,
 )
 def test_the_first_loss_is_ln_2(tiny_folder, tmp_path, changes):
     row = first_row(tiny_folder, pair_file(tmp_path), tmp_path / "run", **changes)
@@ -100,9 +105,7 @@ def test_the_reference_of_a_continued_adapter_is_that_adapter(tiny_folder, tuned
     assert len(weights(tmp_path / "run")) == len(weights(tuned))
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"finetuning_type": "full"}, {"packing": True}], ids=["lora", "full", "packed"]
-)
+@pytest.mark.parametrize("changes", [{"lora_rank": 4}, {"finetuning_type": "full"}, {"packing": True}], ids=next_of)
 def test_a_precomputed_reference_gives_the_same_run(tiny_folder, tmp_path, changes, capsys):
     data = pair_file(tmp_path)
     common = {**changes, "val_size": 3, "eval_strategy": "steps", "eval_steps": 1, "learning_rate": 1e-3}
@@ -312,8 +315,8 @@ def test_resumed_twice_equals_uninterrupted(tiny_folder, tuned, tmp_path, stage,
 @pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo", "robust", "orpo", "simpo", "kto_pair"])
 def test_margins_rise(tiny_folder, tmp_path, loss):
     changes = {"stage": "dpo", "pref_loss": loss, "num_train_epochs": 8, "learning_rate": 1e-2}
-    if loss == "robust":
-        changes["dpo_label_smoothing"] = 0.1
+    own = {"robust": {"dpo_label_smoothing": 0.1}, "orpo": {"pref_beta": 1.0}, "simpo": {"pref_beta": 2.0}}
+    changes |= own.get(loss, {})
     record = train(settings(tiny_folder, pair_file(tmp_path), tmp_path / "run", **changes))
     found = rows(tmp_path / "run")
     assert found[-1]["rewards/margins"] > found[0]["rewards/margins"] + 0.05
@@ -338,7 +341,7 @@ def test_a_reward_model_scores_after_saving_as_before(tiny_folder, tmp_path, cha
 
     data = pair_file(tmp_path)
     common = {"stage": "rm", "num_train_epochs": 6, "save_strategy": "epoch", **changes}
-    held = {"eval_dataset": [str(data)], "do_eval": True}
+    held = {"eval_dataset": [str(data)], "do_eval": True, "do_train": True}
     train(settings(tiny_folder, data, tmp_path / "run", **common, **held))
     last = rows(tmp_path / "run")[-1]
     assert last["eval_rewards/accuracies"] == 1.0
@@ -352,10 +355,7 @@ def test_a_reward_model_scores_after_saving_as_before(tiny_folder, tmp_path, cha
     for row in map(json.loads, data.read_text().splitlines()):
         for answer in (row["chosen"], row["rejected"]):
             conversations.append(Conversation((Turn("user", row["prompt"]), Turn("assistant", answer))))
-    for folder in (
-        tmp_path / "run",
-        max((tmp_path / "run").glob("checkpoint-*"), key=lambda path: path.stat().st_mtime),
-    ):
+    for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-36"):
         scores = load_reward_model(str(folder), use_cpu=True).score(conversations, batch_size=5)
         better, worse = scores[0::2], scores[1::2]
         assert sum(better) / 11 == pytest.approx(last["eval_rewards/chosen"], abs=1e-4)
@@ -407,7 +407,20 @@ def test_a_crossed_answer_is_cut_to_fit():
     assert max(batch.mismatched.document_lengths) <= longest
 
 
-def test_a_batch_of_one_has_no_kl_and_says_so_once(tiny_folder, tmp_path, capsys):
+@pytest.mark.parametrize(("batch_rows", "accumulation"), [(1, 8), (2, 4), (3, 3)])
+def test_how_a_step_is_cut_changes_nothing_in_kto(tiny_folder, tmp_path, batch_rows, accumulation):
+    """The KL is one number a step, so even micro-batches of one have it."""
+    data = feedback_file(tmp_path, 8)
+    for name, rows_, parts in (("whole", 8, 1), ("cut", batch_rows, accumulation)):
+        sizes = {"per_device_train_batch_size": rows_, "gradient_accumulation_steps": parts}
+        train(settings(tiny_folder, data, tmp_path / name, stage="kto", max_steps=4, **sizes))
+    for one, other in zip(rows(tmp_path / "whole"), rows(tmp_path / "cut"), strict=True):
+        for key in ("loss", "kl", "grad_norm", "rewards/margins", "logps/chosen"):
+            assert one[key] == pytest.approx(other[key], rel=1e-4, abs=1e-6), key
+    assert max(row["kl"] for row in rows(tmp_path / "cut")) > 0
+
+
+def test_a_step_of_one_has_no_kl_and_says_so_once(tiny_folder, tmp_path, capsys):
     changes = {"stage": "kto", "per_device_train_batch_size": 1, "max_steps": 3}
     train(settings(tiny_folder, feedback_file(tmp_path), tmp_path / "run", **changes))
     assert capsys.readouterr().out.count("the KL in its loss is taken as 0") == 1
@@ -424,8 +437,8 @@ def test_the_balance_of_the_labels_is_said_with_weights_that_mend_it(tiny_folder
     assert "set kto_chosen_weight to 2.00 to 2.67, or kto_rejected_weight to 0.38 to 0.50" in said
     train(settings(tiny_folder, few, tmp_path / "mended", stage="kto", max_steps=1, kto_chosen_weight=2.0))
     assert "out of balance" not in capsys.readouterr().out
+    only = write(tmp_path / "only.jsonl", liked)
     with pytest.raises(DataError, match="there is no undesirable one"):
-        only = write(tmp_path / "only.jsonl", liked)
         train(settings(tiny_folder, only, tmp_path / "none", stage="kto", max_steps=1))
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from burnish.errors import ShapeError
-from burnish.losses.figures import Figures, mean_figure
+from burnish.losses.cross_entropy import Figures
+from burnish.losses.figures import mean_figure
 from burnish.losses.logprobs import sum_by
 
 SCALES = ("group", "batch", "none")
@@ -23,7 +24,7 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
         hold: they come back as 0.
     Returns:
         float32. Fewer than two values have no variance: they are only shifted, or left alone.
-    Source: Huang et al., arXiv:2403.17031, detail 15 (reward and advantage whitening).
+    Source: Huang et al., arXiv:2403.17031, whitening of rewards and advantages.
     """
     chosen = values.float()[mask]
     if chosen.numel() > 1:
@@ -58,8 +59,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, la
     """
     if rewards.shape != mask.shape or values.shape != mask.shape or mask.dim() != 2:
         raise ShapeError("rewards, values and mask must all be [B, T]")
-    rewards = torch.where(mask, rewards.detach().float(), 0.0)
-    values = torch.where(mask, values.detach().float(), 0.0)
+    rewards, values = rewards.detach().float(), values.detach().float()
     advantages = torch.zeros_like(values)
     next_value = next_advantage = values.new_zeros(len(values))  # [B]
     for step in range(values.shape[1] - 1, -1, -1):
@@ -116,13 +116,13 @@ class GroupAdvantages(NamedTuple):
 
 
 class _Groups(NamedTuple):
-    """Samples against their groups: all [B]; `size` counts scored samples; `alike`: no difference in the group."""
+    """Samples against their groups, all [B]. `deviation` is 0 where unscored, or where all rewards of the group are
+    equal; `size` counts the group's scored samples."""
 
     scored: Tensor
     deviation: Tensor
     size: Tensor
     std: Tensor
-    alike: Tensor
     figures: Figures
 
 
@@ -149,7 +149,7 @@ def group_advantages(
     elif scale == "batch":
         scored = rewards.float()[found.scored]
         advantages = advantages / ((scored.std() if scored.numel() > 1 else 0.0) + eps)
-    return GroupAdvantages(torch.where(found.alike, 0.0, advantages), found.scored, found.figures)
+    return GroupAdvantages(advantages, found.scored, found.figures)
 
 
 def rloo_advantages(
@@ -162,7 +162,7 @@ def rloo_advantages(
     Args:
         rewards, groups, n_groups: as in `group_advantages`.
         normalise: then scale the batch's advantages to mean 0 and deviation 1.
-    Source: Ahmadian et al., arXiv:2402.14740, section 3.2 (RLOO_k).
+    Source: Ahmadian et al., arXiv:2402.14740, the RLOO_k estimator.
     """
     found = _group(rewards, groups, n_groups)
     advantages = found.deviation * (found.size / (found.size - 1).clamp(min=1))
@@ -182,7 +182,7 @@ def _group(rewards: Tensor, groups: Tensor, n_groups: int) -> _Groups:
     mean = sum_by(values, groups, n_groups) / size.clamp(min=1)
     deviation = torch.where(scored, values - mean[groups], 0.0)  # [B]
     std = (sum_by(deviation.square(), groups, n_groups) / (size - 1).clamp(min=1)).sqrt()
-    # Equal rewards are found by comparing, not by a deviation of 0: the mean of three 0.1 is not quite 0.1.
+    # Equal rewards are found by comparing, not by a deviation of 0: the float32 mean of three 12345.678 is 0.001 off.
     low, high = (torch.where(scored, values, bound) for bound in (torch.inf, -torch.inf))
     low = low.new_full((n_groups,), torch.inf).scatter_reduce(0, groups, low, "amin")
     high = high.new_full((n_groups,), -torch.inf).scatter_reduce(0, groups, high, "amax")
@@ -194,4 +194,4 @@ def _group(rewards: Tensor, groups: Tensor, n_groups: int) -> _Groups:
         "unscored": mean_figure(~scored),
     }
     deviation = torch.where(alike[groups], 0.0, deviation)
-    return _Groups(scored, deviation, size[groups], std[groups], alike[groups], figures)
+    return _Groups(scored, deviation, size[groups], std[groups], figures)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from burnish.errors import ShapeError
-from burnish.losses.figures import ScoredLoss, mean_figure, summed
+from burnish.losses.cross_entropy import LossSum
+from burnish.losses.figures import mean_figure, summed
 from burnish.losses.logprobs import per_token
 
 BALANCED = (1.0, 4 / 3)
@@ -91,7 +92,7 @@ def kto_loss(
     undesirable_weight: float = 1.0,
     pref_ftx: float = 0.0,
     tokens: Tensor | None = None,
-) -> ScoredLoss:
+) -> LossSum:
     """w_D (1 - sigma(beta (r - z_0))) of a desirable, w_U (1 - sigma(beta (z_0 - r))) of an undesirable completion.
 
     r = log pi(y|x) - log pi_ref(y|x); z_0 = `kl.value`, the same for all and without gradient.
@@ -104,7 +105,7 @@ def kto_loss(
         pref_ftx: weight of the mean negative log-probability a token of each desirable completion; needs `tokens`.
         tokens: [S] int64, tokens of each completion.
     Returns:
-        loss: total over the samples, count S.  figures: rewards/ and logps/ of chosen (desirable) and rejected
+        total over the samples, count S.  figures: rewards/ and logps/ of chosen (desirable) and rejected
         (undesirable), each over its own samples (the margin is the difference of their means), kl (count 0 where it was
         not estimated), sft_loss with pref_ftx.
     Raises:
@@ -131,7 +132,7 @@ def kto_loss(
         sft = -per_token(policy, tokens)
         figures["sft_loss"] = mean_figure(sft, desirable)
         losses = losses + pref_ftx * torch.where(desirable, sft, 0.0)
-    return ScoredLoss(summed(losses), figures)
+    return summed(losses, figures)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from burnish.errors import ShapeError
-from burnish.losses.cross_entropy import LossSum
-from burnish.losses.figures import Figures, ScoredLoss, mean_figure, summed
+from burnish.losses.cross_entropy import Figures, LossSum
+from burnish.losses.figures import mean_figure, summed
 from burnish.losses.logprobs import sum_by
 
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
@@ -49,7 +49,7 @@ def clipped_surrogate(
         clip_low, clip_high: how far the ratio may pay, below and above 1.
         delta: > 1 + clip_high: also cut the unclipped ratio here, so that a bad sample (A < 0) has a bounded pull.
     Source: Schulman et al., arXiv:1707.06347, eq. 7; clip_high apart: DAPO, arXiv:2503.14476, eq. 10; delta:
-    INTELLECT-2, arXiv:2505.07291, section 3.4.
+    INTELLECT-2, arXiv:2505.07291, section 4.1.
     """
     advantages = advantages.detach().float()
     ratio = log_ratio.float().clamp(max=LOG_RATIO_LIMIT).exp()
@@ -62,7 +62,7 @@ def clipped_surrogate(
 
 def ppo_policy_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float = 0.2
-) -> ScoredLoss:
+) -> LossSum:
     """PPO's clipped surrogate over tokens.
 
     Args:
@@ -70,28 +70,28 @@ def ppo_policy_loss(
         old_logprobs: the same under the policy that sampled.  advantages: from `gae`, whitened over the rollout.
         mask: bool, the tokens that count.  All four have one shape.
     Returns:
-        loss: total over the unmasked tokens, count their number.  figures: clip_ratio/low, clip_ratio/high, approx_kl.
+        total over the unmasked tokens, count their number.  figures: clip_ratio/low, clip_ratio/high, approx_kl.
     Source: arXiv:1707.06347, eq. 7.
     """
     if not logprobs.shape == old_logprobs.shape == advantages.shape == mask.shape:
         raise ShapeError("log-probabilities, advantages and mask must have one shape")
     log_ratio = logprobs[mask].float() - old_logprobs[mask].detach().float()
     found = clipped_surrogate(log_ratio, advantages[mask], clip_low=clip_range, clip_high=clip_range)
-    return ScoredLoss(summed(found.losses), _clip_figures(found, log_ratio))
+    return summed(found.losses, _clip_figures(found, log_ratio))
 
 
 def ppo_value_loss(
     values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, clip_range: float = 0.2
-) -> ScoredLoss:
+) -> LossSum:
     """max((V - R)^2, (V_old + clip(V - V_old, -clip_range, clip_range) - R)^2) / 2 over tokens.
 
     Args:
         values: any shape, float, of the value head that learns; old_values: as it was at the rollout.
         returns: from `gae`.  mask: bool. All four have one shape.
     Returns:
-        loss: total over the unmasked tokens, count their number (the same as the policy loss's: add the totals).
+        total over the unmasked tokens, count their number (the same as the policy loss's: add the totals).
         figures: value_clip_ratio, value_mean.
-    Source: Huang et al., arXiv:2403.17031, detail on value function loss clipping (baselines' PPO2).
+    Source: Engstrom et al., arXiv:2005.12729, section 3, value function clipping (as in OpenAI's PPO2).
     """
     if not values.shape == old_values.shape == returns.shape == mask.shape:
         raise ShapeError("values, returns and mask must have one shape")
@@ -99,7 +99,7 @@ def ppo_value_loss(
     clipped = values.clamp(old_values - clip_range, old_values + clip_range)
     free, bound = (values - returns).square(), (clipped - returns).square()
     figures = {"value_clip_ratio": mean_figure(bound > free), "value_mean": mean_figure(values)}
-    return ScoredLoss(summed(torch.maximum(free, bound) / 2), figures)
+    return summed(torch.maximum(free, bound) / 2, figures)
 
 
 def grpo_loss(
@@ -117,7 +117,7 @@ def grpo_loss(
     ref_logprobs: Tensor | None = None,
     kl_coef: float = 0.0,
     max_completion_length: int | None = None,
-) -> ScoredLoss:
+) -> LossSum:
     """Clipped surrogate of group advantages plus kl_coef times the k3 KL, over the flat tokens of S completions.
 
     Args:
@@ -133,10 +133,10 @@ def grpo_loss(
         clip_low, clip_high, delta: see `clipped_surrogate`.
         ref_logprobs: [N], under the reference policy; needed where kl_coef is not 0.
     Returns:
-        loss: count is completions (grpo), tokens (bnpo, dapo) or completions x length (dr_grpo); a completion whose
+        count is completions (grpo), tokens (bnpo, dapo) or completions x length (dr_grpo); a completion whose
         tokens are all masked is not counted. figures: clip_ratio/low, clip_ratio/high, approx_kl, kl.
     Source: GRPO arXiv:2402.03300, eq. 3; DAPO arXiv:2503.14476, eq. 8; Dr. GRPO arXiv:2503.20783, section 3.2;
-    GSPO arXiv:2507.18071, eq. 5 and 7; BNPO arXiv:2506.02864.
+    GSPO arXiv:2507.18071, eq. 5 and 7; the name bnpo is TRL's.
     """
     _check_grpo(logprobs, old_logprobs, ref_logprobs, sequences, loss_type, importance, kl_coef)
     keep = torch.ones_like(sequences, dtype=torch.bool) if mask is None else mask
@@ -156,7 +156,7 @@ def grpo_loss(
         kl = kl_k3(new, ref_logprobs[keep].detach())
         figures["kl"] = mean_figure(kl)
         losses = losses + kl_coef * kl
-    return ScoredLoss(_averaged(losses, sequences, length, loss_type, max_completion_length), figures)
+    return _averaged(losses, sequences, length, loss_type, max_completion_length, figures)
 
 
 def rloo_loss(
@@ -167,7 +167,7 @@ def rloo_loss(
     *,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
-) -> ScoredLoss:
+) -> LossSum:
     """Clipped surrogate with one action a completion: the ratio is that of the whole completion's probability.
 
     Args:
@@ -175,30 +175,32 @@ def rloo_loss(
         advantages: [S], from `rloo_advantages` of rewards less kl_coef (log pi - log pi_ref).
         scored: [S] bool, completions that count; None: all.
     Returns:
-        loss: total over the completions, count their number.  figures: clip_ratio/low, clip_ratio/high, approx_kl.
-    Source: Ahmadian et al., arXiv:2402.14740, section 3.2; the clip as in TRL's RLOO.
+        total over the completions, count their number.  figures: clip_ratio/low, clip_ratio/high, approx_kl.
+    Source: Ahmadian et al., arXiv:2402.14740, the RLOO_k estimator; the clip as in TRL's RLOO.
     """
     if not logprobs.shape == old_logprobs.shape == advantages.shape:
         raise ShapeError("log-probabilities and advantages must all be [S]")
     keep = torch.ones_like(logprobs, dtype=torch.bool) if scored is None else scored
     log_ratio = logprobs[keep].float() - old_logprobs[keep].detach().float()
     found = clipped_surrogate(log_ratio, advantages[keep], clip_low=clip_low, clip_high=clip_high)
-    return ScoredLoss(summed(found.losses), _clip_figures(found, log_ratio))
+    return summed(found.losses, _clip_figures(found, log_ratio))
 
 
-def _averaged(losses: Tensor, sequences: Tensor, length: Tensor, loss_type: str, longest: int | None) -> LossSum:
+def _averaged(
+    losses: Tensor, sequences: Tensor, length: Tensor, loss_type: str, longest: int | None, figures: Figures
+) -> LossSum:
     """Token losses [N] as the total and count whose quotient, over all batches, is the mean that `loss_type` names."""
     completions = (length > 0).sum().float()
     if loss_type == "grpo":
-        return LossSum((losses / length[sequences]).sum(), completions)
+        return LossSum((losses / length[sequences]).sum(), completions, figures)
     if loss_type == "dr_grpo":
         if longest is None:
             raise ValueError("loss_type dr_grpo needs max_completion_length")
-        return LossSum(losses.sum(), completions * longest)
-    return summed(losses)
+        return LossSum(losses.sum(), completions * longest, figures)
+    return summed(losses, figures)
 
 
-def _clip_figures(found: Surrogate, log_ratio: Tensor) -> Figures:
+def _clip_figures(found: Surrogate, log_ratio: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """Shares of clipped elements, and KL(pi_old || pi) by k3 on the samples of pi_old."""
     return {
         "clip_ratio/low": mean_figure(found.low),

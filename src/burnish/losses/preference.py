@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from burnish.errors import ShapeError
-from burnish.losses.figures import ScoredLoss, mean_figure, summed
+from burnish.losses.cross_entropy import LossSum
+from burnish.losses.figures import mean_figure, summed
 from burnish.losses.logprobs import per_token
 
 PREFERENCE_LOSSES = ("sigmoid", "hinge", "ipo", "robust", "orpo", "simpo", "kto_pair")
@@ -129,7 +130,7 @@ def preference_loss(
     simpo_gamma: float = 0.5,
     pref_ftx: float = 0.0,
     length_normalised: bool = False,
-) -> ScoredLoss:
+) -> LossSum:
     """The loss named `pref_loss` over a batch of pairs, plus `pref_ftx` times the SFT loss of the chosen completions.
 
     Args:
@@ -141,7 +142,7 @@ def preference_loss(
         pref_ftx: weight of the mean negative log-probability a token of each chosen completion.
         length_normalised: compare mean log-ratios a token (sigmoid, hinge, robust; PER_TOKEN losses do so anyway).
     Returns:
-        loss: total over the pairs, count P.  figures: rewards/chosen and /rejected (beta x what the loss compares: the
+        total over the pairs, count P.  figures: rewards/chosen and /rejected (beta x what the loss compares: the
         log-ratio, its mean a token, or the mean log-probability), rewards/margins, rewards/accuracies (a tie counts as
         wrong), logps/chosen and /rejected (summed over tokens), sft_loss where it is part of the loss.
     Raises:
@@ -169,7 +170,7 @@ def preference_loss(
     if sft_weight:
         figures["sft_loss"] = mean_figure(sft)
         losses = losses + sft_weight * sft
-    return ScoredLoss(summed(losses), figures)
+    return summed(losses, figures)
 
 
 def _pair_losses(

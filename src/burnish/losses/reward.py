@@ -6,12 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from burnish.errors import ShapeError
-from burnish.losses.figures import ScoredLoss, mean_figure, summed
+from burnish.losses.cross_entropy import LossSum
+from burnish.losses.figures import mean_figure, summed
 
 
 def pairwise_reward_loss(
     chosen: Tensor, rejected: Tensor, *, margins: Tensor | None = None, centring: float = 0.0
-) -> ScoredLoss:
+) -> LossSum:
     """Bradley-Terry loss of a chosen score over a rejected one: -log sigma(r_c - r_r - m) + centring (r_c + r_r)^2.
 
     Args:
@@ -19,7 +20,7 @@ def pairwise_reward_loss(
         margins: [P] float, how much better the chosen answer is; None: 0.
         centring: weight of the term that pulls scores towards zero; 0 switches it off.
     Returns:
-        loss: total over the pairs, count P.  figures: rewards/chosen, rewards/rejected, rewards/margins (r_c - r_r),
+        total over the pairs, count P.  figures: rewards/chosen, rewards/rejected, rewards/margins (r_c - r_r),
         rewards/accuracies (share of r_c > r_r; a tie counts as wrong).
     Raises:
         ShapeError: the three are not all [P].
@@ -33,8 +34,8 @@ def pairwise_reward_loss(
     losses = -F.logsigmoid(gap if margins is None else gap - margins.float())
     if centring:
         losses = losses + centring * (chosen + rejected).square()
-    return ScoredLoss(
-        summed(losses),
+    return summed(
+        losses,
         {
             "rewards/chosen": mean_figure(chosen),
             "rewards/rejected": mean_figure(rejected),

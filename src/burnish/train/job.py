@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from burnish import log
@@ -44,9 +45,10 @@ from burnish.train.optimizer import MasterAdamW, build_optimizer
 from burnish.train.precomputed import Precomputed, precomputed
 from burnish.train.resume import Checkpoints
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
-from burnish.train.stages import STAGES, Parts, Stage
+from burnish.train.stages import STAGES, Parts, Stage, measured
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
+from burnish.train.watch import Watch
 
 
 class Job:
@@ -68,7 +70,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
-        self._known: Precomputed | None = None
+        self.watch = Watch(settings, self.folder, self.is_main)
 
     def record(self, **parts: Any) -> None:
         """Merge parts into run.json; only the first rank writes."""
@@ -77,6 +79,10 @@ class Job:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Read the data, load the model, train, save; returns what run.json holds."""
+        with self.watch:
+            return self._run(stop)
+
+    def _run(self, stop: StopRequest) -> dict[str, Any]:
         settings = self.settings
         for line in settings.notes:
             log.note(line)
@@ -95,6 +101,7 @@ class Job:
             self.stage.check(settings, data.train.marks)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
+        self.watch.start()
         loaded = build_model(settings, source, self.precision, self.accelerator.device)
         if self.stage.extend:
             self.stage.extend(settings, loaded)
@@ -102,6 +109,7 @@ class Job:
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
         loop = self._loop(loaded, template, data)
+        self.watch.go_on_after(loop.progress.step)
         started = time.perf_counter()
         before = loop.progress.elapsed_s
         with ExitStack() as stack:
@@ -172,18 +180,17 @@ class Job:
         )
         self._packs = takes_packed_rows(loaded.model)
         reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
-        if reference and reference.model is not loaded.model:
-            self._packs = self._packs and takes_packed_rows(reference.model)
+        self._packs = self._packs and (reference is None or reference.takes_packed_rows(loaded.model))
         pad_id = loaded.tokenizer.pad_token_id or 0
+        known = Precomputed({})
         if reference and settings.preference.precompute_ref:
-            self._known = precomputed(
-                reference, data, self._layout(pad_id), self.stage, training.per_device_eval_batch_size, self.accelerator
-            )
+            eval_rows = training.per_device_eval_batch_size
+            known = precomputed(reference, data, self._layout(pad_id), self.stage, eval_rows, self.accelerator)
             reference = None
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
-        names = [] if data.train is None else _dataset_titles(data.train.names)
+        names, datasets = _datasets(settings, data.train, plan)
         module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
         self._preflight(loaded.model, optimizer)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
@@ -200,7 +207,7 @@ class Job:
         eval_sets = {}
         for name, held_out in data.eval.items():
             eval_plan = self._plan(held_out, training.per_device_eval_batch_size, 1, shuffle=False, pack=False)
-            eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id, held_out, trains=False))
+            eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id, known=known.of(held_out)))
         seen = Run(loaded.model, loaded.tokenizer, settings.flat(), self.folder.path, total)
         return Loop(
             self.accelerator,
@@ -208,15 +215,15 @@ class Job:
             prepared_optimizer,
             optimizer,
             plan,
-            self._batches(example, pad_id, data.train, trains=True),
+            self._batches(example, pad_id, datasets, known.of(data.train)),
             rate,
             self._loop_options(total, plan),
             Hooks(
-                self.folder.metrics.append,
+                self.watch.row,
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
-                self._before_step(prepared_module, example, pad_id),
+                measured(self.stage, prepared_module, example, self._layout(pad_id), self.accelerator),
             ),
             progress,
             eval_sets,
@@ -225,18 +232,18 @@ class Job:
 
     def _loop_options(self, total: int, plan: BatchPlan | StreamPlan) -> LoopOptions:
         training, tuning = self.settings.training, self.settings.tuning
-        eval_steps = _every(training.eval_strategy, training.eval_steps or training.logging_steps, plan)
+        eval_steps = _every(training.eval_strategy, training.eval_steps or training.logging_steps, plan, total)
         delay = training.eval_delay * (plan.steps_an_epoch if training.eval_strategy == "epoch" else 1)
         return LoopOptions(
             total_steps=total,
             max_grad_norm=training.max_grad_norm,
-            logging_steps=training.logging_steps,
+            logging_steps=_every(training.logging_strategy, training.logging_steps, plan, total),
             logs_first_step=training.logging_first_step,
             eval_steps=eval_steps,
             eval_delay_steps=math.ceil(delay) - 1,
             evaluates_first=training.eval_on_start,
             evaluates_last="do_eval" not in self.settings.given or training.do_eval,
-            save_steps=_every(training.save_strategy, training.save_steps, plan),
+            save_steps=_every(training.save_strategy, training.save_steps, plan, total),
             best=Best(
                 training.metric_for_best_model,
                 training.greater_is_better,
@@ -279,37 +286,32 @@ class Job:
             ranks=self.accelerator.num_processes,
             seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
+            drop_last=shuffle and self.settings.training.dataloader_drop_last,
             lengths=lengths.reshape(-1, unit).sum(1).tolist() if grouped else None,
         )
 
     def _batches(
-        self, example: Callable[[int], Example], pad_id: int, samples: TrainSet | None, *, trains: bool
+        self,
+        example: Callable[[int], Example],
+        pad_id: int,
+        datasets: Callable[[Sequence[int]], tuple[int, ...]] | None = None,
+        known: np.ndarray | None = None,
     ) -> Callable[[Sequence[int]], Batch]:
-        """Sample numbers → Batch; in training with which of several datasets each document is from."""
-        several = trains and samples is not None and len(samples.names) > 1
-        datasets = samples.datasets if several and samples is not None else None
-        known = self._known.of(samples) if self._known else None
+        """Sample numbers → Batch.
+
+        Args:
+            datasets: tells which dataset each sample is from, where there are several.
+            known: what the reference says of each sample, where that was computed beforehand.
+        """
         layout = self._layout(pad_id)
 
         def make(numbers: Sequence[int]) -> Batch:
             batch = self.stage.collate([example(n) for n in numbers], numbers, layout)
             if datasets is not None:
-                batch = replace(batch, datasets=tuple(datasets[list(numbers)].tolist()))
+                batch = replace(batch, datasets=datasets(numbers))
             return batch if known is None else replace(batch, reference=torch.from_numpy(known[list(numbers)]))
 
         return make
-
-    def _before_step(
-        self, module: Any, example: Callable[[int], Example], pad_id: int
-    ) -> Callable[[Sequence[Sequence[int]]], None]:
-        """What the stage measures before each optimizer step, for the loop: sample numbers of each micro-batch in."""
-        measure, layout = self.stage.before_step, self._layout(pad_id)
-
-        def before_step(micro: Sequence[Sequence[int]]) -> None:
-            if measure is not None:
-                measure(module, [[example(n) for n in part] for part in micro], layout, self.accelerator)
-
-        return before_step
 
     def _layout(self, pad_id: int) -> Layout:
         return Layout(self._packs, pad_id, self.settings.data.cutoff_len)
@@ -383,13 +385,29 @@ def build_accelerator(device: torch.device, mixed: str) -> Any:
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
 
 
-def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan) -> int:
-    if strategy == "no":
+def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int) -> int:
+    """Steps between two of something; 0 for never. Below 1, `steps` is a share of all steps, rounded up."""
+    if strategy in ("no", "best"):
         return 0
-    return plan.steps_an_epoch if strategy == "epoch" else int(steps)
+    if strategy == "epoch":
+        return plan.steps_an_epoch
+    return math.ceil(steps * total) if steps < 1 else int(steps)
 
 
-def _dataset_titles(names: Sequence[str]) -> list[str]:
-    """Short names of datasets for figures: of a path only its last part, where that tells them apart."""
+def _datasets(
+    settings: Settings, train: TrainSet | None, plan: BatchPlan | StreamPlan
+) -> tuple[list[str], Callable[[Sequence[int]], tuple[int, ...]] | None]:
+    """Short names of the datasets of a run, and what tells the dataset of samples by its number; None for only one.
+
+    Of a path the name is its last part, where that tells them apart.
+    """
+    names = list(settings.data.dataset) if train is None else train.names
+    if len(names) < 2:
+        return [], None
     short = [Path(name).stem if "/" in name or "\\" in name else name for name in names]
-    return short if len(set(short)) == len(short) else list(names)
+    titles = short if len(set(short)) == len(short) else list(names)
+    if train is not None:
+        numbers_of = train.datasets
+        return titles, lambda numbers: tuple(numbers_of[list(numbers)].tolist())
+    assert isinstance(plan, StreamPlan)
+    return titles, lambda numbers: tuple(names.index(plan.dataset(number)) for number in numbers)

@@ -35,7 +35,7 @@ class Precomputed:
 
     def of(self, samples: TrainSet | None) -> np.ndarray | None:
         """The values of a selection's examples, [N] float32 nats."""
-        if not isinstance(samples, Selection):
+        if not self.values or not isinstance(samples, Selection):
             return None
         return self.values[samples.base.about["fingerprint"]][samples.numbers]
 

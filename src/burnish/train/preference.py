@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from burnish import log
 from burnish.batch.collate import Batch
 from burnish.losses import LossSum
-from burnish.losses.figures import ScoredLoss
 from burnish.losses.kto import KLSum, kto_loss, mismatched_kl
 from burnish.losses.preference import Pairs, preference_loss
 from burnish.losses.reward import pairwise_reward_loss
@@ -48,7 +47,7 @@ class PairLoss(nn.Module):
             None if theirs is None else theirs[0::2],
             None if theirs is None else theirs[1::2],
         )
-        return _loss(preference_loss(pairs, **self.options))
+        return preference_loss(pairs, **self.options)
 
 
 class FeedbackLoss(nn.Module):
@@ -76,8 +75,7 @@ class FeedbackLoss(nn.Module):
             kl = self._estimate([batch.mismatched] if batch.mismatched else [])
         ours = answer_logprobs(self.model, batch, packed=self.packed)
         assert batch.marks is not None
-        scored = kto_loss(ours.total, theirs.total, batch.marks > 0, kl, tokens=ours.count, **self.options)
-        return _loss(scored)
+        return kto_loss(ours.total, theirs.total, batch.marks > 0, kl, tokens=ours.count, **self.options)
 
     def measure(self, crossed: Sequence[Batch], accelerator: Any) -> None:
         """Estimate the KL of an optimizer step, over all ranks, from prompts with the answers to other prompts."""
@@ -115,7 +113,7 @@ class ScoreLoss(nn.Module):
     def forward(self, batch: Batch) -> LossSum:
         """The summed loss over the pairs, and their number."""
         scores = answer_scores(self.model, batch, packed=self.packed)
-        return _loss(pairwise_reward_loss(scores[0::2], scores[1::2], **self.options))
+        return pairwise_reward_loss(scores[0::2], scores[1::2], **self.options)
 
 
 def answer_scores(model: Any, batch: Batch, *, packed: bool) -> Tensor:
@@ -124,7 +122,3 @@ def answer_scores(model: Any, batch: Batch, *, packed: bool) -> Tensor:
     ends = torch.zeros(len(batch.document_lengths), dtype=torch.int64, device=hidden.device)
     ends = ends.scatter_reduce(0, batch.loss_documents, batch.loss_positions, "amax") + 1  # where the token itself is
     return value_head(model)(hidden[ends])
-
-
-def _loss(scored: ScoredLoss) -> LossSum:
-    return LossSum(scored.loss.total, scored.loss.count, scored.figures)

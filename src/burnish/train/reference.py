@@ -21,6 +21,7 @@ from burnish.model.load import Loaded, load_model
 from burnish.model.save import is_adapter, without_adapter
 from burnish.model.source import find_model
 from burnish.train.logprobs import answer_logprobs
+from burnish.train.model import takes_packed_rows
 
 _TWIN = "reference"
 """The name of the frozen adapter that keeps what the trained one was at the start."""
@@ -58,6 +59,10 @@ class Reference:
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
                 digest.update(value.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    def takes_packed_rows(self, trained: Any) -> bool:
+        """Whether it reads packed rows, as the trained model does; asks only where it is another model."""
+        return self.model is trained or takes_packed_rows(self.model)
 
     def logprobs(self, batch: Batch, *, packed: bool) -> SequenceLogprobs:
         """[documents]: the summed log-probabilities of each document's answer, without dropout and gradients."""

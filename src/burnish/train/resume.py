@@ -103,6 +103,7 @@ _EXACT = [
     "ref_model_adapters",
     "precompute_ref",
     "disable_dropout",
+    "dataloader_drop_last",
 ]
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnish.errors import ShapeError
@@ -116,9 +116,11 @@ def test_unscored_samples_leave_the_mean():
 
 
 def test_equal_rewards_of_any_size_give_exactly_no_advantage():
+    # The float32 mean of three 12345.678 is 0.001 off; over a deviation as small that would be an advantage of 0.8.
+    rewards, groups = torch.tensor([12345.678] * 3 + [0.3] * 8), torch.tensor([0] * 3 + [1] * 8)
     for scale in ("group", "batch", "none"):
-        found = group_advantages(torch.tensor([0.1] * 3 + [1e6] * 7), torch.tensor([0] * 3 + [1] * 7), 2, scale=scale)
-        assert found.advantages.tolist() == [0.0] * 10
+        assert group_advantages(rewards, groups, 2, scale=scale).advantages.tolist() == [0.0] * 11
+    assert rloo_advantages(rewards, groups, 2).advantages.tolist() == [0.0] * 11
 
 
 def test_rloo_with_two_by_hand():
@@ -130,6 +132,7 @@ def test_rloo_with_two_by_hand():
     assert normalised.tolist() == pytest.approx([2 / (math.sqrt(8) + 1e-4), -2 / (math.sqrt(8) + 1e-4)])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.floats(-5, 5, width=32) | st.just(NAN)), min_size=1, max_size=12),
     st.floats(-3, 3, width=32),
@@ -143,7 +146,8 @@ def test_properties_of_group_baselines(samples, shift):
         assert ours.advantages[index].item() == pytest.approx(expected, abs=1e-4)
     for found in (ours, group_advantages(rewards, groups, 4)):
         summed = torch.zeros(4).index_add(0, groups, found.advantages)
-        torch.testing.assert_close(summed, torch.zeros(4), rtol=0, atol=1e-3)
+        # Rewards that differ in their last bits only have a rounding of 1e-6 divided by 1e-4.
+        torch.testing.assert_close(summed, torch.zeros(4), rtol=0, atol=0.1)
     moved = rloo_advantages(rewards + shift, groups, 4)
     torch.testing.assert_close(moved.advantages, ours.advantages, rtol=0, atol=1e-4)
 

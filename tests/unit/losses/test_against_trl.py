@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 
 
 def mean(scored):
-    return scored.loss.total / scored.loss.count
+    return scored.total / scored.count
 
 
 def figure(scored, name):

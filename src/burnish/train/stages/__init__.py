@@ -68,3 +68,16 @@ class Stage:
     reference: Callable[[Settings, Loaded], Reference | None] | None = None
     check: Callable[[Settings, Any], None] | None = None
     before_step: Callable[[Any, Sequence[Sequence[Example]], Layout, Any], None] | None = None
+
+
+def measured(
+    stage: Stage, module: Any, example: Callable[[int], Example], layout: Layout, accelerator: Any
+) -> Callable[[Sequence[Sequence[int]]], None]:
+    """What the loop calls before an optimizer step, with the sample numbers of each micro-batch."""
+    measure = stage.before_step
+
+    def before_step(micro: Sequence[Sequence[int]]) -> None:
+        if measure is not None:
+            measure(module, [[example(number) for number in part] for part in micro], layout, accelerator)
+
+    return before_step
