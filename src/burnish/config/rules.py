@@ -169,6 +169,22 @@ def probabilities_are_positive(draft: Draft) -> Iterator[Finding]:
         yield Finding(("interleave_probs",), "interleave_probs must be 0 or more, and not all 0", "write 0.7,0.3")
 
 
+def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
+    bits = draft["quantization_bit"]
+    if bits not in (None, 4, 8, 16):
+        yield Finding(
+            ("quantization_bit",), f"quantization_bit: {bits} does not exist", "write 4 or 8, or leave it out"
+        )
+
+
+def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
+    kind = draft["finetuning_type"]
+    if draft["quantization_bit"] in (4, 8) and kind != "lora":
+        what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
+        fix = "use finetuning_type: lora, or leave quantization_bit out"
+        yield Finding(("quantization_bit", "finetuning_type"), what, fix)
+
+
 # Adjustments: values that follow from others.
 
 
@@ -297,6 +313,12 @@ def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
         yield "create_new_adapter has no effect without adapter_name_or_path"
 
 
+def only_four_bits_have_a_type(draft: Draft) -> Iterator[str]:
+    idle = [key for key in ("quantization_type", "double_quantization") if draft.chosen(key)]
+    if idle and draft["quantization_bit"] != 4:
+        yield f"{', '.join(idle)}: no effect without quantization_bit: 4"
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
     one_source_of_evaluation_data,
@@ -314,6 +336,8 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_save_by_steps,
     streams_are_not_kept,
     probabilities_are_positive,
+    quantization_has_8_or_4_bits,
+    quantized_bases_need_lora,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -335,4 +359,5 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     pretraining_has_no_turns,
     no_thoughts_to_preserve,
     new_adapter_needs_old,
+    only_four_bits_have_a_type,
 )

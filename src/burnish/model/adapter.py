@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from burnish.errors import ModelError
+from burnish.model.quantize import scale_bytes, weight_count
 from burnish.model.quiet import quiet_transformers
 from burnish.registry import did_you_mean
 
@@ -106,10 +107,11 @@ def attach_lora(
 
 
 def count_parameters(model: nn.Module) -> TrainableCount:
-    """Count parameters and bytes; tied weights count once."""
-    total = trainable = size = 0
+    """Count weights and bytes; tied weights count once, and the scales of quantized ones count as bytes."""
+    total = trainable = 0
+    size = scale_bytes(model)
     for parameter in model.parameters():
-        total += parameter.numel()
+        total += weight_count(parameter)
         size += parameter.numel() * parameter.element_size()
         if parameter.requires_grad:
             trainable += parameter.numel()

@@ -86,6 +86,9 @@ _EXACT = [
     "adam_epsilon",
     "lr_scheduler_kwargs",
     "disable_shuffling",
+    "quantization_bit",
+    "quantization_type",
+    "double_quantization",
 ]
 
 

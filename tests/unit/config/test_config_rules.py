@@ -83,6 +83,16 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "interleave_probs",
         "interleave_probs must be 0 or more, and not all 0",
     ),
+    "quantization_has_8_or_4_bits": (
+        {"quantization_bit": 3},
+        "quantization_bit",
+        "quantization_bit: 3 does not exist",
+    ),
+    "quantized_bases_need_lora": (
+        {"quantization_bit": 4, "finetuning_type": "full"},
+        "quantization_bit",
+        "quantized weights cannot be trained, as finetuning_type: full would",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -154,6 +164,10 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "new_adapter_needs_old": (
         {"create_new_adapter": True},
         "create_new_adapter has no effect without adapter_name_or_path",
+    ),
+    "only_four_bits_have_a_type": (
+        {"quantization_bit": 8, "quantization_type": "fp4", "double_quantization": False},
+        "quantization_type, double_quantization: no effect without quantization_bit: 4",
     ),
 }
 
