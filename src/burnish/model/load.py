@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
-from burnish.model.compat import keep_weights_unpacked
+from burnish.model.compat import correct_quantized_layers
 from burnish.model.quantize import (
     Quantization,
     bitsandbytes_config,
@@ -112,7 +112,7 @@ def load_model(
         model = _put_adapter(model, adapter, trainable=False).merge_and_unload()
     if later:
         quantize_linear_layers(model, later, compute=how.compute, device=device, skip=keep_whole)
-    keep_weights_unpacked(model)
+    correct_quantized_layers(model)
     if len(mergers) < len(source.adapters):
         model = _put_adapter(model, source.adapters[-1], trainable=trainable_adapter)
     model.to(device)
