@@ -1,4 +1,4 @@
-"""Training over a quantized base: the gradient is right, evaluating changes nothing, and merging needs whole weights."""
+"""Over a quantized base the gradient is right, evaluating changes nothing, and merging happens in whole weights."""
 
 from __future__ import annotations
 

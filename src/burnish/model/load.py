@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,13 +106,14 @@ def load_model(
     stored = stored_quantization(source, **hub)
     _check_quantization(quantization, stored, mergers)
     later = quantization if mergers or source.gguf_file else None  # what can only be quantized once it is loaded
-    how = _Base(dtype, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, keep_whole)
+    whole = [*keep_whole, *_modules_trained_whole(source.adapters[len(mergers) :])]
+    how = _Base(dtype, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, whole)
     place = device if stored or (quantization and not later) else None
     model = _load_base(source, how, None if later else quantization, place, **hub)
     for adapter in mergers:
         model = _put_adapter(model, adapter, trainable=False).merge_and_unload()
     if later:
-        quantize_linear_layers(model, later, compute=how.compute, device=device, skip=keep_whole)
+        quantize_linear_layers(model, later, compute=how.compute, device=device, skip=whole)
     correct_quantized_layers(model)
     if len(mergers) < len(source.adapters):
         model = _put_adapter(model, source.adapters[-1], trainable=trainable_adapter)
@@ -126,6 +128,14 @@ def load_model(
 def stored_quantization(source: ModelSource, **hub: Any) -> str | None:
     """How a model's weights are quantized on disk (gptq, awq, …); None for whole ones, which a GGUF file's become."""
     return None if source.gguf_file else stored_method(source.location, **_from_hub(source, **hub))
+
+
+def _modules_trained_whole(adapters: Sequence[str]) -> list[str]:
+    """Layers that adapters hold whole, and that therefore fit onto whole ones only."""
+    files = [Path(folder) / "adapter_config.json" for folder in adapters]
+    return [
+        name for file in files if file.is_file() for name in json.loads(file.read_text()).get("modules_to_save") or ()
+    ]
 
 
 def _check_quantization(asked: Quantization | None, stored: str | None, mergers: Sequence[str]) -> None:

@@ -50,7 +50,7 @@ class Quantization:
     def __str__(self) -> str:
         if self.bits == 8:
             return "8-bit"
-        return f"4-bit {self.kind}, double quantization" if self.double else f"4-bit {self.kind}"
+        return f"4-bit {self.kind} (double)" if self.double else f"4-bit {self.kind}"
 
 
 def quantization_of(bits: int | None, kind: str = "nf4", double: bool = True) -> Quantization | None:

@@ -26,8 +26,8 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
     """
     model_settings, tuning = settings.model, settings.tuning
     quantization = _quantization(settings)
-    _check_base(settings, source, quantization)
     go_on = bool(source.adapters) and tuning.finetuning_type == "lora" and not tuning.create_new_adapter
+    _check_base(settings, source, quantization, go_on)
     loaded = load_model(
         source,
         dtype=precision.dtype,
@@ -78,7 +78,7 @@ def _quantization(settings: Settings) -> Quantization | None:
     return quantization_of(model.quantization_bit, model.quantization_type, model.double_quantization)
 
 
-def _check_base(settings: Settings, source: ModelSource, quantization: Quantization | None) -> None:
+def _check_base(settings: Settings, source: ModelSource, quantization: Quantization | None, goes_on: bool) -> None:
     """Refuse to train weights that are quantized on disk; say when an adapter goes on over another kind of base."""
     model = settings.model
     stored = stored_quantization(
@@ -91,12 +91,12 @@ def _check_base(settings: Settings, source: ModelSource, quantization: Quantizat
             fix="use finetuning_type: lora, or give the 16-bit model",
         )
     before = trained_over(source)
-    if before != quantization and source.adapters:
+    if goes_on and before != quantization:
         log.note(f"{source.adapters[-1]} was trained over {_base(before)} and now meets {_base(quantization)}")
 
 
 def _base(quantization: Quantization | None) -> str:
-    return f"a {quantization} base" if quantization else "a base that is not quantized"
+    return f"a base in {quantization}" if quantization else "a base that is not quantized"
 
 
 def model_record(settings: Settings, loaded: Loaded, precision: Precision) -> dict[str, Any]:

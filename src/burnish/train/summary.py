@@ -17,11 +17,11 @@ def count(number: float) -> str:
 def model_line(model: Mapping[str, Any]) -> str:
     """`smollm2-135m-instruct · 134.5M parameters · LoRA trains 4.9M (3.5%) · float32 · 558 MB`"""
     share = 100 * model["trainable"] / max(model["parameters"], 1)
-    over = f" over a {model['quantization']} base" if model.get("quantization") else ""
     parts = [
         str(model["name"]),
         f"{count(model['parameters'])} parameters",
-        f"{model['method']}{over} trains {count(model['trainable'])} ({share:.1f}%)",
+        f"{model['method']} trains {count(model['trainable'])} ({share:.1f}%)",
+        *([f"base in {model['quantization']}"] if model.get("quantization") else []),
         str(model["dtype"]),
         f"{model['footprint_mb']:.0f} MB of weights",
     ]
