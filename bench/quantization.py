@@ -1,10 +1,11 @@
 """What a quantized base costs and saves: LoRA over whole, 8-bit and 4-bit weights, each in a process of its own.
 
-usage: python bench/quantization.py [--model DIR_OR_NAME] [--dataset FILE] [--steps 4] [--rounds 2]
+usage: python bench/quantization.py [--model DIR_OR_NAME] [--dataset FILE] [--steps 4] [--rounds 2] [--batch 4]
 
 All train LoRA r=8 on the same rows in the same order. Prints the memory of the weights, peak memory, samples/s and
-their ratio to plain LoRA, and the losses; then tokens/s of one answer. Machines are noisy: only ratios count, and only
-within one run. The first step of each process is left out of the speed.
+their ratio to plain LoRA, and the losses; then tokens/s of one greedy answer. The first step of each process is left
+out of the speed. On a CPU seconds are those of the processor, so that what else runs matters less; still, machines are
+noisy: only ratios count, and only within one run.
 """
 
 from __future__ import annotations
@@ -25,31 +26,37 @@ KINDS: dict[str, dict[str, Any]] = {
     "4-bit nf4": {"quantization_bit": 4},
     "4-bit fp4": {"quantization_bit": 4, "quantization_type": "fp4"},
 }
-TRAIN = "import json, sys, burnish; burnish.train(json.loads(sys.argv[1]))"
-ANSWER = """
-import sys, burnish
+CLOCK = """
+import json, sys, time, torch, burnish
+from burnish.data.records import Turn
+now = time.perf_counter if torch.cuda.is_available() else time.process_time
+"""
+TRAIN = f"""{CLOCK}
+times = []
+burnish.train(json.loads(sys.argv[1]), callbacks=[lambda row: times.append(now())])
+print((len(times) - 1) / (times[-1] - times[0]))
+"""
+ANSWER = f"""{CLOCK}
 chat = burnish.load(sys.argv[1])
-for _ in range(2):
-    chat.turns.clear()
-    chat.chat("Write a short text about the sea.", do_sample=False, max_new_tokens=48)
-print(chat.tokens_per_second)
+ask = lambda: chat.answer([Turn("user", "Write a short text about the sea.")], max_new_tokens=32)
+ask()
+started = now()
+text = ask()
+print(len(chat.template.tokenizer(text)["input_ids"]) / (now() - started))
 """
 
 
-def train(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Train in a new process; returns run.json with the samples a second after the first step."""
-    subprocess.run([sys.executable, "-c", TRAIN, json.dumps(settings)], check=True, stdout=subprocess.DEVNULL)
-    record = json.loads((output / "run.json").read_text())
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    seconds = rows[-1]["elapsed_s"] - rows[0]["elapsed_s"]
-    record["speed"] = (len(rows) - 1) * settings["per_device_train_batch_size"] / seconds
-    return record
-
-
-def answer(output: Path) -> float:
-    """Tokens a second of one answer, in a new process."""
-    done = subprocess.run([sys.executable, "-c", ANSWER, str(output)], check=True, capture_output=True, text=True)
+def run(code: str, argument: str) -> float:
+    """The number that a new process prints last."""
+    done = subprocess.run([sys.executable, "-c", code, argument], check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
+
+
+def train_and_answer(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """run.json of a run, with its steps and the tokens of an answer a second."""
+    steps = run(TRAIN, json.dumps(settings))
+    record = json.loads((output / "run.json").read_text())
+    return {**record, "speed": steps * settings["per_device_train_batch_size"], "tokens": run(ANSWER, str(output))}
 
 
 def main() -> None:
@@ -58,6 +65,7 @@ def main() -> None:
     parser.add_argument("--dataset", default=str(DATA))
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=4)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         records: dict[str, list[dict[str, Any]]] = {name: [] for name in KINDS}
@@ -69,21 +77,19 @@ def main() -> None:
                     "dataset": [arguments.dataset],
                     "output_dir": str(output),
                     "max_steps": arguments.steps + 1,
-                    "per_device_train_batch_size": 4,
+                    "per_device_train_batch_size": arguments.batch,
                     "logging_steps": 1,
                     "learning_rate": 1e-3,
-                    "max_samples": 4 * (arguments.steps + 1) + 8,
+                    "max_samples": arguments.batch * (arguments.steps + 1) + 8,
                     "val_size": 8,
                     "save_strategy": "no",
                     "plot_loss": False,
                     **changes,
                 }
-                record = train(output, settings)
-                records[name].append({**record, "tokens": answer(output)})
+                records[name].append(train_and_answer(output, settings))
     base = statistics.median(record["speed"] for record in records["whole"])
-    print(
-        f"{arguments.steps} steps of 4, median of {arguments.rounds} rounds · {records['whole'][0]['model']['dtype']}"
-    )
+    dtype = records["whole"][0]["model"]["dtype"]
+    print(f"{arguments.steps} steps of {arguments.batch}, median of {arguments.rounds} rounds · {dtype}")
     print("base        weights MB   peak MB   samples/s   ratio   train loss   eval loss   tokens/s")
     for name, found in records.items():
         speed = statistics.median(record["speed"] for record in found)
