@@ -117,7 +117,8 @@ def load_model(
     correct_quantized_layers(model)
     if len(mergers) < len(source.adapters):
         model = _put_adapter(model, source.adapters[-1], trainable=trainable_adapter)
-    model.to(device)
+    if place is None and not later:  # quantized weights are on their device already
+        model.to(device)
     if not trainable_adapter:
         model.requires_grad_(False)
         model.eval()
