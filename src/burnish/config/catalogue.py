@@ -75,6 +75,10 @@ LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
         **{("stage", stage): "use stage: sft" for stage in ("rm", "ppo", "dpo", "kto")},
         ("finetuning_type", "freeze"): "use finetuning_type: lora or full",
         ("finetuning_type", "oft"): "use finetuning_type: lora",
+        **{
+            ("quantization_method", method): "use quantization_method: bnb"
+            for method in ("hqq", "eetq", "gptq", "awq", "aqlm", "quanto", "mxfp4", "fp8")
+        },
         ("infer_backend", "vllm"): "use infer_backend: huggingface",
         ("infer_backend", "sglang"): "use infer_backend: huggingface",
         ("infer_backend", "ktransformers"): "use infer_backend: huggingface",

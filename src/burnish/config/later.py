@@ -66,14 +66,6 @@ LATER: tuple[Row, ...] = (
     *_rows("model", _OUT, train_from_scratch=False, upcast_layernorm=False),
     *_rows(
         "model",
-        "leave it out and train on the 16-bit model",
-        quantization_bit=WHOLE,
-        quantization_method=("bnb", "bitsandbytes"),
-        quantization_type="nf4",
-        double_quantization=True,
-    ),
-    *_rows(
-        "model",
         "leave it out; exporting is a command of its own, not a setting",
         export_dir=PATH,
         export_size=5,

@@ -200,6 +200,22 @@ def trackers_are_known(draft: Draft) -> Iterator[Finding]:
         yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
 
 
+def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
+    bits = draft["quantization_bit"]
+    if bits not in (None, 4, 8, 16):
+        yield Finding(
+            ("quantization_bit",), f"quantization_bit: {bits} does not exist", "write 4 or 8, or leave it out"
+        )
+
+
+def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
+    kind = draft["finetuning_type"]
+    if draft["quantization_bit"] in (4, 8) and kind != "lora":
+        what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
+        fix = "use finetuning_type: lora, or leave quantization_bit out"
+        yield Finding(("quantization_bit", "finetuning_type"), what, fix)
+
+
 # Adjustments: values that follow from others.
 
 
@@ -351,6 +367,12 @@ def no_tracker_writes(draft: Draft) -> Iterator[str]:
         yield "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir"
 
 
+def only_four_bits_have_a_type(draft: Draft) -> Iterator[str]:
+    idle = [key for key in ("quantization_type", "double_quantization") if draft.chosen(key)]
+    if idle and draft["quantization_bit"] != 4:
+        yield f"{', '.join(idle)}: no effect without quantization_bit: 4"
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
     best_needs_evaluation,
@@ -371,6 +393,8 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_are_not_kept,
     probabilities_are_positive,
     trackers_are_known,
+    quantization_has_8_or_4_bits,
+    quantized_bases_need_lora,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -396,4 +420,5 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     no_thoughts_to_preserve,
     new_adapter_needs_old,
     no_tracker_writes,
+    only_four_bits_have_a_type,
 )

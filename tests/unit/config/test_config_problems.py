@@ -182,7 +182,7 @@ def test_values_that_are_not_there_yet_say_so(key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [
-        ("quantization_bit", 4, "Burnish does not support 'quantization_bit' yet"),
+        ("quantization_method", "hqq", "Burnish does not support 'quantization_method: hqq' yet"),
         ("torch_compile", True, "Burnish does not support 'torch_compile' yet"),
         ("deepspeed", "ds.json", "Burnish does not support 'deepspeed' yet"),
         ("push_to_hub", "yes", "Burnish does not support 'push_to_hub' yet"),

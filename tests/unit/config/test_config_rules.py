@@ -98,6 +98,16 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "report_to",
         "Burnish knows no tracker 'tensorbord'",
     ),
+    "quantization_has_8_or_4_bits": (
+        {"quantization_bit": 3},
+        "quantization_bit",
+        "quantization_bit: 3 does not exist",
+    ),
+    "quantized_bases_need_lora": (
+        {"quantization_bit": 4, "finetuning_type": "full"},
+        "quantization_bit",
+        "quantized weights cannot be trained, as finetuning_type: full would",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -179,6 +189,10 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "no_tracker_writes": (
         {"logging_dir": "logs"},
         "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir",
+    ),
+    "only_four_bits_have_a_type": (
+        {"quantization_bit": 8, "quantization_type": "fp4", "double_quantization": False},
+        "quantization_type, double_quantization: no effect without quantization_bit: 4",
     ),
 }
 
