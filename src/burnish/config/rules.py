@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from burnish.config.catalogue import find
+from burnish.config.optimizers import NO_ADAM_VALUES, OPTIM_ARGS
 from burnish.config.reading import Given
 
 
@@ -169,6 +170,39 @@ def probabilities_are_positive(draft: Draft) -> Iterator[Finding]:
         yield Finding(("interleave_probs",), "interleave_probs must be 0 or more, and not all 0", "write 0.7,0.3")
 
 
+def warmup_steps_is_share_or_count(draft: Draft) -> Iterator[Finding]:
+    steps = draft["warmup_steps"]
+    if steps >= 1 and steps != int(steps):
+        what = f"warmup_steps: {steps:g} is neither a share below 1 nor a whole number"
+        yield Finding(("warmup_steps",), what, f"write a share below 1, or a whole number such as {int(steps)}")
+
+
+def one_optimizer(draft: Draft) -> Iterator[Finding]:
+    switches = [key for key in ("use_muon", "use_adam_mini") if draft[key]]
+    named = {"use_muon": "muon", "use_adam_mini": "adam_mini"}
+    plain = ("adamw_torch", "adamw_torch_fused")  # files that say use_muon often name these as well
+    if len(switches) > 1:
+        yield Finding(tuple(switches), "use_muon and use_adam_mini are both true", "keep one of them")
+    elif switches and draft["optim"] not in (*plain, named[switches[0]]):
+        what = f"{switches[0]} and optim: {draft['optim']} name two optimizers"
+        yield Finding((switches[0], "optim"), what, "keep one of them")
+
+
+def optim_args_belong(draft: Draft) -> Iterator[Finding]:
+    name = _optimizer(draft)
+    known = OPTIM_ARGS.get(name, ())
+    for arg in draft["optim_args"] or {}:
+        if arg not in known:
+            fix = f"it takes {', '.join(known)}" if known else "leave it out; adam_beta1 and the like are settings"
+            yield Finding(("optim_args", "optim"), f"the optimizer {name} takes no '{arg}' in optim_args", fix)
+
+
+def _optimizer(draft: Draft) -> str:
+    """The optimizer by its name, or by the switch that names it."""
+    switched = "muon" if draft["use_muon"] else "adam_mini" if draft["use_adam_mini"] else None
+    return switched or str(draft["optim"])
+
+
 # Adjustments: values that follow from others.
 
 
@@ -211,6 +245,11 @@ def older_lengths_add_up(draft: Draft) -> Iterator[Change]:
         yield Change("cutoff_len", sum(parts), note)
 
 
+def optimizer_by_its_switch(draft: Draft) -> Iterator[Change]:
+    if _optimizer(draft) != draft["optim"]:
+        yield Change("optim", _optimizer(draft), "")
+
+
 # Remarks: given values without effect.
 
 _LORA_ONLY = (
@@ -221,6 +260,8 @@ _LORA_ONLY = (
     "additional_target",
     "use_rslora",
     "use_dora",
+    "loraplus_lr_ratio",
+    "loraplus_lr_embedding",
     "create_new_adapter",
 )
 
@@ -297,6 +338,28 @@ def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
         yield "create_new_adapter has no effect without adapter_name_or_path"
 
 
+def loraplus_needs_its_ratio(draft: Draft) -> Iterator[str]:
+    lora = draft["finetuning_type"] == "lora"
+    if lora and draft.chosen("loraplus_lr_embedding") and draft["loraplus_lr_ratio"] is None:
+        yield "loraplus_lr_embedding has no effect without loraplus_lr_ratio"
+
+
+def adam_values_without_effect(draft: Draft) -> Iterator[str]:
+    idle = [key for key in NO_ADAM_VALUES.get(draft["optim"], ()) if draft.chosen(key)]
+    if idle:
+        yield f"{', '.join(idle)}: no effect with optim: {draft['optim']}"
+
+
+def constant_schedules_have_no_values(draft: Draft) -> Iterator[str]:
+    idle = {
+        "constant": ("warmup_ratio", "warmup_steps", "lr_scheduler_kwargs"),
+        "constant_with_warmup": ("lr_scheduler_kwargs",),
+    }.get(draft["lr_scheduler_type"], ())
+    given = [key for key in idle if draft.chosen(key)]
+    if given:
+        yield f"{', '.join(given)}: no effect with lr_scheduler_type: {draft['lr_scheduler_type']}"
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
     one_source_of_evaluation_data,
@@ -314,6 +377,9 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_save_by_steps,
     streams_are_not_kept,
     probabilities_are_positive,
+    warmup_steps_is_share_or_count,
+    one_optimizer,
+    optim_args_belong,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -323,6 +389,7 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     new_tokens_win,
     pretraining_packs,
     older_lengths_add_up,
+    optimizer_by_its_switch,
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
@@ -335,4 +402,7 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     pretraining_has_no_turns,
     no_thoughts_to_preserve,
     new_adapter_needs_old,
+    loraplus_needs_its_ratio,
+    adam_values_without_effect,
+    constant_schedules_have_no_values,
 )

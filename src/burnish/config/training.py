@@ -10,6 +10,7 @@ from burnish.config.fields import (
     CHOICE,
     Flag,
     Number,
+    Options,
     PathText,
     Resume,
     RoomSettings,
@@ -37,7 +38,30 @@ Schedule = Annotated[
     CHOICE,
     BeforeValidator(as_word),
 ]
-Optimizer = Annotated[Literal["adamw_torch", "adamw_torch_fused"], CHOICE, BeforeValidator(as_word)]
+Optimizer = Annotated[
+    Literal[
+        "adamw_torch_fused",
+        "adamw_torch",
+        "adamw_8bit",
+        "adamw_bnb_8bit",
+        "paged_adamw_8bit",
+        "paged_adamw_32bit",
+        "paged_adamw",
+        "adam_mini",
+        "adafactor",
+        "muon",
+        "lion",
+        "lion_32bit",
+        "lion_8bit",
+        "paged_lion_8bit",
+        "paged_lion_32bit",
+        "sgd",
+        "adagrad",
+        "rmsprop",
+    ],
+    CHOICE,
+    BeforeValidator(as_word),
+]
 Moments = Annotated[Literal["no", "steps", "epoch"], CHOICE, BeforeValidator(as_word)]
 ReportTo = Annotated[Literal["none"], CHOICE, BeforeValidator(as_only_word)]
 
@@ -80,8 +104,11 @@ class TrainingSettings(RoomSettings):
     lr_scheduler_type: Schedule = setting("linear", "Shape of the learning rate over the run after the warm-up.")
     lr_scheduler_kwargs: Table | None = setting(None, "Further values for the schedule, such as num_cycles.")
     warmup_ratio: Number = setting(0.0, "Share of all steps in which the rate rises from 0.", ge=0, le=1)
-    warmup_steps: Whole = setting(0, "Steps in which the rate rises from 0; above 0 it wins over warmup_ratio.", ge=0)
-    optim: Optimizer = setting("adamw_torch", "The optimizer; both names mean AdamW, fused where the device can.")
+    warmup_steps: Number = setting(
+        0.0, "Steps in which the rate rises from 0, or a share below 1; above 0 it wins over warmup_ratio.", ge=0
+    )
+    optim: Optimizer = setting("adamw_torch_fused", "The optimizer; the page optimizers.md compares them.")
+    optim_args: Options | None = setting(None, "Further values for the optimizer, such as momentum=0.9 for sgd.")
     logging_steps: Whole = setting(10, "Steps between two rows of metrics.", ge=1)
     report_to: ReportTo = setting("none", "Experiment tracker that also receives the metrics.")
     run_name: Text | None = setting(None, "A name for the run.")

@@ -24,7 +24,7 @@ from burnish.losses import LossSum
 from burnish.runs.memory import rss_mb
 from burnish.train.forward import as_floats
 from burnish.train.interrupt import StopRequest
-from burnish.train.optimizer import MasterAdamW
+from burnish.train.optimizers import MasterOptimizer
 from burnish.train.state import Progress
 from burnish.train.stream import StreamPlan
 
@@ -68,7 +68,7 @@ class Loop:
         accelerator: Any,
         module: Any,
         optimizer: Any,
-        raw_optimizer: MasterAdamW,
+        raw_optimizer: MasterOptimizer,
         plan: BatchPlan | StreamPlan,
         train_batch: MakeBatch,
         rate: Callable[[int], float],
@@ -101,7 +101,7 @@ class Loop:
         everywhere, samples, tokens = self._sum(figures)
         learning_rate = self.rate(progress.step)
         for group in self.raw_optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("rate_factor", 1.0)
         total = 0.0
         for place, (numbers, batch) in enumerate(micro):
             last = place == len(micro) - 1
