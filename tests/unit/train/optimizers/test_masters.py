@@ -29,16 +29,16 @@ def test_small_updates_are_kept(name):
         for parameter in model.parameters():
             torch.nn.init.ones_(parameter)
         optimizer = optimizer_of(model, name, weight_decay=0.0, masters=masters, extras={})
-        for _ in range(200):
+        for _ in range(60):
             for parameter in model.parameters():
                 parameter.grad = torch.ones_like(parameter)
             for group in optimizer.param_groups:
-                group["lr"] = 1e-3 if name in ("muon", "adagrad") else 1e-4
+                group["lr"] = {"muon": 4e-3, "adagrad": 1e-3}.get(group["kind"], 1e-4)
             optimizer.step()
         return (model.q_proj.weight != 1).float().mean().item(), (model.norm.weight != 1).float().mean().item()
 
     assert moved(masters=True) == (1.0, 1.0)
-    assert moved(masters=False) == (0.0, 0.0) or name in ("muon", "adagrad")
+    assert moved(masters=False) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
