@@ -35,7 +35,7 @@ class AdamMini(torch.optim.Optimizer):
 
     Each group names its `block`: a number of rows, `WHOLE` or `COLUMNS`. The second moment is float32.
 
-    Source: Zhang et al., arXiv:2406.16793, algorithms 1 to 3.
+    Source: Zhang et al., arXiv:2406.16793; the blocks as in the authors' package 1.1.1, but for biases.
     """
 
     def __init__(

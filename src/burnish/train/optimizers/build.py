@@ -87,7 +87,7 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> MasterOptimi
     Raises:
         BurnishError: this torch has no Muon, or an extra value is refused.
         MissingExtraError: bitsandbytes is needed and not installed.
-    Source: LoRA+, Hayou et al., arXiv:2402.12354, section 4: the rate of B is a multiple of that of A.
+    Source: LoRA+, Hayou et al., arXiv:2402.12354: the rate of B is a multiple of that of A.
     """
     buckets: dict[tuple[str, float, float, int], list[tuple[str, nn.Parameter]]] = {}
     for weight in trained_weights(model):

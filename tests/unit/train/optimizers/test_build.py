@@ -22,7 +22,8 @@ def by_name(optimizer, key):
 
 def adapted(**changes):
     targets = changes.pop("target_modules", ["q_proj", "down_proj"])
-    return get_peft_model(build_model(tie_word_embeddings=False), LoraConfig(r=4, target_modules=targets, **changes))
+    config = LoraConfig(**{"r": 4, "target_modules": targets, **changes})
+    return get_peft_model(build_model(tie_word_embeddings=False), config)
 
 
 def test_weight_decay_spares_biases_and_norms():
@@ -75,7 +76,7 @@ def test_blocks_of_adam_mini():
     assert blocks[layer + "self_attn.v_proj.weight"] == blocks[layer + "mlp.down_proj.weight"] == 1
     assert blocks["model.embed_tokens.weight"] == 1
     assert blocks[layer + "input_layernorm.weight"] == WHOLE
-    lora = {weight.name: weight.block for weight in trained_weights(adapted())}
+    lora = {weight.name: weight.block for weight in trained_weights(adapted(r=8))}
     [up] = [block for name, block in lora.items() if "layers.0.self_attn.q_proj.lora_B" in name]
     [down] = [block for name, block in lora.items() if "layers.0.self_attn.q_proj.lora_A" in name]
     assert (up, down) == (8, 1)
