@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from burnish.config.catalogue import find
 from burnish.config.optimizers import NO_ADAM_VALUES, OPTIM_ARGS
 from burnish.config.reading import Given
+from burnish.config.training import TRACKERS
+from burnish.registry import did_you_mean
 
 
 class Finding(NamedTuple):
@@ -189,6 +191,16 @@ def probabilities_are_positive(draft: Draft) -> Iterator[Finding]:
         yield Finding(("interleave_probs",), "interleave_probs must be 0 or more, and not all 0", "write 0.7,0.3")
 
 
+def trackers_are_known(draft: Draft) -> Iterator[Finding]:
+    names = draft["report_to"]
+    unknown = [name for name in names if name not in (*TRACKERS, "none", "all")]
+    if unknown:
+        what = f"Burnish knows no tracker '{unknown[0]}'"
+        yield Finding(("report_to",), what, did_you_mean(unknown[0], TRACKERS))
+    elif "none" in names and len(names) > 1:
+        yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
+
+
 def warmup_steps_is_share_or_count(draft: Draft) -> Iterator[Finding]:
     steps = draft["warmup_steps"]
     if steps >= 1 and steps != int(steps):
@@ -268,6 +280,12 @@ def older_lengths_add_up(draft: Draft) -> Iterator[Change]:
     if all(parts) and "cutoff_len" not in draft.given:
         note = f"cutoff_len is {sum(parts)}: max_source_length and max_target_length together"
         yield Change("cutoff_len", sum(parts), note)
+
+
+def swanlab_reports(draft: Draft) -> Iterator[Change]:
+    names = tuple(name for name in draft["report_to"] if name != "none")
+    if draft["use_swanlab"] and not {"swanlab", "all"} & set(names):
+        yield Change("report_to", (*names, "swanlab"), "")
 
 
 def optimizer_by_its_switch(draft: Draft) -> Iterator[Change]:
@@ -369,6 +387,11 @@ def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
         yield "create_new_adapter has no effect without adapter_name_or_path"
 
 
+def no_tracker_writes(draft: Draft) -> Iterator[str]:
+    if draft["logging_dir"] and draft["report_to"] == ("none",):
+        yield "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir"
+
+
 def loraplus_needs_its_ratio(draft: Draft) -> Iterator[str]:
     lora = draft["finetuning_type"] == "lora"
     if lora and draft.chosen("loraplus_lr_embedding") and draft["loraplus_lr_ratio"] is None:
@@ -410,6 +433,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_save_by_steps,
     streams_are_not_kept,
     probabilities_are_positive,
+    trackers_are_known,
     warmup_steps_is_share_or_count,
     one_optimizer,
     optim_args_belong,
@@ -423,6 +447,7 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     new_tokens_win,
     pretraining_packs,
     older_lengths_add_up,
+    swanlab_reports,
     optimizer_by_its_switch,
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
@@ -437,6 +462,7 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     pretraining_has_no_turns,
     no_thoughts_to_preserve,
     new_adapter_needs_old,
+    no_tracker_writes,
     loraplus_needs_its_ratio,
     adam_values_without_effect,
     constant_schedules_have_no_values,
