@@ -92,7 +92,6 @@ LATER: tuple[Row, ...] = (
         ppo_target=6.0,
         ppo_whiten_rewards=False,
     ),
-    *_rows("tuning", "leave it out and load the reference in 16 bits", ref_model_quantization_bit=WHOLE),
     *_rows("training", _OUT, do_predict=False, predict_with_generate=False),
     *_rows("training", _OUT, neftune_noise_alpha=0.0, torch_compile=False),
     *_rows("training", "leave it out and train on one device", deepspeed=ANY, fsdp=False, fsdp_config=ANY),

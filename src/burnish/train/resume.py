@@ -108,6 +108,7 @@ _EXACT = [
     "center_rewards_coefficient",
     "ref_model",
     "ref_model_adapters",
+    "ref_model_quantization_bit",
     "precompute_ref",
     "disable_dropout",
     "dataloader_drop_last",

@@ -134,6 +134,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "ref_model_adapters",
         "ref_model_adapters needs ref_model, the model that they are put on",
     ),
+    "references_have_8_or_4_bits": (
+        {"stage": "dpo", "ref_model": "m", "ref_model_quantization_bit": 3},
+        "ref_model_quantization_bit",
+        "ref_model_quantization_bit: 3 does not exist",
+    ),
     "reference_can_be_precomputed": (
         {"stage": "kto", "precompute_ref": True},
         "precompute_ref",
@@ -347,6 +352,9 @@ def test_further_broken_rules() -> None:
         "known: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb"
     )
     assert "did you mean 'tensorboard'?" in str(problems_of({"report_to": "tensorbord"})[0][2])
+    assert (
+        problems_of({"stage": "dpo", "ref_model_quantization_bit": 4})[0][1] == "settings: ref_model_quantization_bit"
+    )
     assert problems_of({"stage": "dpo", "precompute_ref": True, "streaming": True, "max_steps": 3})[0][0] == (
         "precompute_ref needs all data before training, and streaming has not read it then"
     )
