@@ -194,12 +194,13 @@ def test_smoothing_is_for_training_only():
     assert smoothed.item() != pytest.approx(plain.item(), rel=1e-4)
 
 
-def test_each_dataset_has_a_loss_of_its_own(tiny_folder, tmp_path):
+@pytest.mark.parametrize("streamed", [{}, {"streaming": True, "max_steps": 1}], ids=["map", "streamed"])
+def test_each_dataset_has_a_loss_of_its_own(tiny_folder, tmp_path, streamed):
     first = write_chats(tmp_path / "greetings.jsonl", [(f"Hello {n}", "a b c") for n in range(4)])
     other = write_chats(tmp_path / "sums.jsonl", [(f"What is {n} + 1?", str(n + 1) * 6) for n in range(4)])
     common = {"learning_rate": 0.0, "per_device_train_batch_size": 8, "num_train_epochs": 1, "compute_accuracy": True}
     config = settings(tiny_folder, first, tmp_path / "both", **common)
-    train({**config, "dataset": [str(first), str(other)]})
+    train({**config, "dataset": [str(first), str(other)], **streamed})
     [row] = rows(tmp_path / "both")
     alone = {}
     for name, file in (("greetings", first), ("sums", other)):

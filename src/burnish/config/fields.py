@@ -155,13 +155,6 @@ def as_word(value: Any) -> Any:
     return "no" if value is False else value
 
 
-def as_only_word(value: Any) -> Any:
-    """A choice that other tools also write as a list of one."""
-    if isinstance(value, list | tuple):
-        return value[0] if len(value) == 1 else ",".join(map(str, value))
-    return as_word(value)
-
-
 def as_table(value: Any) -> dict[str, Any]:
     """A flat mapping from names to plain values."""
     if isinstance(value, Mapping) and all(isinstance(key, str) and _is_plain(item) for key, item in value.items()):

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from burnish.config.catalogue import find
 from burnish.config.reading import Given
+from burnish.config.training import TRACKERS
+from burnish.registry import did_you_mean
 
 
 class Finding(NamedTuple):
@@ -204,6 +206,16 @@ def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
         yield Finding(("quantization_bit", "finetuning_type"), what, fix)
 
 
+def trackers_are_known(draft: Draft) -> Iterator[Finding]:
+    names = draft["report_to"]
+    unknown = [name for name in names if name not in (*TRACKERS, "none", "all")]
+    if unknown:
+        what = f"Burnish knows no tracker '{unknown[0]}'"
+        yield Finding(("report_to",), what, did_you_mean(unknown[0], TRACKERS))
+    elif "none" in names and len(names) > 1:
+        yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
+
+
 # Adjustments: values that follow from others.
 
 
@@ -250,6 +262,12 @@ def older_lengths_add_up(draft: Draft) -> Iterator[Change]:
     if all(parts) and "cutoff_len" not in draft.given:
         note = f"cutoff_len is {sum(parts)}: max_source_length and max_target_length together"
         yield Change("cutoff_len", sum(parts), note)
+
+
+def swanlab_reports(draft: Draft) -> Iterator[Change]:
+    names = tuple(name for name in draft["report_to"] if name != "none")
+    if draft["use_swanlab"] and not {"swanlab", "all"} & set(names):
+        yield Change("report_to", (*names, "swanlab"), "")
 
 
 # Remarks: given values without effect.
@@ -350,6 +368,11 @@ def only_four_bits_have_a_type(draft: Draft) -> Iterator[str]:
         yield f"{', '.join(idle)}: no effect without quantization_bit: 4"
 
 
+def no_tracker_writes(draft: Draft) -> Iterator[str]:
+    if draft["logging_dir"] and draft["report_to"] == ("none",):
+        yield "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir"
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
     best_needs_evaluation,
@@ -371,6 +394,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     probabilities_are_positive,
     quantization_has_8_or_4_bits,
     quantized_bases_need_lora,
+    trackers_are_known,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -381,6 +405,7 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     new_tokens_win,
     pretraining_packs,
     older_lengths_add_up,
+    swanlab_reports,
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
@@ -395,4 +420,5 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     no_thoughts_to_preserve,
     new_adapter_needs_old,
     only_four_bits_have_a_type,
+    no_tracker_writes,
 )

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator
 
 from burnish.config.fields import (
     CHOICE,
+    NAMES,
     Flag,
     Number,
     PathText,
@@ -17,7 +18,7 @@ from burnish.config.fields import (
     Table,
     Text,
     Whole,
-    as_only_word,
+    as_names,
     as_word,
     setting,
 )
@@ -41,9 +42,19 @@ Schedule = Annotated[
 Optimizer = Annotated[Literal["adamw_torch", "adamw_torch_fused"], CHOICE, BeforeValidator(as_word)]
 Moments = Annotated[Literal["no", "steps", "epoch"], CHOICE, BeforeValidator(as_word)]
 SaveMoments = Annotated[Literal["no", "steps", "epoch", "best"], CHOICE, BeforeValidator(as_word)]
-ReportTo = Annotated[Literal["none"], CHOICE, BeforeValidator(as_only_word)]
+TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow", "trackio", "comet_ml", "clearml", "aim", "dvclive")
+"""Experiment trackers that `report_to` can name."""
+
 
 LARGEST_SEED = 2**32 - 1
+
+
+def _as_trackers(value: Any) -> tuple[str, ...]:
+    names = tuple(name.lower() for name in as_names("no" if value is False else value))
+    return ("none",) if names in ((), ("no",)) else names
+
+
+ReportTo = Annotated[tuple[str, ...], NAMES, BeforeValidator(_as_trackers)]
 
 
 def _do_eval_default(above: dict[str, Any]) -> bool:
@@ -100,8 +111,14 @@ class TrainingSettings(RoomSettings):
     )
     logging_steps: Steps = setting(10, "Steps between two rows of metrics; below 1 a share of the run.")
     logging_first_step: Flag = setting(False, "Also write a row of metrics after the first step.")
-    report_to: ReportTo = setting("none", "Experiment tracker that also receives the metrics.")
-    run_name: Text | None = setting(None, "A name for the run.")
+    report_to: ReportTo = setting(
+        ("none",), "Trackers that also get the metrics: none, all that are installed, or names such as wandb."
+    )
+    use_swanlab: Flag = setting(False, "The same as adding swanlab to report_to.")
+    logging_dir: PathText | None = setting(
+        None, "Folder for the files of trackers; TensorBoard's go below it under run_name.", derived="output_dir"
+    )
+    run_name: Text | None = setting(None, "The name that trackers show for the run.", derived="the name of output_dir")
     save_strategy: SaveMoments = setting(
         "steps",
         "When checkpoints are saved: never, every save_steps, every epoch, or whenever an evaluation is the best.",

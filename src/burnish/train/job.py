@@ -45,6 +45,7 @@ from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Stage
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
+from burnish.train.watch import Watch
 
 
 class Job:
@@ -66,6 +67,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self.watch = Watch(settings, self.folder, self.is_main)
 
     def record(self, **parts: Any) -> None:
         """Merge parts into run.json; only the first rank writes."""
@@ -74,6 +76,10 @@ class Job:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Read the data, load the model, train, save; returns what run.json holds."""
+        with self.watch:
+            return self._run(stop)
+
+    def _run(self, stop: StopRequest) -> dict[str, Any]:
         settings = self.settings
         for line in settings.notes:
             log.note(line)
@@ -90,11 +96,13 @@ class Job:
             log.say(line)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
+        self.watch.start()
         loaded = build_model(settings, source, self.precision, self.accelerator.device)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
         loop = self._loop(loaded, template, data)
+        self.watch.go_on_after(loop.progress.step)
         started = time.perf_counter()
         before = loop.progress.elapsed_s
         with ExitStack() as stack:
@@ -167,7 +175,7 @@ class Job:
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
-        names = [] if data.train is None else _dataset_titles(data.train.names)
+        names, datasets = _datasets(settings, data.train, plan)
         module = self.stage.module(settings, loaded.model, self._packs, names)
         self._preflight(loaded.model, optimizer)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
@@ -193,11 +201,11 @@ class Job:
             prepared_optimizer,
             optimizer,
             plan,
-            self._batches(example, pad_id, data.train),
+            self._batches(example, pad_id, datasets),
             rate,
             self._loop_options(total, plan),
             Hooks(
-                self.folder.metrics.append,
+                self.watch.row,
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
@@ -266,14 +274,16 @@ class Job:
         )
 
     def _batches(
-        self, example: Callable[[int], Example], pad_id: int, train: TrainSet | None = None
+        self,
+        example: Callable[[int], Example],
+        pad_id: int,
+        datasets: Callable[[Sequence[int]], tuple[int, ...]] | None = None,
     ) -> Callable[[Sequence[int]], Batch]:
-        """Sample numbers → Batch; a training set of several datasets marks which one each document is from."""
-        datasets = train.datasets if train is not None and len(train.names) > 1 else None
+        """Sample numbers → Batch; `datasets` tells which one each sample is from, where there are several."""
 
         def make(numbers: Sequence[int]) -> Batch:
             batch = self.stage.collate([example(n) for n in numbers], numbers, self._packs, pad_id)
-            return batch if datasets is None else replace(batch, datasets=tuple(datasets[list(numbers)].tolist()))
+            return batch if datasets is None else replace(batch, datasets=datasets(numbers))
 
         return make
 
@@ -354,7 +364,20 @@ def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int
     return math.ceil(steps * total) if steps < 1 else int(steps)
 
 
-def _dataset_titles(names: Sequence[str]) -> list[str]:
-    """Short names of datasets for figures: of a path only its last part, where that tells them apart."""
+def _datasets(
+    settings: Settings, train: TrainSet | None, plan: BatchPlan | StreamPlan
+) -> tuple[list[str], Callable[[Sequence[int]], tuple[int, ...]] | None]:
+    """Short names of the datasets of a run, and what tells the dataset of samples by its number; None for only one.
+
+    Of a path the name is its last part, where that tells them apart.
+    """
+    names = list(settings.data.dataset) if train is None else train.names
+    if len(names) < 2:
+        return [], None
     short = [Path(name).stem if "/" in name or "\\" in name else name for name in names]
-    return short if len(set(short)) == len(short) else list(names)
+    titles = short if len(set(short)) == len(short) else list(names)
+    if train is not None:
+        numbers_of = train.datasets
+        return titles, lambda numbers: tuple(numbers_of[list(numbers)].tolist())
+    assert isinstance(plan, StreamPlan)
+    return titles, lambda numbers: tuple(names.index(plan.dataset(number)) for number in numbers)
