@@ -143,8 +143,8 @@ def test_each_method_block(tiny_folder, tmp_path, method):
     assert (record["model"]["trainable"] == record["model"]["parameters"]) == (block["finetuning_type"] == "full")
 
 
-def test_a_qlora_file_and_what_it_trained(tiny_folder, tmp_path):
-    """LLaMA-Factory's QLoRA example through the command line, and its run to talk to."""
+def test_a_qlora_file(tiny_folder, tmp_path):
+    """LLaMA-Factory's QLoRA example: the LoRA file with the lines of quantization while loading."""
     pytest.importorskip("bitsandbytes")
     rows = [{"instruction": f"Add {n}", "input": str(n), "output": str(2 * n)} for n in range(8)]
     (tmp_path / "a.json").write_text(json.dumps(rows))

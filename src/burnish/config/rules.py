@@ -190,6 +190,16 @@ def probabilities_are_positive(draft: Draft) -> Iterator[Finding]:
         yield Finding(("interleave_probs",), "interleave_probs must be 0 or more, and not all 0", "write 0.7,0.3")
 
 
+def trackers_are_known(draft: Draft) -> Iterator[Finding]:
+    names = draft["report_to"]
+    unknown = [name for name in names if name not in (*TRACKERS, "none", "all")]
+    if unknown:
+        what = f"Burnish knows no tracker '{unknown[0]}'"
+        yield Finding(("report_to",), what, did_you_mean(unknown[0], TRACKERS))
+    elif "none" in names and len(names) > 1:
+        yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
+
+
 def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
     bits = draft["quantization_bit"]
     if bits not in (None, 4, 8, 16):
@@ -204,16 +214,6 @@ def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
         what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
         fix = "use finetuning_type: lora, or leave quantization_bit out"
         yield Finding(("quantization_bit", "finetuning_type"), what, fix)
-
-
-def trackers_are_known(draft: Draft) -> Iterator[Finding]:
-    names = draft["report_to"]
-    unknown = [name for name in names if name not in (*TRACKERS, "none", "all")]
-    if unknown:
-        what = f"Burnish knows no tracker '{unknown[0]}'"
-        yield Finding(("report_to",), what, did_you_mean(unknown[0], TRACKERS))
-    elif "none" in names and len(names) > 1:
-        yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
 
 
 # Adjustments: values that follow from others.
@@ -362,15 +362,15 @@ def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
         yield "create_new_adapter has no effect without adapter_name_or_path"
 
 
+def no_tracker_writes(draft: Draft) -> Iterator[str]:
+    if draft["logging_dir"] and draft["report_to"] == ("none",):
+        yield "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir"
+
+
 def only_four_bits_have_a_type(draft: Draft) -> Iterator[str]:
     idle = [key for key in ("quantization_type", "double_quantization") if draft.chosen(key)]
     if idle and draft["quantization_bit"] != 4:
         yield f"{', '.join(idle)}: no effect without quantization_bit: 4"
-
-
-def no_tracker_writes(draft: Draft) -> Iterator[str]:
-    if draft["logging_dir"] and draft["report_to"] == ("none",):
-        yield "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir"
 
 
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
@@ -392,9 +392,9 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_save_by_steps,
     streams_are_not_kept,
     probabilities_are_positive,
+    trackers_are_known,
     quantization_has_8_or_4_bits,
     quantized_bases_need_lora,
-    trackers_are_known,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -419,6 +419,6 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     pretraining_has_no_turns,
     no_thoughts_to_preserve,
     new_adapter_needs_old,
-    only_four_bits_have_a_type,
     no_tracker_writes,
+    only_four_bits_have_a_type,
 )

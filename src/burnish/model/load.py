@@ -177,7 +177,7 @@ def _attention(flash_attn: str, device: torch.device | str) -> str | None:
         try:
             import flash_attn as _  # noqa: F401
         except ImportError as error:
-            raise MissingExtraError("flash_attn: fa2", "", "flash-attn") from error
+            raise MissingExtraError("flash_attn: fa2", packages=["flash-attn"]) from error
     return chosen
 
 

@@ -176,7 +176,7 @@ def require_packages(method: str) -> None:
         require_bitsandbytes(feature)
     missing = [name for name, module in _NEEDS.get(method, {}).items() if not _is_installed(module)]
     if missing:
-        raise MissingExtraError(feature, "", " ".join(missing))
+        raise MissingExtraError(feature, packages=missing)
 
 
 def _is_installed(module: str) -> bool:

@@ -93,6 +93,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "interleave_probs",
         "interleave_probs must be 0 or more, and not all 0",
     ),
+    "trackers_are_known": (
+        {"report_to": "tensorbord,wandb"},
+        "report_to",
+        "Burnish knows no tracker 'tensorbord'",
+    ),
     "quantization_has_8_or_4_bits": (
         {"quantization_bit": 3},
         "quantization_bit",
@@ -102,11 +107,6 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         {"quantization_bit": 4, "finetuning_type": "full"},
         "quantization_bit",
         "quantized weights cannot be trained, as finetuning_type: full would",
-    ),
-    "trackers_are_known": (
-        {"report_to": "tensorbord,wandb"},
-        "report_to",
-        "Burnish knows no tracker 'tensorbord'",
     ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
@@ -186,13 +186,13 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
         {"create_new_adapter": True},
         "create_new_adapter has no effect without adapter_name_or_path",
     ),
-    "only_four_bits_have_a_type": (
-        {"quantization_bit": 8, "quantization_type": "fp4", "double_quantization": False},
-        "quantization_type, double_quantization: no effect without quantization_bit: 4",
-    ),
     "no_tracker_writes": (
         {"logging_dir": "logs"},
         "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir",
+    ),
+    "only_four_bits_have_a_type": (
+        {"quantization_bit": 8, "quantization_type": "fp4", "double_quantization": False},
+        "quantization_type, double_quantization: no effect without quantization_bit: 4",
     ),
 }
 
