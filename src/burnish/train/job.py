@@ -39,7 +39,7 @@ from burnish.train.evaluation import Best
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
-from burnish.train.optimizer import MasterAdamW, build_optimizer
+from burnish.train.optimizers import MasterOptimizer, OptimizerOptions, build_optimizer
 from burnish.train.resume import Checkpoints
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Stage
@@ -162,15 +162,7 @@ class Job:
         total = training.max_steps
         if total <= 0:
             total = max(1, math.ceil(plan.steps_an_epoch * training.num_train_epochs))
-        optimizer = build_optimizer(
-            loaded.model,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            beta1=training.adam_beta1,
-            beta2=training.adam_beta2,
-            epsilon=training.adam_epsilon,
-            masters=not settings.tuning.pure_bf16,
-        )
+        optimizer = build_optimizer(loaded.model, _optimizer_options(settings))
         self._packs = takes_packed_rows(loaded.model)
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
@@ -287,7 +279,7 @@ class Job:
 
         return make
 
-    def _preflight(self, model: Any, optimizer: MasterAdamW) -> None:
+    def _preflight(self, model: Any, optimizer: MasterOptimizer) -> None:
         """Fail before the first step, not at the first save: is there room for the weights and two checkpoints?"""
         trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
@@ -353,6 +345,23 @@ def build_accelerator(device: torch.device, mixed: str) -> Any:
 
     AcceleratorState._reset_state(reset_partial_state=device.type == "cpu")
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
+
+
+def _optimizer_options(settings: Settings) -> OptimizerOptions:
+    training, tuning = settings.training, settings.tuning
+    lora = tuning.finetuning_type == "lora"
+    return OptimizerOptions(
+        name=training.optim,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        beta1=training.adam_beta1,
+        beta2=training.adam_beta2,
+        epsilon=training.adam_epsilon,
+        masters=not tuning.pure_bf16,
+        loraplus_lr_ratio=tuning.loraplus_lr_ratio if lora else None,
+        loraplus_lr_embedding=tuning.loraplus_lr_embedding,
+        extras=training.optim_args or {},
+    )
 
 
 def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int) -> int:

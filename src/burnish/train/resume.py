@@ -22,7 +22,7 @@ from burnish.runs.checkpoints import (
 from burnish.runs.folder import RunFolder
 from burnish.template import ChatTemplate
 from burnish.train.data import RunData
-from burnish.train.optimizer import MasterAdamW
+from burnish.train.optimizers import MasterOptimizer
 from burnish.train.stages import Stage
 from burnish.train.state import (
     STATE_FILE,
@@ -89,6 +89,10 @@ _EXACT = [
     "adam_epsilon",
     "lr_scheduler_kwargs",
     "disable_shuffling",
+    "optim",
+    "optim_args",
+    "loraplus_lr_ratio",
+    "loraplus_lr_embedding",
     "label_smoothing_factor",
     "loss_function",
     "group_by_length",
@@ -103,7 +107,7 @@ class Checkpoints:
         self.settings, self.folder, self.accelerator, self.stage = settings, folder, accelerator, stage
         self.is_main: bool = accelerator.is_main_process
 
-    def resume(self, loaded: Loaded, optimizer: MasterAdamW, data: RunData) -> Progress:
+    def resume(self, loaded: Loaded, optimizer: MasterOptimizer, data: RunData) -> Progress:
         """Put everything back as a checkpoint has it, or start fresh; says what differs from before.
 
         Raises:
@@ -167,7 +171,7 @@ class Checkpoints:
         return newest
 
     def save(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress, stopping: bool
+        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterOptimizer, progress: Progress, stopping: bool
     ) -> Path | None:
         """Write a checkpoint, whole or not at all, and rotate the old ones. Called on every rank.
 

@@ -145,6 +145,12 @@ def test_words_that_cannot_be_read(words: list[str], problem: Problem) -> None:
             'write it like {"num_cycles": 2}',
         ),
         (
+            "optim_args",
+            "momentum",
+            "must be name=value pairs with commas between them, or a mapping of names to values, not 'momentum'",
+            "write it like momentum=0.9,nesterov=true",
+        ),
+        (
             "resume_from_checkpoint",
             [1],
             "must be true, false or the path of a checkpoint, not [1]",
