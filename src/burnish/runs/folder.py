@@ -14,7 +14,7 @@ from typing import Any
 from burnish.errors import RunFolderError
 from burnish.log import note
 from burnish.runs.checkpoints import clean_leftovers, list_checkpoints, remove_checkpoint
-from burnish.runs.files import is_disk_full, to_json, write_atomically
+from burnish.runs.files import is_disk_full, remove_asides, to_json, write_atomically
 from burnish.runs.metrics import MetricsLog
 from burnish.runs.preflight import (
     LOG,
@@ -124,6 +124,7 @@ class RunFolder:
             folder.delete_run()  # it ended before it had anything to keep
         create_folder(folder.path)
         clean_leftovers(folder.path)
+        remove_asides(folder.path)
         return folder
 
     def holds_run(self) -> bool:

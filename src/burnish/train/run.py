@@ -11,6 +11,7 @@ from burnish import log
 from burnish.config import Settings
 from burnish.errors import BurnishError, Interrupted
 from burnish.runs.folder import RunFolder, read_summary
+from burnish.train.failures import explained
 from burnish.train.interrupt import stop_on_signals
 from burnish.train.job import Job
 
@@ -31,7 +32,7 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
         return finished
     job = Job(settings, output, callbacks)
     if not job.is_main:
-        with stop_on_signals() as stop:
+        with stop_on_signals() as stop, explained(settings, lambda: job.loop):
             return job.run(stop)
     folder = RunFolder.open_for_training(
         output,
@@ -43,7 +44,8 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
         started = job.started.isoformat(timespec="seconds")
         folder.write_summary({"status": "running", "started": started, "settings": settings.flat()})
         try:
-            return job.run(stop)
+            with explained(settings, lambda: job.loop):
+                return job.run(stop)
         except Interrupted as stopped:
             folder.update(status="interrupted")
             if stopped.checkpoint:
