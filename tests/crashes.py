@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import re
 import resource
 import shlex
 import signal
@@ -35,13 +36,15 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 @dataclass(frozen=True)
 class Fault:
-    """What shall happen to a run when it is about to change a file for the n-th time (from 1).
+    """What shall happen to a run when it is about to change a file.
 
-    `number`: the signal that it sends itself; 0 lets it run and only writes the trace.
+    `event`: for the n-th time, from 1. `matches`: or the first time that the change's line fits this pattern, such as
+    `os.rename run/checkpoint-2`. `number`: the signal that it sends itself; 0 lets it run and only writes the trace.
     `largest_file`: bytes; a write beyond them kills the process in mid-write, or fails where `spared`.
     """
 
     event: int = 0
+    matches: str = ""
     number: int = 0
     largest_file: int = 0
     spared: bool = False
@@ -146,13 +149,13 @@ def _watch(trace: Path, fault: Fault) -> None:
     """Follow every change of a file below the trace's folder, and let the fault strike."""
     log = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     root = str(trace.parent.resolve()) + os.sep
-    count = 0
+    count, struck = 0, False
     if fault.largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.largest_file, fault.largest_file))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN if fault.spared else signal.SIG_DFL)
 
     def hook(event: str, details: tuple[Any, ...]) -> None:
-        nonlocal count
+        nonlocal count, struck
         if event == "open":
             path, _, flags = details
             if not flags & _WRITES:
@@ -170,8 +173,11 @@ def _watch(trace: Path, fault: Fault) -> None:
         if not place.startswith(root):
             return
         count += 1
-        os.write(log, f"{count} {event} {place[len(root) :]}\n".encode())
-        if count == fault.event and fault.number:
+        line = f"{event} {place[len(root) :]}"
+        os.write(log, f"{count} {line}\n".encode())
+        strikes = count == fault.event or (fault.matches and not struck and re.match(fault.matches, line))
+        if strikes and fault.number:
+            struck = True
             os.kill(os.getpid(), fault.number)
 
     sys.addaudithook(hook)
@@ -183,12 +189,13 @@ class Trial:
     Args:
         folder: a new folder.
         settings: all but output_dir and resume_from_checkpoint.
+        launcher: as in `start`.  disk: where the run's own folder lies, by default in `folder`.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], launcher: str = "") -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], launcher: str = "", disk: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.launcher = folder, launcher
-        self.run = folder / "run"
+        self.run = (disk or folder) / "run"
         self.file = folder / "run.json"
         wanted = {**settings, "output_dir": str(self.run), "resume_from_checkpoint": True}
         self.file.write_text(json.dumps(wanted), encoding="utf-8")

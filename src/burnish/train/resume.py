@@ -145,6 +145,7 @@ class Checkpoints:
         if self.is_main:
             self.folder.metrics.truncate_after(progress.step)
             self._set_aside_later_checkpoints(progress.step)
+            self._rotate(progress, checkpoint)  # it may have been killed between the last save and this
         log.say(f"resumed from {checkpoint.name}")
         return progress
 
@@ -209,9 +210,7 @@ class Checkpoints:
         if self.is_main:
             self.folder.metrics.flush()  # a checkpoint must not survive the rows before it
             path = write_checkpoint(self.folder.path, progress.step, write)
-            best = self.folder.path / f"checkpoint-{progress.best_step}"
-            protect = [path, best] if self._keeps_best else [path]
-            rotate(self.folder.path, training.save_total_limit, protect=protect)
+            self._rotate(progress, path)
         self.accelerator.wait_for_everyone()
         return path
 
@@ -223,6 +222,11 @@ class Checkpoints:
             return False
         _load_weights(loaded.model, checkpoint)
         return True
+
+    def _rotate(self, progress: Progress, newest: Path) -> None:
+        best = self.folder.path / f"checkpoint-{progress.best_step}"
+        protect = [newest, best] if self._keeps_best else [newest]
+        rotate(self.folder.path, self.settings.training.save_total_limit, protect=protect)
 
     def _bring_best(self, progress: Progress, parent: Path) -> None:
         """Have the best checkpoint so far in this folder too; where it is lost, the best is looked for anew."""
