@@ -40,7 +40,7 @@ class MetricsLog:
         except OSError as error:
             full = is_disk_full(error)
             raise RunFolderError(
-                f"a row of {self.path.name} could not be written: {error.strerror or error}",
+                f"{'the disk is full: ' * full}a row of {self.path.name} could not be written: {error.strerror or error}",
                 at=str(self.path),
                 fix="free some space, then go on with `resume_from_checkpoint: true`" if full else None,
             ) from error

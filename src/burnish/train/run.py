@@ -9,8 +9,9 @@ from typing import Any
 
 from burnish import log
 from burnish.config import Settings
-from burnish.errors import BurnishError, Interrupted
+from burnish.errors import EXIT_DEFECT, BurnishError, Interrupted
 from burnish.runs.folder import RunFolder, read_summary
+from burnish.runs.lock import hold
 from burnish.train.failures import explained
 from burnish.train.interrupt import stop_on_signals
 from burnish.train.job import Job
@@ -40,7 +41,7 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
         resume=resume or False,
         inputs=_inputs(settings),
     )
-    with log.log_to_file(folder.log_path), stop_on_signals() as stop:
+    with hold(folder.path), log.log_to_file(folder.log_path), stop_on_signals() as stop:
         started = job.started.isoformat(timespec="seconds")
         folder.write_summary({"status": "running", "started": started, "settings": settings.flat()})
         try:
@@ -57,7 +58,8 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
         except BaseException as error:
             log.logger.error("failed", exc_info=not isinstance(error, BurnishError))
             with suppress(BurnishError):  # on a full disk the first error is the one to show
-                folder.update(status="failed", error=f"{type(error).__name__}: {error}")
+                code = getattr(error, "exit_code", EXIT_DEFECT)
+                folder.update(status="failed", error=f"{type(error).__name__}: {error}", exit_code=code)
             raise
 
 
