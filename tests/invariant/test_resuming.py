@@ -97,8 +97,8 @@ def test_an_evaluation_before_the_first_step_stands_once(tiny_folder, chat_file,
 
 
 def test_the_best_comes_along_to_another_folder(tiny_folder, chat_file, tmp_path):
-    rising = {**EVALUATES, "load_best_model_at_end": True, "learning_rate": 0.5, "num_train_epochs": 2}
-    values = settings(tiny_folder, chat_file, tmp_path / "one", **{**SAVES, **rising})
+    falling = {**EVALUATES, "load_best_model_at_end": True, "greater_is_better": True, "num_train_epochs": 2}
+    values = settings(tiny_folder, chat_file, tmp_path / "one", **{**SAVES, **falling})
     record = train(values)
     best = record["train"]["best"]["step"]
     assert best < 6
@@ -126,8 +126,8 @@ def test_a_best_checkpoint_that_is_damaged_at_the_end_does_not_lose_the_last_wei
             for path in list_checkpoints(run.folder)[:-1]:
                 (path / "adapter_model.safetensors").write_bytes(b"half")
 
-    rising = {**EVALUATES, "load_best_model_at_end": True, "learning_rate": 0.5, "num_train_epochs": 2}
-    values = settings(tiny_folder, chat_file, tmp_path / "run", **{**SAVES, **rising})
+    falling = {**EVALUATES, "load_best_model_at_end": True, "greater_is_better": True, "num_train_epochs": 2}
+    values = settings(tiny_folder, chat_file, tmp_path / "run", **{**SAVES, **falling})
     record = train(values, callbacks=[Damages()])
     assert record["status"] == "completed"
     assert "was the best and cannot be used" in capsys.readouterr().out

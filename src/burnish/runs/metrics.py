@@ -39,8 +39,9 @@ class MetricsLog:
             self._ends_whole = True
         except OSError as error:
             full = is_disk_full(error)
+            reason = "the disk is full" if full else error.strerror or error
             raise RunFolderError(
-                f"{'the disk is full: ' * full}a row of {self.path.name} could not be written: {error.strerror or error}",
+                f"a row of {self.path.name} could not be written: {reason}",
                 at=str(self.path),
                 fix="free some space, then go on with `resume_from_checkpoint: true`" if full else None,
             ) from error
