@@ -70,10 +70,11 @@ class RunFolderError(BurnishError):
 
 
 class MissingExtraError(BurnishError):
-    """A feature whose optional dependency is not installed."""
+    """A feature whose optional dependency is not installed: one of our extras, or a package of its own."""
 
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs a package that is not installed", fix=f"pip install 'burnish[{extra}]'")
+    def __init__(self, feature: str, extra: str, package: str | None = None) -> None:
+        what = package or f"'burnish[{extra}]'"
+        super().__init__(f"{feature} needs a package that is not installed", fix=f"pip install {what}")
 
 
 class ShapeError(ValueError):

@@ -17,6 +17,7 @@ from burnish.batch.plan import BatchPlan
 from burnish.errors import Interrupted
 from burnish.kernels.attention import packed_rows
 from burnish.model.adapter import attach_lora
+from burnish.runs.monitor import FIGURES
 from burnish.template import Example
 from burnish.train.forward import SupervisedLoss
 from tests.conftest import build_model
@@ -191,7 +192,7 @@ def test_resumed_twice_equals_uninterrupted(tiny_folder, chat_file, tmp_path, ch
 
 def untimed(found):
     """Rows of metrics without what a clock or the system decides."""
-    timed = ("tokens_per_second", "elapsed_s", "rss_mb", "eval_runtime_s")
+    timed = ("tokens_per_second", "elapsed_s", "eval_runtime_s", *FIGURES, "rss_mb")
     return [{key: value for key, value in row.items() if key not in timed} for row in found]
 
 

@@ -81,23 +81,6 @@ LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
         ("flash_attn", "fa3"): "use flash_attn: auto",
         ("ignore_pad_token_for_loss", False): "leave it out: padding never counts in Burnish's loss",
         **{
-            (
-                "report_to",
-                tracker,
-            ): "use report_to: none; the metrics are in metrics.jsonl in the output folder"
-            for tracker in (
-                "all",
-                "tensorboard",
-                "wandb",
-                "swanlab",
-                "mlflow",
-                "comet_ml",
-                "trackio",
-                "clearml",
-                "neptune",
-            )
-        },
-        **{
             ("optim", name): "use optim: adamw_torch"
             for name in (
                 "adafactor",
@@ -241,3 +224,9 @@ def find(key: str) -> Entry | None:
             row = FAMILIES[family]
             entry = Entry(key, row.room, "never", ANY, (), row.text)
     return entry
+
+
+def is_secret(key: str) -> bool:
+    """Whether the value of a setting must never leave the machine."""
+    entry = find(key)
+    return entry is not None and entry.secret

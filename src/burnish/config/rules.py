@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from burnish.config.catalogue import find
 from burnish.config.reading import Given
+from burnish.config.training import TRACKERS
+from burnish.registry import did_you_mean
 
 
 class Finding(NamedTuple):
@@ -170,7 +172,7 @@ def streams_hold_out_a_count(draft: Draft) -> Iterator[Finding]:
 
 
 def streams_save_by_steps(draft: Draft) -> Iterator[Finding]:
-    for what in ("eval", "save"):
+    for what in ("eval", "save", "logging"):
         if draft["streaming"] and draft[f"{what}_strategy"] == "epoch":
             text = f"{what}_strategy: epoch does not fit streaming, which knows no length of an epoch"
             yield Finding((f"{what}_strategy", "streaming"), text, f"use {what}_strategy: steps")
@@ -186,6 +188,16 @@ def probabilities_are_positive(draft: Draft) -> Iterator[Finding]:
     probs = draft["interleave_probs"]
     if probs and (min(probs) < 0 or sum(probs) <= 0):
         yield Finding(("interleave_probs",), "interleave_probs must be 0 or more, and not all 0", "write 0.7,0.3")
+
+
+def trackers_are_known(draft: Draft) -> Iterator[Finding]:
+    names = draft["report_to"]
+    unknown = [name for name in names if name not in (*TRACKERS, "none", "all")]
+    if unknown:
+        what = f"Burnish knows no tracker '{unknown[0]}'"
+        yield Finding(("report_to",), what, did_you_mean(unknown[0], TRACKERS))
+    elif "none" in names and len(names) > 1:
+        yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
 
 
 # Adjustments: values that follow from others.
@@ -236,6 +248,12 @@ def older_lengths_add_up(draft: Draft) -> Iterator[Change]:
         yield Change("cutoff_len", sum(parts), note)
 
 
+def swanlab_reports(draft: Draft) -> Iterator[Change]:
+    names = tuple(name for name in draft["report_to"] if name != "none")
+    if draft["use_swanlab"] and not {"swanlab", "all"} & set(names):
+        yield Change("report_to", (*names, "swanlab"), "")
+
+
 # Remarks: given values without effect.
 
 _LORA_ONLY = (
@@ -278,7 +296,7 @@ def warmup_ends_in_time(draft: Draft) -> Iterator[str]:
 
 
 def steps_need_their_strategy(draft: Draft) -> Iterator[str]:
-    for what in ("eval", "save"):
+    for what in ("eval", "save", "logging"):
         strategy = draft[f"{what}_strategy"]
         if strategy != "steps" and draft.chosen(f"{what}_steps"):
             yield f"{what}_steps has no effect with {what}_strategy: {strategy}"
@@ -328,6 +346,11 @@ def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
         yield "create_new_adapter has no effect without adapter_name_or_path"
 
 
+def no_tracker_writes(draft: Draft) -> Iterator[str]:
+    if draft["logging_dir"] and draft["report_to"] == ("none",):
+        yield "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir"
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
     best_needs_evaluation,
@@ -347,6 +370,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_save_by_steps,
     streams_are_not_kept,
     probabilities_are_positive,
+    trackers_are_known,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -357,6 +381,7 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     new_tokens_win,
     pretraining_packs,
     older_lengths_add_up,
+    swanlab_reports,
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
@@ -370,4 +395,5 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     pretraining_has_no_turns,
     no_thoughts_to_preserve,
     new_adapter_needs_old,
+    no_tracker_writes,
 )

@@ -100,6 +100,7 @@ _EXACT = [
     "early_stopping_steps",
     "loss_function",
     "group_by_length",
+    "dataloader_drop_last",
 ]
 
 

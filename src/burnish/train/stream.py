@@ -39,6 +39,7 @@ class _Block:
     place: Place
     after: Place
     examples: list[Example]
+    datasets: list[str]  # of each example
     rows: list[list[int]]
 
     @property
@@ -89,6 +90,8 @@ class StreamPlan:
         self._blocks: list[_Block] = []
         self._coming: Future[_Block] | None = None
         self._next = Place()
+        self._sought_row, self._sought_epoch = 0, 0
+        self._oldest_row = 0  # blocks before it are let go
 
     @property
     def rows_a_step(self) -> int:
@@ -101,20 +104,30 @@ class StreamPlan:
 
     def epoch_at(self, step: int) -> float:
         """Passes over the data that are complete after `step` steps."""
-        return float(self._block_of(max(0, step * self.rows_a_step - 1)).place.epoch) if step else 0.0
+        if not step:
+            return 0.0
+        row = step * self.rows_a_step - 1
+        if row == self._sought_row - 1:  # it may lie in the block before the one that was sought
+            return float(self._sought_epoch)
+        return float(self._block_of(row).place.epoch)
 
     def position(self, step: int) -> dict[str, int]:
-        """What a checkpoint after `step` steps keeps: the place of the block in which the next row lies."""
+        """What a checkpoint after `step` steps keeps: the place of the block in which the next row lies.
+
+        `row` and `row_epoch` are the next row, and the pass over the data in which the row before it lies.
+        """
         row = step * self.rows_a_step
-        block = self._block_of(row)
-        return asdict(block.place)
+        epoch = int(self.epoch_at(step))
+        return {**asdict(self._block_of(row).place), "row": row, "row_epoch": epoch}
 
     def seek(self, position: dict[str, int]) -> None:
         """Go to where a checkpoint left the data."""
         if self._coming is not None:
             self._coming.result()
         self._blocks, self._coming, self._reader = [], None, None
-        self._next = Place(**position)
+        self._next = Place(**{key: position[key] for key in asdict(self._next)})
+        self._sought_row, self._sought_epoch = position.get("row", 0), position.get("row_epoch", 0)
+        self._oldest_row = self._sought_row
 
     def close(self) -> None:
         """Stop preparing ahead."""
@@ -124,6 +137,7 @@ class StreamPlan:
     def step(self, step: int, rank: int = 0) -> list[list[int]]:
         """The micro-batches of one optimizer step; numbers count examples within the block of their row."""
         first = step * self.rows_a_step
+        self._oldest_row = first - self.rows_a_step
         rows = range(first, first + self.rows_a_step)
         micro = [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
         return [[number for row in part for number in self._numbers(row)] for part in micro[rank :: self.ranks]]
@@ -133,6 +147,11 @@ class StreamPlan:
         row, place = divmod(number, 1 << 20)
         return self._block_of(row).examples[place]
 
+    def dataset(self, number: int) -> str:
+        """The dataset of such an example; of a window, that of the document in which it begins."""
+        row, place = divmod(number, 1 << 20)
+        return self._block_of(row).datasets[place]
+
     def _numbers(self, row: int) -> list[int]:
         block = self._block_of(row)
         return [(row << 20) + place for place in block.rows[row - block.place.first_row]]
@@ -141,7 +160,7 @@ class StreamPlan:
         while not self._blocks or row >= self._blocks[-1].end:
             block = self._coming.result() if self._coming else self._read(self._next)
             self._next = block.after
-            self._blocks = [*self._blocks[-1:], block]
+            self._blocks = [*(one for one in self._blocks if one.end > self._oldest_row), block]
             self._coming = self._pool.submit(self._read, self._next)
         return next(block for block in self._blocks if block.place.first_row <= row < block.end)
 
@@ -161,7 +180,7 @@ class StreamPlan:
                 place = Place(place.epoch + 1, 0, 0, place.first_row)
                 self._reader = None
                 continue
-            examples, dropped = self._prepare(samples)
+            examples, datasets, dropped = self._prepare(samples)
             rows = self._rows(examples)
             if self.options.shuffle:
                 random.Random(f"{self.options.seed}/{place.epoch}/{place.block}").shuffle(rows)
@@ -171,7 +190,7 @@ class StreamPlan:
             self.samples_read += len(samples)
             self.dropped += dropped
             if rows or self._closed:
-                return _Block(place, after, examples, rows)
+                return _Block(place, after, examples, datasets, rows)
             place = after
 
     def _take(self, place: Place) -> list[Sample]:
@@ -181,20 +200,32 @@ class StreamPlan:
                 pass
         return list(islice(self._reader, self.options.block_samples))
 
-    def _prepare(self, samples: Sequence[Sample]) -> tuple[list[Example], Counter[str]]:
+    def _prepare(self, samples: Sequence[Sample]) -> tuple[list[Example], list[str], Counter[str]]:
         examples: list[Example] = []
+        datasets: list[str] = []
         dropped: Counter[str] = Counter()
-        for chunk, _ in make_chunks(samples, self.template, self.labels, self.make, self.options.workers):
+        for chunk, part in make_chunks(samples, self.template, self.labels, self.make, self.options.workers):
             if self._closed:
-                return [], dropped
-            examples += [example for example, _ in chunk.examples()]
+                return [], [], dropped
+            for example, owner in chunk.examples():
+                examples.append(example)
+                datasets.append(part[owner].dataset)
             dropped += chunk.dropped
-        if self.options.pack != "windows" or not examples:
-            return examples, dropped
-        ids = np.concatenate([np.asarray(example.input_ids, dtype=np.int32) for example in examples])
+        if self.options.pack == "windows" and examples:
+            examples, datasets = self._windows(examples, datasets)
+        return examples, datasets, dropped
+
+    def _windows(self, documents: Sequence[Example], datasets: Sequence[str]) -> tuple[list[Example], list[str]]:
+        ids = np.concatenate([np.asarray(document.input_ids, dtype=np.int32) for document in documents])
+        ends = np.cumsum([len(document.input_ids) for document in documents])
         width = self.options.cutoff_len
-        parts = [ids[start : start + width] for start in range(0, len(ids), width)]
-        return [example_of(part, np.ones(len(part), bool), None) for part in parts if len(part) > 1], dropped
+        starts = [start for start in range(0, len(ids), width) if len(ids) - start > 1]
+        parts = [ids[start : start + width] for start in starts]
+        owners = np.searchsorted(ends, starts, side="right")
+        return (
+            [example_of(part, np.ones(len(part), bool), None) for part in parts],
+            [datasets[owner] for owner in owners.tolist()],
+        )
 
     def _rows(self, examples: Sequence[Example]) -> list[list[int]]:
         if self.options.pack != "whole":

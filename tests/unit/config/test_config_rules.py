@@ -93,6 +93,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "interleave_probs",
         "interleave_probs must be 0 or more, and not all 0",
     ),
+    "trackers_are_known": (
+        {"report_to": "tensorbord,wandb"},
+        "report_to",
+        "Burnish knows no tracker 'tensorbord'",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -123,6 +128,7 @@ ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
         768,
         ("cutoff_len is 768: max_source_length and max_target_length together",),
     ),
+    "swanlab_reports": ({"use_swanlab": True, "report_to": "mlflow"}, "report_to", ["mlflow", "swanlab"], ()),
 }
 REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "lora_without_effect": (
@@ -169,6 +175,10 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "new_adapter_needs_old": (
         {"create_new_adapter": True},
         "create_new_adapter has no effect without adapter_name_or_path",
+    ),
+    "no_tracker_writes": (
+        {"logging_dir": "logs"},
+        "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir",
     ),
 }
 
@@ -232,6 +242,11 @@ def test_further_broken_rules() -> None:
     assert problems_of({"val_size": 2.5, "do_eval": True})[0][2] == "write a share below 1, or a whole number such as 2"
     assert problems_of({"lora_target": []})[0][0] == "lora_target names no layers"
     assert problems_of({"do_eval": True})[0][1] == "settings: do_eval"
+    assert problems_of({"report_to": ["wandb", "none"]})[0][0] == "report_to says none and names trackers"
+    assert problems_of({"report_to": "neptune"})[0][2] == (
+        "known: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb"
+    )
+    assert "did you mean 'tensorboard'?" in str(problems_of({"report_to": "tensorbord"})[0][2])
     assert problems_of({"lr_scheduler_type": "cosine_with_min_lr"})[0][2] == (
         'add lr_scheduler_kwargs: {"min_lr": VALUE}'
     )
