@@ -14,9 +14,12 @@ import torch
 from burnish.api import train
 from burnish.errors import Interrupted, RunFolderError
 from burnish.model.save import save_tokenizer
+from burnish.runs import metrics
 from burnish.runs.checkpoints import list_checkpoints
 from burnish.train import loop as loops
+from burnish.train import resume
 from burnish.train.callbacks import Callback
+from tests.conftest import build_model, build_tokenizer
 from tests.crashes import rows
 from tests.runs import settings, weights
 
@@ -168,6 +171,29 @@ def test_changed_settings_that_break_exactness_are_named(tiny_folder, chat_file,
     said = capsys.readouterr().out
     for line in ("buffer_size was 5 and is now 7", "seed was 3 and is now 4", "max_steps was 4 and is now 6"):
         assert f"{line}: the run will not be the same one" in said
+
+
+@pytest.mark.parametrize("changes", [{}, {"finetuning_type": "full"}], ids=["lora", "full"])
+def test_a_checkpoint_of_another_model_is_refused(tiny_folder, chat_file, tmp_path, changes):
+    other = tmp_path / "other"
+    build_model(hidden_size=48, num_hidden_layers=1).save_pretrained(other)
+    build_tokenizer().save_pretrained(other)
+    train(settings(tiny_folder, chat_file, tmp_path / "run", **SAVES, **changes))
+    unfinished(tmp_path / "run")
+    with pytest.raises(RunFolderError, match="the checkpoint does not fit this model") as caught:
+        train(settings(other, chat_file, tmp_path / "run", **SAVES, **changes, resume_from_checkpoint=True))
+    assert caught.value.at.endswith("checkpoint-6")
+    assert "the same model" in caught.value.fix
+
+
+def test_rows_are_flushed_before_the_checkpoint_that_needs_them(tiny_folder, chat_file, tmp_path, monkeypatch):
+    """After a power cut a checkpoint without its rows would leave a hole in metrics.jsonl."""
+    order = []
+    flush, seal = metrics.fsync_file, resume.write_checkpoint
+    monkeypatch.setattr(metrics, "fsync_file", lambda path: (order.append(path.name), flush(path)))
+    monkeypatch.setattr(resume, "write_checkpoint", lambda *a: (order.append(f"checkpoint-{a[1]}"), seal(*a))[1])
+    train(settings(tiny_folder, chat_file, tmp_path / "run", **SAVES))
+    assert order == [name for step in (2, 4, 6) for name in ("metrics.jsonl", f"checkpoint-{step}")]
 
 
 # -- signals ------------------------------------------------------------------------------------------------------
