@@ -51,9 +51,9 @@ resume_from_checkpoint: null
 """
 
 
-def run(model, dataset, folder, tmp_path):
+def run(model, dataset, folder, tmp_path, file=LORA_SFT):
     path = tmp_path / "lora_sft.yaml"
-    text = LORA_SFT.format(model=model, dataset=dataset, folder=folder, output=tmp_path / "saves")
+    text = file.format(model=model, dataset=dataset, folder=folder, output=tmp_path / "saves")
     path.write_text(text, encoding="utf-8")
     yaml.safe_load(text)
     done = burnish("train", str(path))
@@ -141,3 +141,18 @@ def test_each_method_block(tiny_folder, tmp_path, method):
     assert record["train"]["steps"] == 3
     assert 0 < record["model"]["trainable"] <= record["model"]["parameters"]
     assert (record["model"]["trainable"] == record["model"]["parameters"]) == (block["finetuning_type"] == "full")
+
+
+def test_a_qlora_file(tiny_folder, tmp_path):
+    """LLaMA-Factory's QLoRA example: the LoRA file with the lines of quantization while loading."""
+    pytest.importorskip("bitsandbytes")
+    rows = [{"instruction": f"Add {n}", "input": str(n), "output": str(2 * n)} for n in range(8)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"a": {"file_name": "a.json"}}))
+    lines = "trust_remote_code: true\nquantization_bit: 4\nquantization_method: bnb\ndouble_quantization: true"
+    record = run(tiny_folder, "a", tmp_path, tmp_path, LORA_SFT.replace("trust_remote_code: true", lines))
+    assert record["model"]["quantization"] == "4-bit nf4 (double)"
+    assert record["train"]["steps"] == 3
+    asked = burnish("chat", str(tmp_path / "saves"), "--prompt", "Add 1", "max_new_tokens=2", "use_cpu=true")
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stderr == ""

@@ -66,14 +66,6 @@ LATER: tuple[Row, ...] = (
     *_rows("model", _OUT, train_from_scratch=False, upcast_layernorm=False),
     *_rows(
         "model",
-        "leave it out and train on the 16-bit model",
-        quantization_bit=WHOLE,
-        quantization_method=("bnb", "bitsandbytes"),
-        quantization_type="nf4",
-        double_quantization=True,
-    ),
-    *_rows(
-        "model",
         "leave it out; exporting is a command of its own, not a setting",
         export_dir=PATH,
         export_size=5,
@@ -87,7 +79,6 @@ LATER: tuple[Row, ...] = (
         freeze_trainable_modules="all",
         freeze_extra_modules=TEXT,
     ),
-    *_rows("tuning", _OUT, loraplus_lr_ratio=NUMBER, loraplus_lr_embedding=1e-6),
     *_rows("tuning", _OUT, pissa_init=False, pissa_iter=16, pissa_convert=False),
     *_rows(
         "tuning",
@@ -110,12 +101,11 @@ LATER: tuple[Row, ...] = (
         ppo_target=6.0,
         ppo_whiten_rewards=False,
     ),
-    *_rows("tuning", "use optim: adamw_torch", use_adam_mini=False, use_muon=False),
     *_rows("training", _OUT, do_predict=False, predict_with_generate=False),
     *_rows("training", _OUT, neftune_noise_alpha=0.0, torch_compile=False),
     *_rows("training", "leave it out and train on one device", deepspeed=ANY, fsdp=False, fsdp_config=ANY),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
-    *_rows("training", _OUT, gradient_checkpointing_kwargs=ANY, optim_args=TEXT),
+    *_rows("training", _OUT, gradient_checkpointing_kwargs=ANY),
     *_rows("training", _OUT, torch_compile_backend=TEXT, torch_compile_mode=TEXT),
     *_rows("generating", _OUT, num_beams=1, length_penalty=1.0),
 )

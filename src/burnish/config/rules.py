@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from burnish.config.catalogue import find
+from burnish.config.optimizers import NO_ADAM_VALUES, OPTIM_ARGS
 from burnish.config.reading import Given
 from burnish.config.training import TRACKERS
 from burnish.registry import did_you_mean
@@ -200,6 +201,55 @@ def trackers_are_known(draft: Draft) -> Iterator[Finding]:
         yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
 
 
+def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
+    bits = draft["quantization_bit"]
+    if bits not in (None, 4, 8, 16):
+        yield Finding(
+            ("quantization_bit",), f"quantization_bit: {bits} does not exist", "write 4 or 8, or leave it out"
+        )
+
+
+def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
+    kind = draft["finetuning_type"]
+    if draft["quantization_bit"] in (4, 8) and kind != "lora":
+        what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
+        fix = "use finetuning_type: lora, or leave quantization_bit out"
+        yield Finding(("quantization_bit", "finetuning_type"), what, fix)
+
+
+def warmup_steps_is_share_or_count(draft: Draft) -> Iterator[Finding]:
+    steps = draft["warmup_steps"]
+    if steps >= 1 and steps != int(steps):
+        what = f"warmup_steps: {steps:g} is neither a share below 1 nor a whole number"
+        yield Finding(("warmup_steps",), what, f"write a share below 1, or a whole number such as {int(steps)}")
+
+
+def one_optimizer(draft: Draft) -> Iterator[Finding]:
+    switches = [key for key in ("use_muon", "use_adam_mini") if draft[key]]
+    named = {"use_muon": "muon", "use_adam_mini": "adam_mini"}
+    plain = ("adamw_torch", "adamw_torch_fused")  # files that say use_muon often name these as well
+    if len(switches) > 1:
+        yield Finding(tuple(switches), "use_muon and use_adam_mini are both true", "keep one of them")
+    elif switches and draft["optim"] not in (*plain, named[switches[0]]):
+        what = f"{switches[0]} and optim: {draft['optim']} name two optimizers"
+        yield Finding((switches[0], "optim"), what, "keep one of them")
+
+
+def optim_args_belong(draft: Draft) -> Iterator[Finding]:
+    name = _optimizer(draft)
+    known = OPTIM_ARGS.get(name, ())
+    for arg in draft["optim_args"] or {}:
+        if arg not in known:
+            fix = f"it takes {', '.join(known)}" if known else "leave it out; adam_beta1 and the like are settings"
+            yield Finding(("optim_args", "optim"), f"the optimizer {name} takes no '{arg}' in optim_args", fix)
+
+
+def _optimizer(draft: Draft) -> str:
+    """The optimizer by its name, or by the switch that names it."""
+    switched = "muon" if draft["use_muon"] else "adam_mini" if draft["use_adam_mini"] else None
+    return switched or str(draft["optim"])
+
+
 # Adjustments: values that follow from others.
 
 
@@ -254,6 +304,11 @@ def swanlab_reports(draft: Draft) -> Iterator[Change]:
         yield Change("report_to", (*names, "swanlab"), "")
 
 
+def optimizer_by_its_switch(draft: Draft) -> Iterator[Change]:
+    if _optimizer(draft) != draft["optim"]:
+        yield Change("optim", _optimizer(draft), "")
+
+
 # Remarks: given values without effect.
 
 _LORA_ONLY = (
@@ -264,6 +319,8 @@ _LORA_ONLY = (
     "additional_target",
     "use_rslora",
     "use_dora",
+    "loraplus_lr_ratio",
+    "loraplus_lr_embedding",
     "create_new_adapter",
 )
 
@@ -351,6 +408,34 @@ def no_tracker_writes(draft: Draft) -> Iterator[str]:
         yield "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir"
 
 
+def only_four_bits_have_a_type(draft: Draft) -> Iterator[str]:
+    idle = [key for key in ("quantization_type", "double_quantization") if draft.chosen(key)]
+    if idle and draft["quantization_bit"] != 4:
+        yield f"{', '.join(idle)}: no effect without quantization_bit: 4"
+
+
+def loraplus_needs_its_ratio(draft: Draft) -> Iterator[str]:
+    lora = draft["finetuning_type"] == "lora"
+    if lora and draft.chosen("loraplus_lr_embedding") and draft["loraplus_lr_ratio"] is None:
+        yield "loraplus_lr_embedding has no effect without loraplus_lr_ratio"
+
+
+def adam_values_without_effect(draft: Draft) -> Iterator[str]:
+    idle = [key for key in NO_ADAM_VALUES.get(draft["optim"], ()) if draft.chosen(key)]
+    if idle:
+        yield f"{', '.join(idle)}: no effect with optim: {draft['optim']}"
+
+
+def constant_schedules_have_no_values(draft: Draft) -> Iterator[str]:
+    idle = {
+        "constant": ("warmup_ratio", "warmup_steps", "lr_scheduler_kwargs"),
+        "constant_with_warmup": ("lr_scheduler_kwargs",),
+    }.get(draft["lr_scheduler_type"], ())
+    given = [key for key in idle if draft.chosen(key)]
+    if given:
+        yield f"{', '.join(given)}: no effect with lr_scheduler_type: {draft['lr_scheduler_type']}"
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
     best_needs_evaluation,
@@ -371,6 +456,11 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_are_not_kept,
     probabilities_are_positive,
     trackers_are_known,
+    quantization_has_8_or_4_bits,
+    quantized_bases_need_lora,
+    warmup_steps_is_share_or_count,
+    one_optimizer,
+    optim_args_belong,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -382,6 +472,7 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     pretraining_packs,
     older_lengths_add_up,
     swanlab_reports,
+    optimizer_by_its_switch,
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
@@ -396,4 +487,8 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     no_thoughts_to_preserve,
     new_adapter_needs_old,
     no_tracker_writes,
+    only_four_bits_have_a_type,
+    loraplus_needs_its_ratio,
+    adam_values_without_effect,
+    constant_schedules_have_no_values,
 )

@@ -27,7 +27,6 @@ from burnish.model.load import Loaded
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.save import without_adapter
 from burnish.model.source import find_model
-from burnish.runs.checkpoints import list_checkpoints
 from burnish.runs.environment import environment
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.memory import peak_rss_mb
@@ -40,8 +39,7 @@ from burnish.train.evaluation import Best
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
-from burnish.train.optimizer import MasterAdamW, build_optimizer
-from burnish.train.preflight import checkpoints_to_come, require_room
+from burnish.train.optimizers import OptimizerOptions, build_optimizer
 from burnish.train.resume import Checkpoints
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Stage
@@ -171,15 +169,7 @@ class Job:
         total = training.max_steps
         if total <= 0:
             total = max(1, math.ceil(plan.steps_an_epoch * training.num_train_epochs))
-        optimizer = build_optimizer(
-            loaded.model,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            beta1=training.adam_beta1,
-            beta2=training.adam_beta2,
-            epsilon=training.adam_epsilon,
-            masters=not settings.tuning.pure_bf16,
-        )
+        optimizer = build_optimizer(loaded.model, _optimizer_options(settings))
         self._packs = takes_packed_rows(loaded.model)
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
@@ -187,7 +177,7 @@ class Job:
         names, datasets = _datasets(settings, data.train, plan)
         module = self.stage.module(settings, loaded.model, self._packs, names)
         if training.do_train and progress.step < total and self.is_main:
-            self._preflight(loaded, template, optimizer, progress.step, total, _every(*saves, plan, total))
+            self.checkpoints.preflight(loaded, template, optimizer, progress.step, total, _every(*saves, plan, total))
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(
             training.lr_scheduler_type, training.learning_rate, total, warmup, training.lr_scheduler_kwargs
@@ -298,20 +288,6 @@ class Job:
 
         return make
 
-    def _preflight(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, done: int, total: int, every: int
-    ) -> None:
-        """Fail before the first step, not at the first save: can it be written, and is there room for it all?"""
-        training = self.settings.training
-        self.checkpoints.rehearse(loaded, template)
-        trained = sum(p.numel() * p.element_size() for p in loaded.model.parameters() if p.requires_grad)
-        states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
-        coming = 0
-        if training.save_strategy != "no":
-            there, best = len(list_checkpoints(self.folder.path)), training.load_best_model_at_end
-            coming = checkpoints_to_come(total, done, every, training.save_total_limit, there, best=best)
-        require_room(self.folder, trained, 0 if training.save_only_model else states, coming)
-
     # -- the end ------------------------------------------------------------------------------------------
 
     def _finish(self, loaded: Loaded, template: ChatTemplate, loop: Loop, runtime: float) -> None:
@@ -371,6 +347,23 @@ def build_accelerator(device: torch.device, mixed: str) -> Any:
 
     AcceleratorState._reset_state(reset_partial_state=device.type == "cpu")
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
+
+
+def _optimizer_options(settings: Settings) -> OptimizerOptions:
+    training, tuning = settings.training, settings.tuning
+    lora = tuning.finetuning_type == "lora"
+    return OptimizerOptions(
+        name=training.optim,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        beta1=training.adam_beta1,
+        beta2=training.adam_beta2,
+        epsilon=training.adam_epsilon,
+        masters=not tuning.pure_bf16,
+        loraplus_lr_ratio=tuning.loraplus_lr_ratio if lora else None,
+        loraplus_lr_embedding=tuning.loraplus_lr_embedding,
+        extras=training.optim_args or {},
+    )
 
 
 def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int) -> int:

@@ -26,7 +26,7 @@ from burnish.train.callbacks import Callbacks, Run
 from burnish.train.evaluation import Best, EvalSets, MakeBatch, evaluate
 from burnish.train.figures import Sums, add, means, merge_over_ranks, read
 from burnish.train.interrupt import StopRequest
-from burnish.train.optimizer import MasterAdamW
+from burnish.train.optimizers import MasterOptimizer
 from burnish.train.state import Progress
 from burnish.train.stream import StreamPlan
 
@@ -81,7 +81,7 @@ class Loop:
         accelerator: Any,
         module: Any,
         optimizer: Any,
-        raw_optimizer: MasterAdamW,
+        raw_optimizer: MasterOptimizer,
         plan: BatchPlan | StreamPlan,
         train_batch: MakeBatch,
         rate: Callable[[int], float],

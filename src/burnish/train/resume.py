@@ -27,8 +27,8 @@ from burnish.runs.files import is_disk_full, place_files
 from burnish.runs.folder import RunFolder
 from burnish.template import ChatTemplate
 from burnish.train.data import RunData
-from burnish.train.optimizer import MasterAdamW
-from burnish.train.preflight import require_saveable
+from burnish.train.optimizers import MasterOptimizer
+from burnish.train.preflight import checkpoints_to_come, require_room, require_saveable
 from burnish.train.stages import Stage
 from burnish.train.state import (
     STATE_FILE,
@@ -43,6 +43,9 @@ from burnish.train.state import (
 # Settings that change which tokens a step sees or how it updates: a resumed run with others is not the same run.
 _EXACT = [
     "model_name_or_path",
+    "quantization_bit",
+    "quantization_type",
+    "double_quantization",
     "finetuning_type",
     "lora_rank",
     "lora_alpha",
@@ -92,6 +95,10 @@ _EXACT = [
     "adam_epsilon",
     "lr_scheduler_kwargs",
     "disable_shuffling",
+    "optim",
+    "optim_args",
+    "loraplus_lr_ratio",
+    "loraplus_lr_embedding",
     "label_smoothing_factor",
     "streaming",
     "buffer_size",
@@ -115,7 +122,7 @@ class Checkpoints:
         self.settings, self.folder, self.accelerator, self.stage = settings, folder, accelerator, stage
         self.is_main: bool = accelerator.is_main_process
 
-    def resume(self, loaded: Loaded, optimizer: MasterAdamW, data: RunData) -> Progress:
+    def resume(self, loaded: Loaded, optimizer: MasterOptimizer, data: RunData) -> Progress:
         """Put everything back as a checkpoint has it, or start fresh; says what differs from before.
 
         Raises:
@@ -190,7 +197,7 @@ class Checkpoints:
         return newest
 
     def save(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress, stopping: bool
+        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterOptimizer, progress: Progress, stopping: bool
     ) -> Path | None:
         """Write a checkpoint, whole or not at all, and rotate the old ones. Called on every rank.
 
@@ -251,19 +258,32 @@ class Checkpoints:
         training = self.settings.training
         return training.load_best_model_at_end or training.save_strategy == "best"
 
-    def rehearse(self, loaded: Loaded, template: ChatTemplate) -> None:
-        """Save once for nothing, to see that it will work; in place of weights there are single numbers.
+    def preflight(
+        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterOptimizer, done: int, total: int, every: int
+    ) -> None:
+        """Fail before the first step, not at the first save: can it be written, and is there room for it all?
 
+        It is saved once for nothing, with single numbers in place of weights.
+
+        Args:
+            done, total: steps made, and of the whole run.  every: steps between two checkpoints; 0 if not known.
         Raises:
             ModelError, RunFolderError: what is trained could not be saved.
         """
-        if not is_adapter(loaded.model) and (note := mend_generation_config(loaded.model)):
-            log.note(note)
-        names = ["rehearsal"]
-        if is_adapter(loaded.model):
-            names = [name for name, parameter in loaded.model.named_parameters() if parameter.requires_grad]
+        model, training, names = loaded.model, self.settings.training, ["rehearsal"]
+        if is_adapter(model):
+            names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        elif changed := mend_generation_config(model):
+            log.note(changed)
         small = {name: torch.zeros(1) for name in names}
         require_saveable(lambda folder: self.write_model(loaded, template, folder, small), self.folder.path)
+        weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
+        coming = 0
+        if training.save_strategy != "no":
+            there, best = len(list_checkpoints(self.folder.path)), training.load_best_model_at_end
+            coming = checkpoints_to_come(total, done, every, training.save_total_limit, there, best=best)
+        require_room(self.folder, weights, 0 if training.save_only_model else states, coming)
 
     def write_final(self, loaded: Loaded, template: ChatTemplate, step: int) -> None:
         """Write what was trained into the run folder: each file whole, or as it was.

@@ -210,7 +210,7 @@ class Trackers:
         self.open: list[_Open] = []
         for name in self.names:
             if not _is_installed(TRACKERS[name]):
-                raise MissingExtraError(f"report_to: {name}", name, package=TRACKERS[name].install)
+                raise MissingExtraError(f"report_to: {name}", packages=[TRACKERS[name].install])
 
     def start(self) -> None:
         """Start the trackers that talk to a server, so that a missing login is known before the model is loaded.

@@ -145,6 +145,12 @@ def test_words_that_cannot_be_read(words: list[str], problem: Problem) -> None:
             'write it like {"num_cycles": 2}',
         ),
         (
+            "optim_args",
+            "momentum",
+            "must be name=value pairs with commas between them, or a mapping of names to values, not 'momentum'",
+            "write it like momentum=0.9,nesterov=true",
+        ),
+        (
             "resume_from_checkpoint",
             [1],
             "must be true, false or the path of a checkpoint, not [1]",
@@ -182,7 +188,7 @@ def test_values_that_are_not_there_yet_say_so(key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [
-        ("quantization_bit", 4, "Burnish does not support 'quantization_bit' yet"),
+        ("quantization_method", "hqq", "Burnish does not support 'quantization_method: hqq' yet"),
         ("torch_compile", True, "Burnish does not support 'torch_compile' yet"),
         ("deepspeed", "ds.json", "Burnish does not support 'deepspeed' yet"),
         ("push_to_hub", "yes", "Burnish does not support 'push_to_hub' yet"),
