@@ -228,7 +228,7 @@ def gradients(stage, count, batch_rows, accumulation):
     """Gradients of the first step, by the loop itself."""
     from burnish.train.job import build_accelerator
     from burnish.train.loop import Hooks, Loop, LoopOptions
-    from burnish.train.optimizer import build_optimizer
+    from burnish.train.optimizers import build_optimizer
     from burnish.train.state import Progress
 
     made = pairs(count)
@@ -239,7 +239,7 @@ def gradients(stage, count, batch_rows, accumulation):
         module = ScoreLoss(model, packed=True)
     else:
         module = PairLoss(model, packed=True, reference=reference, pref_loss=stage, pref_ftx=0.3)
-    optimizer = build_optimizer(model, learning_rate=0.0)
+    optimizer = build_optimizer(model, OptimizerOptions(learning_rate=0.0))
     kept = {}
     loop = Loop(
         build_accelerator(torch.device("cpu"), "no"),
