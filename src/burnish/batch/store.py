@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +58,8 @@ class SetWriter:
     def __init__(self, folder: Path, *, replace: bool = False, **marks: str) -> None:
         self.folder, self.replace, self.marks = folder, replace, marks
         self._aside = folder.with_name(f"{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-        self._aside.mkdir(parents=True)
+        with _written(folder):
+            self._aside.mkdir(parents=True)
         self._digest = hashlib.sha256()
         self._datasets: dict[str, int] = {}
         self._files: dict[str, int] = {}
@@ -91,10 +93,11 @@ class SetWriter:
             "row": pa.array([one.row for one in owners], pa.int64()),
         }
         batch = pa.RecordBatch.from_pydict(columns)
-        if self._writer is None:
-            self._sink = pa.OSFile(str(self._aside / EXAMPLES), "wb")
-            self._writer = pa.ipc.new_file(self._sink, batch.schema)
-        self._writer.write_batch(batch)
+        with _written(self.folder):
+            if self._writer is None:
+                self._sink = pa.OSFile(str(self._aside / EXAMPLES), "wb")
+                self._writer = pa.ipc.new_file(self._sink, batch.schema)
+            self._writer.write_batch(batch)
         self.examples += len(chunk.ends)
 
     @staticmethod
@@ -102,7 +105,31 @@ class SetWriter:
         return table.setdefault(name, len(table))
 
     def finish(self, counts: Counts) -> StoredSet:
-        """Put the set into its place, and open it. Another process's equal set that came first is kept."""
+        """Put the set into its place, and open it. Another process's equal set that came first is kept.
+
+        Raises:
+            DataError: the disk is full or refuses; nothing of the set is left behind.
+        """
+        try:
+            with _written(self.folder):
+                self._seal(counts)
+        except BaseException:
+            self.abandon()
+            raise
+        if self.folder.exists() and (self.replace or open_set(self.folder) is None):
+            old = self._aside.with_suffix(".old")
+            os.rename(self.folder, old)  # who reads it goes on reading it
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            os.rename(self._aside, self.folder)
+        except OSError:  # another process was first
+            shutil.rmtree(self._aside, ignore_errors=True)
+        found = open_set(self.folder)
+        assert found is not None
+        return found
+
+    def _seal(self, counts: Counts) -> None:
+        """Write what the set says of itself, and flush it all: a set that a power cut tore would train other tokens."""
         if self._writer is not None:
             self._writer.close()
             self._sink.close()
@@ -120,24 +147,30 @@ class SetWriter:
             **self.marks,
         }
         (self._aside / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
-        if self.folder.exists() and (self.replace or open_set(self.folder) is None):
-            old = self._aside.with_suffix(".old")
-            os.rename(self.folder, old)  # who reads it goes on reading it
-            shutil.rmtree(old, ignore_errors=True)
-        try:
-            os.rename(self._aside, self.folder)
-        except OSError:  # another process was first
-            shutil.rmtree(self._aside, ignore_errors=True)
-        found = open_set(self.folder)
-        assert found is not None
-        return found
+        for file in self._aside.iterdir():
+            with open(file, "rb+") as handle:
+                os.fsync(handle.fileno())
 
     def abandon(self) -> None:
         """Remove what was written so far."""
         if self._writer is not None:
-            self._writer.close()
-            self._sink.close()
+            with suppress(OSError):  # a full disk
+                self._writer.close()
+                self._sink.close()
         shutil.rmtree(self._aside, ignore_errors=True)
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Turn what the disk says while a set is written into an error of the data."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"prepared data could not be written: {error}",
+            at=str(folder),
+            fix="free some space, or name a folder on another disk with BURNISH_CACHE (or tokenized_path)",
+        ) from error
 
 
 def open_set(folder: Path) -> StoredSet | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from burnish.errors import ModelError
 from burnish.model.quiet import quiet_transformers
 
 
@@ -44,14 +45,23 @@ def differing_adapter_names(model: Any, file: Path) -> list[str]:
     return [f"'{name}' has no counterpart" for name in sorted(saved ^ own.keys())]
 
 
-def save_weights(model: Any, folder: Path, *, base_name: str | None = None, merged: Sequence[str] = ()) -> None:
+def save_weights(
+    model: Any,
+    folder: Path,
+    *,
+    base_name: str | None = None,
+    merged: Sequence[str] = (),
+    weights: Mapping[str, Any] | None = None,
+) -> None:
     """Write adapter files (a PEFT model) or full weights, as safetensors.
 
     Args:
         base_name: what adapter_config.json names as the base model; None keeps what PEFT found.
         merged: adapters that are part of the base's weights by now; an adapter alone cannot tell.
+        weights: the tensors by name, for a model that holds only shards of them; by default its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    own = {} if weights is None else {"state_dict": dict(weights)}
     with quiet_transformers():
         if is_adapter(model):
             if base_name:
@@ -59,7 +69,7 @@ def save_weights(model: Any, folder: Path, *, base_name: str | None = None, merg
                     config.base_model_name_or_path = base_name
             trained = [model.active_adapter]  # not one that is kept to compare with
             model.save_pretrained(
-                folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=trained
+                folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=trained, **own
             )
             if merged:
                 places = [str(Path(each).resolve()) for each in merged]
@@ -67,8 +77,36 @@ def save_weights(model: Any, folder: Path, *, base_name: str | None = None, merg
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card tells users nothing
         else:
             use_cache, model.config.use_cache = model.config.use_cache, True
-            model.save_pretrained(folder, safe_serialization=True)
+            model.save_pretrained(folder, safe_serialization=True, **own)
             model.config.use_cache = use_cache
+
+
+def mend_generation_config(model: Any) -> str | None:
+    """Make the model's generation settings such that transformers agrees to save them; returns what was changed.
+
+    Many published models name a temperature and forget `do_sample`, which transformers loads but refuses to save.
+
+    Raises:
+        ModelError: they contradict themselves in another way.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return None
+    try:
+        config.validate(strict=True)
+        return None
+    except ValueError as error:
+        before, config.do_sample = config.do_sample, True
+        try:
+            config.validate(strict=True)
+        except ValueError:
+            config.do_sample = before
+            raise ModelError(
+                f"the model's generation settings cannot be saved: {error}",
+                at="generation_config.json of the model",
+                fix="mend or remove that file",
+            ) from error
+    return "generation_config.json gives sampling settings without do_sample; it is saved with do_sample: true"
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, chat_template: str | None, terminator_id: int | None) -> None:

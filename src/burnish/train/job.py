@@ -21,7 +21,7 @@ from burnish.batch.collate import Batch, Layout
 from burnish.batch.plan import BatchPlan, SingleRows, packed_units
 from burnish.batch.store import Selection, Windows
 from burnish.config import Settings
-from burnish.errors import Interrupted, RunFolderError
+from burnish.errors import RunFolderError
 from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
@@ -41,7 +41,7 @@ from burnish.train.evaluation import Best
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
-from burnish.train.optimizers import MasterOptimizer, OptimizerOptions, build_optimizer
+from burnish.train.optimizers import OptimizerOptions, build_optimizer
 from burnish.train.precomputed import Precomputed, precomputed
 from burnish.train.resume import Checkpoints
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
@@ -70,6 +70,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self.loop: Loop | None = None
         self.watch = Watch(settings, self.folder, self.is_main)
 
     def record(self, **parts: Any) -> None:
@@ -83,6 +84,33 @@ class Job:
             return self._run(stop)
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
+        settings = self.settings
+        with stop.at_once():
+            loaded, template, loop = self._build()
+        self.loop = loop
+        self.watch.go_on_after(loop.progress.step)
+        started = time.perf_counter()
+        before = loop.progress.elapsed_s
+        with ExitStack() as stack:
+            if isinstance(loop.plan, StreamPlan):
+                stack.callback(loop.plan.close)
+            if self._packs:
+                stack.enter_context(packed_rows(without_adapter(loaded.model)))
+            if settings.training.do_train:
+                loop.run(stop)
+                self._take_best(loaded, loop)
+            elif loop.eval_sets and loop.options.evaluates_last:
+                with stop.at_once(), log.progress("evaluating", 1) as bar:
+                    loop.evaluate(bar)
+                loop.write_evaluation()
+        runtime = before + time.perf_counter() - started
+        if self.is_main:
+            self._finish(loaded, template, loop, runtime)
+        self.accelerator.wait_for_everyone()
+        return self.folder.summary()
+
+    def _build(self) -> tuple[Loaded, ChatTemplate, Loop]:
+        """Everything before the first step: data, model, and where an earlier run stopped."""
         settings = self.settings
         for line in settings.notes:
             log.note(line)
@@ -108,29 +136,7 @@ class Job:
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
-        loop = self._loop(loaded, template, data)
-        self.watch.go_on_after(loop.progress.step)
-        started = time.perf_counter()
-        before = loop.progress.elapsed_s
-        with ExitStack() as stack:
-            if isinstance(loop.plan, StreamPlan):
-                stack.callback(loop.plan.close)
-            if self._packs:
-                stack.enter_context(packed_rows(without_adapter(loaded.model)))
-            if settings.training.do_train:
-                loop.run(stop)
-                self._take_best(loaded, loop)
-            elif stop:
-                raise Interrupted(None)
-            elif loop.eval_sets and loop.options.evaluates_last:
-                with log.progress("evaluating", 1) as bar:
-                    loop.evaluate(bar)
-                loop.write_evaluation()
-        runtime = before + time.perf_counter() - started
-        if self.is_main:
-            self._finish(loaded, template, loop, runtime)
-        self.accelerator.wait_for_everyone()
-        return self.folder.summary()
+        return loaded, template, self._loop(loaded, template, data)
 
     def _machine(self) -> None:
         """Switches of the whole process."""
@@ -145,13 +151,13 @@ class Job:
     def _take_best(self, loaded: Loaded, loop: Loop) -> None:
         """Put the best evaluation's weights into the model, where that is asked for."""
         progress = loop.progress
-        if loop.ended:
-            log.say(f"stopped after step {progress.step}: {loop.ended}")
+        if progress.ended:
+            log.say(f"stopped after step {progress.step}: {progress.ended}")
         if not self.settings.training.load_best_model_at_end or not progress.best_step:
             return
         value = f"{loop.options.best.metric} {progress.best_value:.4f}"
-        if progress.best_step != progress.step:
-            self.checkpoints.load_weights(loaded, progress.best_step)
+        if progress.best_step != progress.step and not self.checkpoints.load_weights(loaded, progress.best_step):
+            return
         log.say(f"the weights are those of step {progress.best_step}, the best by {value}")
 
     # -- building -----------------------------------------------------------------------------------------
@@ -166,6 +172,7 @@ class Job:
         else:
             example = data.train.__getitem__
             plan = self._plan(data.train, training.per_device_train_batch_size, training.gradient_accumulation_steps)
+        saves = training.save_strategy, training.save_steps
         total = training.max_steps
         if total <= 0:
             total = max(1, math.ceil(plan.steps_an_epoch * training.num_train_epochs))
@@ -184,7 +191,8 @@ class Job:
             plan.seek(progress.stream)
         names, datasets = _datasets(settings, data.train, plan)
         module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
-        self._preflight(loaded.model, optimizer)
+        if training.do_train and progress.step < total and self.is_main:
+            self.checkpoints.preflight(loaded, template, optimizer, progress.step, total, _every(*saves, plan, total))
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(
             training.lr_scheduler_type, training.learning_rate, total, warmup, training.lr_scheduler_kwargs
@@ -236,6 +244,7 @@ class Job:
             evaluates_first=training.eval_on_start,
             evaluates_last="do_eval" not in self.settings.given or training.do_eval,
             save_steps=_every(training.save_strategy, training.save_steps, plan, total),
+            saves_last=training.save_strategy in ("steps", "epoch"),
             best=Best(
                 training.metric_for_best_model,
                 training.greater_is_better,
@@ -308,20 +317,13 @@ class Job:
     def _layout(self, pad_id: int) -> Layout:
         return Layout(self._packs, pad_id, self.settings.data.cutoff_len)
 
-    def _preflight(self, model: Any, optimizer: MasterOptimizer) -> None:
-        """Fail before the first step, not at the first save: is there room for the weights and two checkpoints?"""
-        trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-        states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
-        saves = self.settings.training.save_strategy != "no"
-        self.folder.require_space(int(trained + 2 * saves * (trained + states)), "weights and checkpoints")
-
     # -- the end ------------------------------------------------------------------------------------------
 
     def _finish(self, loaded: Loaded, template: ChatTemplate, loop: Loop, runtime: float) -> None:
         folder, progress = self.folder, loop.progress
         trained = self.settings.training.do_train
         if trained:
-            self.checkpoints.write_model(loaded, template, folder.path)
+            self.checkpoints.write_final(loaded, template, progress.step)
         rows = folder.metrics.read()
         if trained and self.settings.tuning.plot_loss:
             plot_loss(rows, folder.loss_plot_path, "Loss", cache=cache_folder())
@@ -333,13 +335,13 @@ class Job:
             "samples_per_second": round(progress.samples / max(runtime, 1e-9), 4),
             "tokens_per_second": round(progress.tokens / max(runtime, 1e-9), 2),
             "train_loss": progress.loss_sum / progress.step if progress.step else None,
-            "eval_loss": loop.last_eval.get("eval_loss"),
+            "eval_loss": progress.last_eval.get("eval_loss"),
         }
         if progress.best_step and loop.options.eval_steps:
             best = {"metric": loop.options.best.metric, "value": progress.best_value, "step": progress.best_step}
             train["best"] = best
-        if loop.ended:
-            train["ended"] = loop.ended
+        if progress.ended:
+            train["ended"] = progress.ended
         gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
         if isinstance(loop.plan, StreamPlan):
             folder.update(data={"rows_read": loop.plan.samples_read, "dropped": dict(loop.plan.dropped)})
