@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER, BurnishError, Interrupted
+from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER, BurnishError, Interrupted, OtherRankFailed
 from burnish.log import log_files
 
 app = typer.Typer(
@@ -303,11 +304,16 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a redirected Windows console would fail on → and 中
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    # The deepspeed launcher puts this before the command; the environment says the same.
+    sys.argv[1:] = [word for word in sys.argv[1:] if not word.startswith("--local_rank=")]
     try:
         app()
     except BurnishError as error:
-        print(_marked(str(error)), file=sys.stderr)
+        if _speaks(error):
+            print(_marked(str(error)), *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OtherRankFailed as other:
+        sys.exit(other.exit_code)
     except (Interrupted, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
     except MemoryError:
@@ -327,6 +333,13 @@ def main() -> None:
         for path in log_files():
             print(f"The log of the run: {path}", file=sys.stderr)
         sys.exit(EXIT_DEFECT)
+
+
+def _speaks(error: BurnishError) -> bool:
+    """Whether this process tells the user. Mistakes in settings are found by all processes of a run alike: the first
+    of each machine speaks. A process that failed alone has a note on its error that says which one it is.
+    """
+    return os.environ.get("LOCAL_RANK", "0") == "0" or hasattr(error, "__notes__")
 
 
 def _marked(message: str) -> str:

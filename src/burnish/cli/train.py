@@ -27,6 +27,8 @@ def run_train(run: str | None, rest: Sequence[str]) -> None:
             fix="burnish train RUN.yaml, or burnish train model_name_or_path=… dataset=… (see examples/)",
         )
     settings = load_settings(source if source is not None else {}, overrides, require=REQUIRED)
+    from burnish.train.processes import end_processes
     from burnish.train.run import run_training
 
     run_training(settings)
+    end_processes()

@@ -36,6 +36,7 @@ _SCHEMAS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "paths": _NAMES_SCHEMA,
         "numbers": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]},
         "table": {"type": "object"},
+        "config": {"anyOf": [{"type": "string"}, {"type": "object"}]},
         "resume": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
         "any": {},
     }
@@ -46,6 +47,7 @@ _TITLES = {
     "data": "Data",
     "tuning": "Tuning",
     "training": "Training",
+    "distributed": "Distributed",
     "generating": "Generating",
 }
 _STATUS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,27 +44,36 @@ def differing_adapter_names(model: Any, file: Path) -> list[str]:
     return [f"'{name}' has no counterpart" for name in sorted(saved ^ own.keys())]
 
 
-def save_weights(model: Any, folder: Path, *, base_name: str | None = None, merged: Sequence[str] = ()) -> None:
+def save_weights(
+    model: Any,
+    folder: Path,
+    *,
+    base_name: str | None = None,
+    merged: Sequence[str] = (),
+    weights: Mapping[str, Any] | None = None,
+) -> None:
     """Write adapter files (a PEFT model) or full weights, as safetensors.
 
     Args:
         base_name: what adapter_config.json names as the base model; None keeps what PEFT found.
         merged: adapters that are part of the base's weights by now; an adapter alone cannot tell.
+        weights: the tensors by name, for a model that holds only shards of them; by default its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    own = {} if weights is None else {"state_dict": dict(weights)}
     with quiet_transformers():
         if is_adapter(model):
             if base_name:
                 for config in model.peft_config.values():
                     config.base_model_name_or_path = base_name
-            model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+            model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False, **own)
             if merged:
                 places = [str(Path(each).resolve()) for each in merged]
                 (folder / MERGED_FILE).write_text(json.dumps(places, ensure_ascii=False), encoding="utf-8")
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card tells users nothing
         else:
             use_cache, model.config.use_cache = model.config.use_cache, True
-            model.save_pretrained(folder, safe_serialization=True)
+            model.save_pretrained(folder, safe_serialization=True, **own)
             model.config.use_cache = use_cache
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,21 @@ from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.memory import peak_rss_mb
 from burnish.runs.plots import plot_loss
 from burnish.template import ChatTemplate, Example
-from burnish.train.data import RunData, TrainSet, build_data, build_template, data_seed, stream_plan
+from burnish.train.data import (
+    RunData,
+    TrainSet,
+    build_data,
+    build_template,
+    data_seed,
+    stream_plan,
+    without_overwriting,
+)
+from burnish.train.engines import build_engine
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
 from burnish.train.optimizer import MasterAdamW, build_optimizer
-from burnish.train.resume import Checkpoints
+from burnish.train.resume import Checkpoints, Weights
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Stage
 from burnish.train.stream import StreamPlan
@@ -57,10 +67,10 @@ class Job:
             fp16=settings.training.fp16,
             pure_bf16=settings.tuning.pure_bf16,
         )
-        self.accelerator = build_accelerator(self.device, self.precision.mixed)
-        self.is_main: bool = self.accelerator.is_main_process
+        self.engine = build_engine(settings, self.device, self.precision)
+        self.is_main: bool = self.engine.is_main_process
         log.set_quiet(not self.is_main)
-        self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
+        self.checkpoints = Checkpoints(settings, self.folder, self.engine, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
 
@@ -80,13 +90,17 @@ class Job:
         source = find_model(settings.model.model_name_or_path, log.say)
         source = replace(source, adapters=(*source.adapters, *settings.model.adapter_name_or_path))
         template = build_template(settings, source, self.started)
-        with self.accelerator.main_process_first():
-            data = build_data(settings, template, self.stage)
+        with self.engine.processes.first_of_machine_first("data") as first:
+            data = build_data(settings if first else without_overwriting(settings), template, self.stage)
         for line in data_lines(data.record()):
             log.say(line)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
-        loaded = build_model(settings, source, self.precision, self.accelerator.device)
+        if self.engine.describe():
+            log.say(self.engine.describe())
+        loaded = build_model(settings, source, self.precision, self.engine.load_device)
+        if self.engine.process_index:  # until here all ranks draw alike; from here on dropout differs
+            torch.manual_seed(settings.training.seed + self.engine.process_index)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
@@ -111,9 +125,10 @@ class Job:
                 loop.evaluate()
                 self._late_eval(loop)
         runtime = before + time.perf_counter() - started
+        weights = self.engine.whole_weights(loaded.model) if settings.training.do_train else None
         if self.is_main:
-            self._finish(loaded, template, loop, runtime)
-        self.accelerator.wait_for_everyone()
+            self._finish(loaded, template, loop, runtime, weights)
+        self.engine.wait_for_everyone()
         return self.folder.summary()
 
     # -- building -----------------------------------------------------------------------------------------
@@ -123,7 +138,7 @@ class Job:
         plan: BatchPlan | StreamPlan
         example: Callable[[int], Example]
         if data.train is None:
-            plan = stream_plan(settings, data, template, self.stage, self.accelerator.num_processes)
+            plan = stream_plan(settings, data, template, self.stage, self.engine.num_processes)
             example = plan.example
         else:
             example = data.train.__getitem__
@@ -131,26 +146,28 @@ class Job:
         total = training.max_steps
         if total <= 0:
             total = max(1, math.ceil(plan.steps_an_epoch * training.num_train_epochs))
-        optimizer = build_optimizer(
+        self._packs = takes_packed_rows(loaded.model)
+        progress = self.checkpoints.resume(loaded, data)
+        if isinstance(plan, StreamPlan) and progress.stream:
+            plan.seek(progress.stream)
+        module = self.engine.shard(self.stage.module(loaded.model, self._packs))
+        make = partial(
+            build_optimizer,
             loaded.model,
             learning_rate=training.learning_rate,
             weight_decay=training.weight_decay,
             beta1=training.adam_beta1,
             beta2=training.adam_beta2,
             epsilon=training.adam_epsilon,
-            masters=not settings.tuning.pure_bf16,
         )
-        self._packs = takes_packed_rows(loaded.model)
-        progress = self.checkpoints.resume(loaded, optimizer, data)
-        if isinstance(plan, StreamPlan) and progress.stream:
-            plan.seek(progress.stream)
-        module = self.stage.module(loaded.model, self._packs)
+        optimizer = self.engine.build_optimizer(make, module, masters=not settings.tuning.pure_bf16)
         self._preflight(loaded.model, optimizer)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(
             training.lr_scheduler_type, training.learning_rate, total, warmup, training.lr_scheduler_kwargs
         )
-        prepared_module, prepared_optimizer = self.accelerator.prepare(module, optimizer)
+        prepared_module, prepared_optimizer = self.engine.prepare(module, optimizer)
+        self.checkpoints.restore(optimizer)
         prepared_module.train()
         log.say(
             f"{total} optimizer steps of {plan.rows_a_step} {'packed rows' if settings.data.packing else 'samples'}"
@@ -163,7 +180,7 @@ class Job:
             eval_plan = self._plan(held_out, training.per_device_eval_batch_size, 1, shuffle=False, pack=False)
             eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id))
         return Loop(
-            self.accelerator,
+            self.engine,
             prepared_module,
             prepared_optimizer,
             optimizer,
@@ -216,7 +233,7 @@ class Job:
             rows,
             batch_rows,
             accumulation,
-            ranks=self.accelerator.num_processes,
+            ranks=self.engine.num_processes,
             seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
         )
@@ -245,11 +262,13 @@ class Job:
         self.folder.metrics.truncate_after(int(last["step"]) - 1)
         self.folder.metrics.append(last)
 
-    def _finish(self, loaded: Loaded, template: ChatTemplate, loop: Loop, runtime: float) -> None:
+    def _finish(
+        self, loaded: Loaded, template: ChatTemplate, loop: Loop, runtime: float, weights: Weights | None
+    ) -> None:
         folder, progress = self.folder, loop.progress
         trained = self.settings.training.do_train
         if trained:
-            self.checkpoints.write_model(loaded, template, folder.path)
+            self.checkpoints.write_model(loaded, template, folder.path, weights)
         rows = folder.metrics.read()
         if trained and self.settings.tuning.plot_loss:
             plot_loss(rows, folder.loss_plot_path, "Loss", cache=cache_folder())
@@ -288,15 +307,6 @@ def _started(output: Path) -> datetime:
         return datetime.fromisoformat(str(read_summary(output).get("started")))
     except (RunFolderError, ValueError):
         return datetime.now()
-
-
-def build_accelerator(device: torch.device, mixed: str) -> Any:
-    """accelerate's engine; its state is built anew, since one process may train several times."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=device.type == "cpu")
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
 
 
 def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan) -> int:

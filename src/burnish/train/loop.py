@@ -105,7 +105,7 @@ class Loop:
         total = 0.0
         for place, (numbers, batch) in enumerate(micro):
             last = place == len(micro) - 1
-            sync = nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(self.module)
+            sync = nullcontext() if last else accelerator.no_sync(self.module)
             with sync:
                 loss = self._loss(batch)
                 # DDP averages gradients over ranks; times their number, the division is by all tokens everywhere.
@@ -142,7 +142,7 @@ class Loop:
     def _sum(self, figures: torch.Tensor) -> list[float]:
         if self.accelerator.num_processes == 1:
             return figures.tolist()
-        return self.accelerator.reduce(figures.to(self.accelerator.device).float(), reduction="sum").tolist()
+        return self.accelerator.reduce(figures.double().to(self.accelerator.device), reduction="sum").tolist()
 
     # -- the run ------------------------------------------------------------------------------------------
 
@@ -177,8 +177,9 @@ class Loop:
                 sums = torch.zeros(2, dtype=torch.float64)
                 for step in range(plan.steps_an_epoch):
                     for numbers in plan.step(step, self.accelerator.process_index):
+                        # Shards are gathered from all ranks, so one without rows runs a stand-in.
+                        loss = self.module(make(numbers or [0]).to(self.accelerator.device))
                         if numbers:
-                            loss = self.module(make(numbers).to(self.accelerator.device))
                             sums += torch.tensor(as_floats(loss), dtype=torch.float64)
                 total, count = self._sum(sums)
                 results["eval_loss" if not name else f"eval_{name}_loss"] = total / max(count, 1e-12)

@@ -22,7 +22,7 @@ from burnish.runs.checkpoints import (
 from burnish.runs.folder import RunFolder
 from burnish.template import ChatTemplate
 from burnish.train.data import RunData
-from burnish.train.optimizer import MasterAdamW
+from burnish.train.engine import Engine
 from burnish.train.stages import Stage
 from burnish.train.state import (
     STATE_FILE,
@@ -89,21 +89,28 @@ _EXACT = [
 ]
 
 
+Weights = dict[str, Any]
+"""Tensors by their names in the model."""
+
+
 class Checkpoints:
     """The checkpoints in one run folder."""
 
-    def __init__(self, settings: Settings, folder: RunFolder, accelerator: Any, stage: Stage) -> None:
-        self.settings, self.folder, self.accelerator, self.stage = settings, folder, accelerator, stage
-        self.is_main: bool = accelerator.is_main_process
+    def __init__(self, settings: Settings, folder: RunFolder, engine: Engine, stage: Stage) -> None:
+        self.settings, self.folder, self.engine, self.stage = settings, folder, engine, stage
+        self.is_main: bool = engine.is_main_process
+        self._resumed_from: Path | None = None
 
-    def resume(self, loaded: Loaded, optimizer: MasterAdamW, data: RunData) -> Progress:
-        """Put everything back as a checkpoint has it, or start fresh; says what differs from before.
+    def resume(self, loaded: Loaded, data: RunData) -> Progress:
+        """Put the weights back as a checkpoint has them, or start fresh; says what differs from before.
+
+        `restore` puts back the rest, once the optimizer is there.
 
         Raises:
             RunFolderError: the checkpoint that was asked for is not complete or does not fit.
         """
         asked = self.settings.training.resume_from_checkpoint
-        fresh = Progress(fingerprint=data.fingerprint, settings=_exact(self.settings))
+        fresh = Progress(fingerprint=data.fingerprint, settings=_exact(self.settings, self.engine))
         checkpoint = self._find(asked) if asked else None
         if checkpoint is None:
             if asked:
@@ -118,13 +125,18 @@ class Checkpoints:
         if before.fingerprint and before.fingerprint != data.fingerprint:
             log.note("the data gives other tokens than before the interruption: the run will not be the same one")
         _load_weights(loaded.model, checkpoint)
-        progress = load_state(checkpoint, optimizer, self.accelerator.process_index)
+        progress, self._resumed_from = before, checkpoint
         progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
         if self.is_main:
             self.folder.metrics.truncate_after(progress.step)
             self._set_aside_later_checkpoints(progress.step)
         log.say(f"resumed from {checkpoint.name}")
         return progress
+
+    def restore(self, optimizer: Any) -> None:
+        """Put optimizer and random state back as the checkpoint of `resume` has them; the last thing before a step."""
+        if self._resumed_from is not None:
+            load_state(self._resumed_from, self.engine, optimizer)
 
     def _set_aside_later_checkpoints(self, step: int) -> None:
         """Rename checkpoints of a branch that is abandoned by going on from an earlier one; none is deleted."""
@@ -160,46 +172,53 @@ class Checkpoints:
         return newest
 
     def save(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress, stopping: bool
+        self, loaded: Loaded, template: ChatTemplate, optimizer: Any, progress: Progress, stopping: bool
     ) -> Path | None:
         """Write a checkpoint, whole or not at all, and rotate the old ones. Called on every rank.
 
         A run that is stopping saves its state even with save_only_model: else it could not go on.
         """
         training = self.settings.training
+        with_state = stopping or not training.save_only_model
+        weights = self.engine.whole_weights(loaded.model)
+        state = self.engine.optimizer_tensors(optimizer) if with_state else {}
 
         def write(folder: Path) -> None:
-            self.write_model(loaded, template, folder)
-            if stopping or not training.save_only_model:
-                save_state(folder, progress, optimizer)
-                for rank, state in enumerate(random_states):
+            self.write_model(loaded, template, folder, weights)
+            if with_state:
+                save_state(folder, progress, state)
+                for rank, random_state in enumerate(random_states):
                     if rank:
-                        save_rng(folder, rank, state)
+                        save_rng(folder, rank, random_state)
 
-        random_states = _random_states(self.accelerator)
+        random_states = _random_states(self.engine)
         path = None
         if self.is_main:
             path = write_checkpoint(self.folder.path, progress.step, write)
             rotate(self.folder.path, training.save_total_limit, protect=[path])
-        self.accelerator.wait_for_everyone()
+        self.engine.wait_for_everyone()
         return path
 
-    def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path) -> None:
-        """Write what was trained and the tokenizer with the training template."""
+    def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None = None) -> None:
+        """Write what was trained and the tokenizer with the training template.
+
+        Args:
+            weights: what the engine gathered, where the model holds shards.
+        """
         source = loaded.source
         base = str(Path(source.location).resolve()) if source.local else source.location
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
-        save_weights(loaded.model, folder, base_name=base, merged=loaded.merged)
+        save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, weights=weights)
         if self.stage.chats:
             save_tokenizer(loaded.tokenizer, folder, template.saved_source, template.terminator_id)
         else:
             save_tokenizer(loaded.tokenizer, folder, loaded.tokenizer.chat_template, loaded.tokenizer.eos_token_id)
 
 
-def _exact(settings: Settings) -> dict[str, Any]:
+def _exact(settings: Settings, engine: Engine) -> dict[str, Any]:
     flat = settings.flat()
-    return {key: flat.get(key) for key in _EXACT}
+    return {**{key: flat.get(key) for key in _EXACT}, "processes": engine.num_processes}
 
 
 def _load_weights(model: Any, checkpoint: Path) -> None:
@@ -233,8 +252,8 @@ def _copy_weights(model: Any, checkpoint: Path) -> list[str]:
     return [f"'{name}' has no counterpart" for name in [*unexpected, *(n for n in missing if n not in tied)]]
 
 
-def _random_states(accelerator: Any) -> list[Any]:
-    if accelerator.num_processes == 1:
+def _random_states(engine: Engine) -> list[Any]:
+    if engine.num_processes == 1:
         return []
     from accelerate.utils import gather_object
 

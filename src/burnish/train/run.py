@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +30,51 @@ def run_training(settings: Settings, callbacks: Sequence[Callback] = ()) -> dict
     if finished is not None:
         return finished
     job = Job(settings, output, callbacks)
-    if not job.is_main:
-        with stop_on_signals() as stop:
+    processes = job.engine.processes
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_on_signals(quiet=lambda: not job.is_main or processes.failed()))
+        folder = None
+        try:
+            if job.is_main:
+                folder = _open_folder(settings, output, job)
+                stack.enter_context(log.log_to_file(folder.log_path))
             return job.run(stop)
+        except Interrupted as stopped:
+            if folder:
+                folder.update(status="interrupted")
+                if stopped.checkpoint:
+                    log.say(f"Interrupted. Go on with: resume_from_checkpoint=true   ({stopped.checkpoint})")
+            raise
+        except BaseException as error:
+            other = processes.elsewhere(error)
+            if folder:
+                _record_failure(folder, other or error)
+            if other is not None:
+                raise other from error
+            if processes.here.rank:
+                error.add_note(f"on rank {processes.here.rank} of {processes.here.world}")
+            raise
+
+
+def _open_folder(settings: Settings, output: Path, job: Job) -> RunFolder:
     folder = RunFolder.open_for_training(
         output,
         overwrite=settings.training.overwrite_output_dir,
-        resume=resume or False,
+        resume=settings.training.resume_from_checkpoint or False,
         inputs=_inputs(settings),
     )
-    with log.log_to_file(folder.log_path), stop_on_signals() as stop:
-        started = job.started.isoformat(timespec="seconds")
-        folder.write_summary({"status": "running", "started": started, "settings": settings.flat()})
-        try:
-            return job.run(stop)
-        except Interrupted as stopped:
-            folder.update(status="interrupted")
-            if stopped.checkpoint:
-                log.say(f"Interrupted. Go on with: resume_from_checkpoint=true   ({stopped.checkpoint})")
-            raise
-        except KeyboardInterrupt:
-            folder.update(status="interrupted")
-            raise
-        except BaseException as error:
-            log.logger.error("failed", exc_info=not isinstance(error, BurnishError))
-            with suppress(BurnishError):  # on a full disk the first error is the one to show
-                folder.update(status="failed", error=f"{type(error).__name__}: {error}")
-            raise
+    started = job.started.isoformat(timespec="seconds")
+    folder.write_summary({"status": "running", "started": started, "settings": settings.flat()})
+    return folder
+
+
+def _record_failure(folder: RunFolder, error: BaseException) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        folder.update(status="interrupted")
+        return
+    log.logger.error("failed", exc_info=error if not isinstance(error, BurnishError) else None)
+    with suppress(BurnishError):  # on a full disk the first error is the one to show
+        folder.update(status="failed", error=f"{type(error).__name__}: {error}")
 
 
 def _finished(output: Path, settings: Settings) -> dict[str, Any] | None:
