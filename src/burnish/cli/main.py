@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -26,6 +27,8 @@ templates_app = typer.Typer(help="The chat templates that come with Burnish.", r
 app.add_typer(data_app, name="data")
 app.add_typer(templates_app, name="templates")
 app.add_typer(runs_app, name="runs")
+
+_GRACE_S = 3.0  # a launcher ends all processes when one has ended; the one that speaks may not be through yet
 
 # `train` and `data inspect` take settings as key=value and as --key value; both are left to the settings reader.
 _SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -311,6 +314,8 @@ def main() -> None:
     except BurnishError as error:
         if _speaks(error):
             print(_marked(str(error)), *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        else:
+            time.sleep(_GRACE_S)
         sys.exit(error.exit_code)
     except OtherRankFailed as other:
         sys.exit(other.exit_code)

@@ -6,6 +6,7 @@ checkpoints call nothing else to reach the other processes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -78,7 +79,10 @@ class Engine:
 
     def prepare(self, module: nn.Module, optimizer: Any) -> tuple[Any, Any]:
         """The module and the optimizer as the loop calls them."""
-        return self.accelerator.prepare(module, optimizer)
+        with warnings.catch_warnings():
+            # torch 2.13 has a new name for `broadcast_buffers`, which accelerate 1.15 cannot pass on yet.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+            return self.accelerator.prepare(module, optimizer)
 
     # -- a step -------------------------------------------------------------------------------------------
 

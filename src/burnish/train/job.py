@@ -69,7 +69,6 @@ class Job:
         )
         self.engine = build_engine(settings, self.device, self.precision)
         self.is_main: bool = self.engine.is_main_process
-        log.set_quiet(not self.is_main)
         self.checkpoints = Checkpoints(settings, self.folder, self.engine, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
