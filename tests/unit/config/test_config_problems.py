@@ -189,7 +189,6 @@ def test_a_tracker_in_a_list_is_not_there_yet_either() -> None:
     [
         ("quantization_bit", 4, "Burnish does not support 'quantization_bit' yet"),
         ("torch_compile", True, "Burnish does not support 'torch_compile' yet"),
-        ("deepspeed", "ds.json", "Burnish does not support 'deepspeed' yet"),
         ("push_to_hub", "yes", "Burnish does not support 'push_to_hub' yet"),
         ("media_dir", "pictures", "Burnish does not support 'media_dir'"),
         ("vllm_maxlen", 512, "Burnish does not support 'vllm_maxlen'"),

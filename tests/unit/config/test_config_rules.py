@@ -83,6 +83,13 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "interleave_probs",
         "interleave_probs must be 0 or more, and not all 0",
     ),
+    "one_way_of_sharding": (
+        {"deepspeed": "ds.json", "fsdp": True},
+        "deepspeed",
+        "deepspeed and fsdp are two ways of cutting a model into shards",
+    ),
+    "fsdp_words_are_known": ({"fsdp": "full_shrad auto_wrap"}, "fsdp", "FSDP2 has no option 'full_shrad'"),
+    "shards_hold_plain_weights": ({"fsdp": True, "fp16": True}, "fp16", "FSDP2 and fp16 do not go together"),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -154,6 +161,18 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "new_adapter_needs_old": (
         {"create_new_adapter": True},
         "create_new_adapter has no effect without adapter_name_or_path",
+    ),
+    "fsdp_config_needs_fsdp": (
+        {"fsdp_config": {"offload_params": True}},
+        "fsdp_config has no effect without fsdp",
+    ),
+    "ray_options_need_workers": (
+        {"placement_strategy": "SPREAD"},
+        "placement_strategy: no effect without ray_num_workers",
+    ),
+    "unused_parameters_are_for_ddp": (
+        {"ddp_find_unused_parameters": True, "fsdp": True},
+        "ddp_find_unused_parameters has no effect with deepspeed or fsdp",
     ),
 }
 
