@@ -33,6 +33,7 @@ PATH = Kind("path", "a path")
 NAMES = Kind("names", "a list of names, or names with commas between them")
 PATHS = Kind("paths", "a list of paths, or paths with commas between them")
 NUMBERS = Kind("numbers", "a list of numbers, or numbers with commas between them")
+STEPS = Kind("steps", "a whole number of steps, or a share of the run below 1")
 CHOICE = Kind("choice", "one of a few words")
 TABLE = Kind("table", "a mapping of names to values")
 CONFIG = Kind("config", "the path of a JSON file, or a mapping")
@@ -91,6 +92,16 @@ def as_number(value: Any) -> float:
         except (ValueError, OverflowError):
             pass
     raise _refuse(NUMBER)
+
+
+def as_steps(value: Any) -> int | float:
+    """A whole number from 1 on, or a share of all steps between 0 and 1."""
+    number = as_number(value)
+    if 0 < number < 1:
+        return number
+    if number >= 1 and number.is_integer():
+        return int(number)
+    raise _refuse(STEPS)
 
 
 def as_text(value: Any) -> str:
@@ -196,6 +207,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "flag": as_flag,
         "whole": as_whole,
         "number": as_number,
+        "steps": as_steps,
         "text": as_text,
         "path": as_path,
         "names": as_names,
@@ -211,6 +223,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
 Flag = Annotated[bool, FLAG, BeforeValidator(as_flag)]
 Whole = Annotated[int, WHOLE, BeforeValidator(as_whole)]
 Number = Annotated[float, NUMBER, BeforeValidator(as_number)]
+Steps = Annotated[int | float, STEPS, BeforeValidator(as_steps)]
 Text = Annotated[str, TEXT, BeforeValidator(as_text)]
 PathText = Annotated[str, PATH, BeforeValidator(as_path)]
 Names = Annotated[tuple[str, ...], NAMES, BeforeValidator(as_names)]

@@ -31,6 +31,7 @@ class Engine:
     """
 
     name = "DDP"
+    cuts_weights = False  # whether the model holds only a shard of each weight
 
     def __init__(
         self, processes: Processes, device: torch.device, mixed: str = "no", *, find_unused: bool = False

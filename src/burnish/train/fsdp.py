@@ -28,6 +28,7 @@ class ShardedEngine(Engine):
     """Each process holds a shard of every weight; a layer is gathered while it computes."""
 
     name = "FSDP2"
+    cuts_weights = True
 
     def __init__(self, processes: Processes, device: torch.device, options: FsdpOptions) -> None:
         super().__init__(processes, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,10 @@ _EXACT = [
     "adam_epsilon",
     "lr_scheduler_kwargs",
     "disable_shuffling",
+    "label_smoothing_factor",
+    "loss_function",
+    "group_by_length",
+    "dataloader_drop_last",
 ]
 
 
@@ -100,6 +105,7 @@ class Checkpoints:
         self.settings, self.folder, self.engine, self.stage = settings, folder, engine, stage
         self.is_main: bool = engine.is_main_process
         self._resumed_from: Path | None = None
+        self._last_weights: Path | None = None  # the checkpoint whose weights the finished run gets
 
     def resume(self, loaded: Loaded, data: RunData) -> Progress:
         """Put the weights back as a checkpoint has them, or start fresh; says what differs from before.
@@ -127,6 +133,8 @@ class Checkpoints:
         _load_weights(loaded.model, checkpoint)
         progress, self._resumed_from = before, checkpoint
         progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
+        if not self.is_main:
+            progress.window_figures = {}  # what was saved is the sum over all ranks; the first one goes on with it
         if self.is_main:
             self.folder.metrics.truncate_after(progress.step)
             self._set_aside_later_checkpoints(progress.step)
@@ -195,9 +203,19 @@ class Checkpoints:
         path = None
         if self.is_main:
             path = write_checkpoint(self.folder.path, progress.step, write)
-            rotate(self.folder.path, training.save_total_limit, protect=[path])
+            best = self.folder.path / f"checkpoint-{progress.best_step}"
+            keep_best = training.load_best_model_at_end or training.save_strategy == "best"
+            rotate(self.folder.path, training.save_total_limit, protect=[path, best] if keep_best else [path])
         self.engine.wait_for_everyone()
         return path
+
+    def load_weights(self, loaded: Loaded, step: int) -> None:
+        """Put the weights of this run's own checkpoint back into the model, for the last save."""
+        checkpoint = self.folder.path / f"checkpoint-{step}"
+        if self.engine.cuts_weights:
+            self._last_weights = checkpoint
+        else:
+            _load_weights(loaded.model, checkpoint)
 
     def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None = None) -> None:
         """Write what was trained and the tokenizer with the training template.
@@ -210,6 +228,9 @@ class Checkpoints:
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
         save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, weights=weights)
+        if self._last_weights is not None:
+            for file in self._last_weights.glob("*model*.safetensors*"):
+                shutil.copyfile(file, folder / file.name)
         if self.stage.chats:
             save_tokenizer(loaded.tokenizer, folder, template.saved_source, template.terminator_id)
         else:

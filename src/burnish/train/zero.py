@@ -36,6 +36,7 @@ class ZeroEngine(Engine):
         super().__init__(processes, device)
         self.config, self.stage = config, zero_stage(config)
         self._deepspeed = _import_deepspeed()
+        self.cuts_weights = self.stage == 3
         self._engine: Any = None
         self._trained: dict[str, nn.Parameter] = {}
 
@@ -108,7 +109,7 @@ class ZeroEngine(Engine):
     @torch.no_grad()
     def whole_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
         """With ZeRO 3, gather one weight after the other into the memory of the first process's CPU."""
-        if self.stage < 3 or self._engine is None:
+        if not self.cuts_weights or self._engine is None:
             return None
         gathered: dict[int, Tensor] = {}
         named: dict[str, Tensor] = {}
