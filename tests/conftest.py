@@ -125,5 +125,15 @@ def pytest_configure(config):
     os.environ["BURNISH_CACHE"] = str(cache)
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave the extended tests out unless they are asked for."""
+    if config.getoption("--extended"):
+        return
+    for item in items:
+        if "extended" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="takes minutes; run with --extended"))
+
+
 def pytest_addoption(parser):
+    parser.addoption("--extended", action="store_true", help="also run the tests that take minutes")
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/rendered anew")
