@@ -103,6 +103,9 @@ class OtherRankFailed(Exception):
         self.rank, self.text, self.exit_code = rank, text, code
         super().__init__(f"rank {rank} failed: {text}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OtherRankFailed, (self.rank, self.text, self.exit_code)
+
 
 def _rebuilt(kind: type[BurnishError], state: dict[str, Any]) -> BurnishError:
     error = kind.__new__(kind)

@@ -318,6 +318,31 @@ def test_stopped_then_killed_then_resumed_is_the_same_run(tiny_folder, tmp_path,
     assert_same_run(tmp_path / "straight", tmp_path / "broken")
 
 
+# -- Ray ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.extended
+@pytest.mark.skipif(not has("ray"), reason="ray is not installed")
+def test_a_local_ray_cluster_trains_the_same(tiny_folder, tmp_path):
+    data = uneven(tmp_path)
+    one = settings(tiny_folder, data, tmp_path / "one")
+    assert train(one)["status"] == "completed"
+    (tmp_path / "job.yaml").write_text(
+        yaml.safe_dump(settings(tiny_folder, data, tmp_path / "ray", per_device_train_batch_size=1))
+    )
+    words = ["-m", "burnish", "train", tmp_path / "job.yaml", "ray_num_workers=2"]
+    done = launch(*words, FORCE_TORCHRUN="0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("2 processes · DDP") == 1, done.stdout
+    for before, after in zip(rows(tmp_path / "one"), rows(tmp_path / "ray"), strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)
+        assert after["grad_norm"] == pytest.approx(before["grad_norm"], rel=1e-5)
+    failed = launch(*words, f"dataset={tmp_path}/missing.jsonl", "overwrite_output_dir=true", FORCE_TORCHRUN="0")
+    assert failed.returncode == 2, failed.stderr
+    assert failed.stderr.count("error: ") == 1, failed.stderr
+    assert "missing.jsonl" in failed.stderr
+
+
 # -- failures -----------------------------------------------------------------------------------------------------
 
 FAULTS = """

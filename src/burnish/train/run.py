@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -29,6 +30,16 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
     finished = _finished(output, settings) if resume is True else None
     if finished is not None:
         return finished
+    if settings.distributed.ray_num_workers and "RANK" not in os.environ:
+        if callbacks:
+            raise BurnishError(
+                "callbacks that are objects cannot go to Ray's processes",
+                at="callbacks",
+                fix="name them in the settings: callbacks: module:name",
+            )
+        from burnish.train.on_ray import train_on_ray
+
+        return train_on_ray(settings)
     job = Job(settings, output, callbacks)
     processes = job.engine.processes
     with ExitStack() as stack:
