@@ -96,7 +96,11 @@ ENGINES = {
 }
 MORE_ENGINES = {
     "fsdp-zero2": {"fsdp": "shard_grad_op auto_wrap", "fsdp_config": {"transformer_layer_cls_to_wrap": "LlamaMLP"}},
-    "fsdp-hybrid": {"fsdp": "hybrid_shard auto_wrap offload", "gradient_checkpointing": True},
+    "fsdp-hybrid": {
+        "fsdp": "hybrid_shard auto_wrap offload",
+        "fsdp_config": {"min_num_params": 2000},
+        "gradient_checkpointing": True,
+    },
     "zero1": {"deepspeed": str(ROOT / "examples/deepspeed/zero1.json")},
     "zero2-offload": {"deepspeed": str(ROOT / "examples/deepspeed/zero2_offload.json")},
     "zero3": {"deepspeed": str(ROOT / "examples/deepspeed/zero3.json")},

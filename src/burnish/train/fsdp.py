@@ -75,19 +75,19 @@ class ShardedEngine(Engine):
         fully_shard(module, **options)
         self._shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
         self._placements = next(p.placements for p in module.parameters() if isinstance(p, DTensor))
-        if not self.options.offload:
-            module.to(self.device)  # buffers
         return module
 
     def _layers(self, module: nn.Module) -> list[nn.Module]:
         """The modules that are gathered one at a time, inner ones first."""
-        parts = [part for part in reversed(list(module.modules())) if part is not module]
+        model = without_adapter(getattr(module, "model", module))
+        ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+        outer = {id(weight) for end in ends if end is not None for weight in end.parameters()}
+        # Embeddings and head may be one weight, and the loss uses the head's outside of its forward pass.
+        parts = [part for part in reversed(list(module.modules())) if outer.isdisjoint(map(id, part.parameters()))]
         if self.options.min_params:
             large = [part for part in parts if sum(p.numel() for p in part.parameters()) >= self.options.min_params]
             return [part for part in large if not isinstance(part, nn.ModuleList | nn.ModuleDict)]
-        names = set(
-            self.options.layers or getattr(without_adapter(_language_model(module)), "_no_split_modules", ()) or ()
-        )
+        names = set(self.options.layers or getattr(model, "_no_split_modules", ()) or ())
         found = [part for part in parts if type(part).__name__ in names]
         if self.options.layers and not found:
             raise BurnishError(
@@ -165,8 +165,3 @@ class ShardedEngine(Engine):
         # Each process has read the same file, so nothing needs to be sent.
         cut = distribute_tensor(value.to(self.device), self._mesh, self._placements, src_data_rank=None)
         return cut.to(device)
-
-
-def _language_model(module: nn.Module) -> Any:
-    """The language model inside the module that computes the loss."""
-    return getattr(module, "model", module)

@@ -175,7 +175,15 @@ def _meeting_point(here: Place) -> Any:
         return distributed.HashStore()
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     os.environ.setdefault("MASTER_PORT", "29500")
-    store, _, _ = next(iter(distributed.rendezvous("env://", here.rank, here.world)))
+    try:
+        store, _, _ = next(iter(distributed.rendezvous("env://", here.rank, here.world)))
+    except (distributed.DistNetworkError, distributed.DistStoreError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise BurnishError(
+            f"the processes cannot meet: {str(error).splitlines()[0][:200]}",
+            at=f"MASTER_ADDR, MASTER_PORT: {where}",
+            fix="is the port free there, and can this machine reach it? MASTER_PORT sets another one",
+        ) from error
     return store
 
 

@@ -79,6 +79,7 @@ class ZeroEngine(Engine):
             self._engine, *_ = self._deepspeed.initialize(
                 model=module, optimizer=optimizer, config=config, dist_init_required=False
             )
+        self._engine.set_gradient_accumulation_boundary(True)  # `no_sync` says which micro-batches are none
         self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         return self._engine, _Done()
 
