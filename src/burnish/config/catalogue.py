@@ -75,48 +75,17 @@ LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
         **{("stage", stage): "use stage: sft" for stage in ("rm", "ppo", "dpo", "kto")},
         ("finetuning_type", "freeze"): "use finetuning_type: lora or full",
         ("finetuning_type", "oft"): "use finetuning_type: lora",
+        **{
+            ("quantization_method", method): "use quantization_method: bnb"
+            for method in ("hqq", "eetq", "gptq", "awq", "aqlm", "quanto", "mxfp4", "fp8")
+        },
         ("infer_backend", "vllm"): "use infer_backend: huggingface",
         ("infer_backend", "sglang"): "use infer_backend: huggingface",
         ("infer_backend", "ktransformers"): "use infer_backend: huggingface",
         ("flash_attn", "fa3"): "use flash_attn: auto",
         ("ignore_pad_token_for_loss", False): "leave it out: padding never counts in Burnish's loss",
-        **{
-            (
-                "report_to",
-                tracker,
-            ): "use report_to: none; the metrics are in metrics.jsonl in the output folder"
-            for tracker in (
-                "all",
-                "tensorboard",
-                "wandb",
-                "swanlab",
-                "mlflow",
-                "comet_ml",
-                "trackio",
-                "clearml",
-                "neptune",
-            )
-        },
-        **{
-            ("optim", name): "use optim: adamw_torch"
-            for name in (
-                "adafactor",
-                "adamw_8bit",
-                "adamw_bnb_8bit",
-                "adamw_torch_8bit",
-                "adamw_torch_4bit",
-                "paged_adamw",
-                "paged_adamw_32bit",
-                "paged_adamw_8bit",
-                "adamw_apex_fused",
-                "lion_8bit",
-                "lion_32bit",
-                "sgd",
-                "adagrad",
-                "rmsprop",
-                "muon",
-            )
-        },
+        **{("optim", name): "use optim: adamw_8bit" for name in ("adamw_torch_8bit", "adamw_torch_4bit")},
+        ("optim", "adamw_apex_fused"): "use optim: adamw_torch_fused",
         ("lr_scheduler_type", "reduce_lr_on_plateau"): "use lr_scheduler_type: cosine",
         ("lr_scheduler_type", "greedy"): "use lr_scheduler_type: cosine",
     }
@@ -241,3 +210,9 @@ def find(key: str) -> Entry | None:
             row = FAMILIES[family]
             entry = Entry(key, row.room, "never", ANY, (), row.text)
     return entry
+
+
+def is_secret(key: str) -> bool:
+    """Whether the value of a setting must never leave the machine."""
+    entry = find(key)
+    return entry is not None and entry.secret

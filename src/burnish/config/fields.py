@@ -37,6 +37,7 @@ STEPS = Kind("steps", "a whole number of steps, or a share of the run below 1")
 CHOICE = Kind("choice", "one of a few words")
 TABLE = Kind("table", "a mapping of names to values")
 CONFIG = Kind("config", "the path of a JSON file, or a mapping")
+OPTIONS = Kind("options", "name=value pairs with commas between them, or a mapping of names to values")
 RESUME = Kind("resume", "true, false or the path of a checkpoint")
 ANY = Kind("any", "any value")
 
@@ -156,18 +157,33 @@ def as_word(value: Any) -> Any:
     return "no" if value is False else value
 
 
-def as_only_word(value: Any) -> Any:
-    """A choice that other tools also write as a list of one."""
-    if isinstance(value, list | tuple):
-        return value[0] if len(value) == 1 else ",".join(map(str, value))
-    return as_word(value)
-
-
 def as_table(value: Any) -> dict[str, Any]:
     """A flat mapping from names to plain values."""
     if isinstance(value, Mapping) and all(isinstance(key, str) and _is_plain(item) for key, item in value.items()):
         return dict(value)
     raise _refuse(TABLE)
+
+
+def as_options(value: Any) -> dict[str, Any]:
+    """A flat mapping, or `name=value` pairs with commas between them, each value a flag, a number or text."""
+    if not isinstance(value, str):
+        return as_table(value)
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if not all(name.strip() and given.strip() for name, _, given in pairs):
+        raise _refuse(OPTIONS)
+    return as_table({name.strip(): _plain(given.strip()) for name, _, given in pairs})
+
+
+def _plain(written: str) -> Any:
+    """A flag, a number or text from how it is written."""
+    if written.lower() in ("true", "false"):
+        return written.lower() == "true"
+    for read in (int, float):
+        try:
+            return read(written)
+        except ValueError:
+            continue
+    return written
 
 
 def _is_plain(value: Any) -> bool:
@@ -215,6 +231,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "paths": as_paths,
         "table": as_table,
         "config": as_config,
+        "options": as_options,
         "resume": as_resume,
     }
 )
@@ -229,6 +246,7 @@ PathText = Annotated[str, PATH, BeforeValidator(as_path)]
 Names = Annotated[tuple[str, ...], NAMES, BeforeValidator(as_names)]
 Numbers = Annotated[tuple[float, ...], NUMBERS, BeforeValidator(as_numbers)]
 Paths = Annotated[tuple[str, ...], PATHS, BeforeValidator(as_paths)]
+Options = Annotated[dict[str, Any], OPTIONS, BeforeValidator(as_options)]
 Table = Annotated[dict[str, Any], TABLE, BeforeValidator(as_table)]
 Config = Annotated[dict[str, Any] | str, CONFIG, BeforeValidator(as_config)]
 Resume = Annotated[bool | str, RESUME, BeforeValidator(as_resume)]

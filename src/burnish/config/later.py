@@ -57,7 +57,6 @@ ACCEPTED: tuple[Row, ...] = (
     *_rows("training", "batches are made in the training process", dataloader_persistent_workers=False),
     *_rows("training", "it never changes what is computed", dataloader_pin_memory=True, disable_tqdm=FLAG),
     *_rows("distributed", "everything goes to output_dir", ray_run_name=TEXT, ray_storage_path=PATH),
-    *_rows("training", "only trackers write there; metrics and log are in output_dir", logging_dir=PATH),
     *_rows("training", "only the columns that are needed are read", remove_unused_columns=True),
 )
 
@@ -65,14 +64,6 @@ LATER: tuple[Row, ...] = (
     *_rows("model", _OUT, resize_vocab=False, add_tokens=ANY, add_special_tokens=ANY),
     *_rows("model", _OUT, new_special_tokens_config=PATH, rope_scaling=TEXT, enable_liger_kernel=False),
     *_rows("model", _OUT, train_from_scratch=False, upcast_layernorm=False),
-    *_rows(
-        "model",
-        "leave it out and train on the 16-bit model",
-        quantization_bit=WHOLE,
-        quantization_method=("bnb", "bitsandbytes"),
-        quantization_type="nf4",
-        double_quantization=True,
-    ),
     *_rows(
         "model",
         "leave it out; exporting is a command of its own, not a setting",
@@ -88,7 +79,6 @@ LATER: tuple[Row, ...] = (
         freeze_trainable_modules="all",
         freeze_extra_modules=TEXT,
     ),
-    *_rows("tuning", _OUT, loraplus_lr_ratio=NUMBER, loraplus_lr_embedding=1e-6),
     *_rows("tuning", _OUT, pissa_init=False, pissa_iter=16, pissa_convert=False),
     *_rows(
         "tuning",
@@ -111,12 +101,11 @@ LATER: tuple[Row, ...] = (
         ppo_target=6.0,
         ppo_whiten_rewards=False,
     ),
-    *_rows("tuning", "use optim: adamw_torch", use_adam_mini=False, use_muon=False),
     *_rows("training", _OUT, do_predict=False, predict_with_generate=False),
     *_rows("training", _OUT, neftune_noise_alpha=0.0, torch_compile=False),
     *_rows("distributed", "mount the storage and name a folder on it", ray_storage_filesystem=TEXT),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
-    *_rows("training", _OUT, gradient_checkpointing_kwargs=ANY, optim_args=TEXT),
+    *_rows("training", _OUT, gradient_checkpointing_kwargs=ANY),
     *_rows("training", _OUT, torch_compile_backend=TEXT, torch_compile_mode=TEXT),
     *_rows("generating", _OUT, num_beams=1, length_penalty=1.0),
 )
@@ -135,7 +124,6 @@ NEVER: tuple[Row, ...] = (
     *_rows("model", _MEDIA, audio_sampling_rate=16000, use_audio_in_video=False, crop_to_patches=False),
     *_rows("tuning", _VENDOR, use_galore=False, use_apollo=False, use_badam=False, use_llama_pro=False),
     *_rows("tuning", _OUT, use_mca=False, use_dft_loss=False),
-    *_rows("tuning", "leave it out; the metrics are in metrics.jsonl in the output folder", use_swanlab=False),
     *_rows("training", "set per_device_train_batch_size yourself", auto_find_batch_size=False),
     *_rows(
         "training",
@@ -163,9 +151,9 @@ FAMILIES: Mapping[str, Row] = MappingProxyType(
             Row("oft_", "tuning", (), "use finetuning_type: lora and leave it out"),
             Row(
                 "swanlab_",
-                "tuning",
+                "training",
                 (),
-                "leave it out; the metrics are in metrics.jsonl in the output folder",
+                "use swanlab's environment variables, such as SWANLAB_PROJECT, SWANLAB_MODE and SWANLAB_API_KEY",
             ),
         )
     }

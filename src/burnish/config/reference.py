@@ -38,6 +38,7 @@ _SCHEMAS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "numbers": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]},
         "table": {"type": "object"},
         "config": {"anyOf": [{"type": "string"}, {"type": "object"}]},
+        "options": {"anyOf": [{"type": "string"}, {"type": "object"}]},
         "resume": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
         "any": {},
     }

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from burnish.config.catalogue import find
+from burnish.config.optimizers import NO_ADAM_VALUES, OPTIM_ARGS
 from burnish.config.reading import Given
+from burnish.config.training import TRACKERS
+from burnish.registry import did_you_mean
 
 
 class Finding(NamedTuple):
@@ -188,6 +191,65 @@ def probabilities_are_positive(draft: Draft) -> Iterator[Finding]:
         yield Finding(("interleave_probs",), "interleave_probs must be 0 or more, and not all 0", "write 0.7,0.3")
 
 
+def trackers_are_known(draft: Draft) -> Iterator[Finding]:
+    names = draft["report_to"]
+    unknown = [name for name in names if name not in (*TRACKERS, "none", "all")]
+    if unknown:
+        what = f"Burnish knows no tracker '{unknown[0]}'"
+        yield Finding(("report_to",), what, did_you_mean(unknown[0], TRACKERS))
+    elif "none" in names and len(names) > 1:
+        yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
+
+
+def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
+    bits = draft["quantization_bit"]
+    if bits not in (None, 4, 8, 16):
+        yield Finding(
+            ("quantization_bit",), f"quantization_bit: {bits} does not exist", "write 4 or 8, or leave it out"
+        )
+
+
+def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
+    kind = draft["finetuning_type"]
+    if draft["quantization_bit"] in (4, 8) and kind != "lora":
+        what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
+        fix = "use finetuning_type: lora, or leave quantization_bit out"
+        yield Finding(("quantization_bit", "finetuning_type"), what, fix)
+
+
+def warmup_steps_is_share_or_count(draft: Draft) -> Iterator[Finding]:
+    steps = draft["warmup_steps"]
+    if steps >= 1 and steps != int(steps):
+        what = f"warmup_steps: {steps:g} is neither a share below 1 nor a whole number"
+        yield Finding(("warmup_steps",), what, f"write a share below 1, or a whole number such as {int(steps)}")
+
+
+def one_optimizer(draft: Draft) -> Iterator[Finding]:
+    switches = [key for key in ("use_muon", "use_adam_mini") if draft[key]]
+    named = {"use_muon": "muon", "use_adam_mini": "adam_mini"}
+    plain = ("adamw_torch", "adamw_torch_fused")  # files that say use_muon often name these as well
+    if len(switches) > 1:
+        yield Finding(tuple(switches), "use_muon and use_adam_mini are both true", "keep one of them")
+    elif switches and draft["optim"] not in (*plain, named[switches[0]]):
+        what = f"{switches[0]} and optim: {draft['optim']} name two optimizers"
+        yield Finding((switches[0], "optim"), what, "keep one of them")
+
+
+def optim_args_belong(draft: Draft) -> Iterator[Finding]:
+    name = _optimizer(draft)
+    known = OPTIM_ARGS.get(name, ())
+    for arg in draft["optim_args"] or {}:
+        if arg not in known:
+            fix = f"it takes {', '.join(known)}" if known else "leave it out; adam_beta1 and the like are settings"
+            yield Finding(("optim_args", "optim"), f"the optimizer {name} takes no '{arg}' in optim_args", fix)
+
+
+def _optimizer(draft: Draft) -> str:
+    """The optimizer by its name, or by the switch that names it."""
+    switched = "muon" if draft["use_muon"] else "adam_mini" if draft["use_adam_mini"] else None
+    return switched or str(draft["optim"])
+
+
 _FSDP_STRATEGIES = ("full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2")
 
 
@@ -220,6 +282,21 @@ def shards_hold_plain_weights(draft: Draft) -> Iterator[Finding]:
     if draft["fp16"]:
         what = "FSDP2 and fp16 do not go together"
         yield Finding(("fp16", "fsdp"), what, "use bf16, or DeepSpeed for fp16")
+
+
+_PART_BY_PART = ("adamw_torch", "adamw_torch_fused", "lion", "lion_32bit", "sgd", "adagrad", "rmsprop")
+
+
+def shards_fit_the_optimizer(draft: Draft) -> Iterator[Finding]:
+    """A shard is a part of a weight; DeepSpeed's are flat pieces of many weights, whose state only AdamW's is known."""
+    name = _optimizer(draft)
+    if draft["deepspeed"] is not None and not name.startswith("adamw_torch"):
+        what = f"optim: {name} cannot update the flat shards that DeepSpeed makes of weights"
+        fix = "use optim: adamw_torch with deepspeed, or FSDP2 (fsdp: true)"
+        yield Finding(("optim", "use_muon", "use_adam_mini", "deepspeed"), what, fix)
+    if draft["fsdp"] and name not in _PART_BY_PART:
+        what = f"optim: {name} does not work on the shards that FSDP2 makes of weights"
+        yield Finding(("optim", "use_muon", "use_adam_mini", "fsdp"), what, f"use one of {', '.join(_PART_BY_PART)}")
 
 
 # Adjustments: values that follow from others.
@@ -270,6 +347,17 @@ def older_lengths_add_up(draft: Draft) -> Iterator[Change]:
         yield Change("cutoff_len", sum(parts), note)
 
 
+def swanlab_reports(draft: Draft) -> Iterator[Change]:
+    names = tuple(name for name in draft["report_to"] if name != "none")
+    if draft["use_swanlab"] and not {"swanlab", "all"} & set(names):
+        yield Change("report_to", (*names, "swanlab"), "")
+
+
+def optimizer_by_its_switch(draft: Draft) -> Iterator[Change]:
+    if _optimizer(draft) != draft["optim"]:
+        yield Change("optim", _optimizer(draft), "")
+
+
 # Remarks: given values without effect.
 
 _LORA_ONLY = (
@@ -280,6 +368,8 @@ _LORA_ONLY = (
     "additional_target",
     "use_rslora",
     "use_dora",
+    "loraplus_lr_ratio",
+    "loraplus_lr_embedding",
     "create_new_adapter",
 )
 
@@ -379,6 +469,39 @@ def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
         yield "create_new_adapter has no effect without adapter_name_or_path"
 
 
+def no_tracker_writes(draft: Draft) -> Iterator[str]:
+    if draft["logging_dir"] and draft["report_to"] == ("none",):
+        yield "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir"
+
+
+def only_four_bits_have_a_type(draft: Draft) -> Iterator[str]:
+    idle = [key for key in ("quantization_type", "double_quantization") if draft.chosen(key)]
+    if idle and draft["quantization_bit"] != 4:
+        yield f"{', '.join(idle)}: no effect without quantization_bit: 4"
+
+
+def loraplus_needs_its_ratio(draft: Draft) -> Iterator[str]:
+    lora = draft["finetuning_type"] == "lora"
+    if lora and draft.chosen("loraplus_lr_embedding") and draft["loraplus_lr_ratio"] is None:
+        yield "loraplus_lr_embedding has no effect without loraplus_lr_ratio"
+
+
+def adam_values_without_effect(draft: Draft) -> Iterator[str]:
+    idle = [key for key in NO_ADAM_VALUES.get(draft["optim"], ()) if draft.chosen(key)]
+    if idle:
+        yield f"{', '.join(idle)}: no effect with optim: {draft['optim']}"
+
+
+def constant_schedules_have_no_values(draft: Draft) -> Iterator[str]:
+    idle = {
+        "constant": ("warmup_ratio", "warmup_steps", "lr_scheduler_kwargs"),
+        "constant_with_warmup": ("lr_scheduler_kwargs",),
+    }.get(draft["lr_scheduler_type"], ())
+    given = [key for key in idle if draft.chosen(key)]
+    if given:
+        yield f"{', '.join(given)}: no effect with lr_scheduler_type: {draft['lr_scheduler_type']}"
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
     best_needs_evaluation,
@@ -398,9 +521,16 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_save_by_steps,
     streams_are_not_kept,
     probabilities_are_positive,
+    trackers_are_known,
+    quantization_has_8_or_4_bits,
+    quantized_bases_need_lora,
+    warmup_steps_is_share_or_count,
+    one_optimizer,
+    optim_args_belong,
     one_way_of_sharding,
     fsdp_words_are_known,
     shards_hold_plain_weights,
+    shards_fit_the_optimizer,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -411,6 +541,8 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     new_tokens_win,
     pretraining_packs,
     older_lengths_add_up,
+    swanlab_reports,
+    optimizer_by_its_switch,
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
@@ -424,6 +556,11 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     pretraining_has_no_turns,
     no_thoughts_to_preserve,
     new_adapter_needs_old,
+    no_tracker_writes,
+    only_four_bits_have_a_type,
+    loraplus_needs_its_ratio,
+    adam_values_without_effect,
+    constant_schedules_have_no_values,
     fsdp_config_needs_fsdp,
     ray_options_need_workers,
     unused_parameters_are_for_ddp,

@@ -8,8 +8,10 @@ from pydantic import BeforeValidator
 
 from burnish.config.fields import (
     CHOICE,
+    NAMES,
     Flag,
     Number,
+    Options,
     PathText,
     Resume,
     RoomSettings,
@@ -17,7 +19,7 @@ from burnish.config.fields import (
     Table,
     Text,
     Whole,
-    as_only_word,
+    as_names,
     as_word,
     setting,
 )
@@ -38,12 +40,45 @@ Schedule = Annotated[
     CHOICE,
     BeforeValidator(as_word),
 ]
-Optimizer = Annotated[Literal["adamw_torch", "adamw_torch_fused"], CHOICE, BeforeValidator(as_word)]
+Optimizer = Annotated[
+    Literal[
+        "adamw_torch_fused",
+        "adamw_torch",
+        "adamw_8bit",
+        "adamw_bnb_8bit",
+        "paged_adamw_8bit",
+        "paged_adamw_32bit",
+        "paged_adamw",
+        "adam_mini",
+        "adafactor",
+        "muon",
+        "lion",
+        "lion_32bit",
+        "lion_8bit",
+        "paged_lion_8bit",
+        "paged_lion_32bit",
+        "sgd",
+        "adagrad",
+        "rmsprop",
+    ],
+    CHOICE,
+    BeforeValidator(as_word),
+]
 Moments = Annotated[Literal["no", "steps", "epoch"], CHOICE, BeforeValidator(as_word)]
 SaveMoments = Annotated[Literal["no", "steps", "epoch", "best"], CHOICE, BeforeValidator(as_word)]
-ReportTo = Annotated[Literal["none"], CHOICE, BeforeValidator(as_only_word)]
+TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow", "trackio", "comet_ml", "clearml", "aim", "dvclive")
+"""Experiment trackers that `report_to` can name."""
+
 
 LARGEST_SEED = 2**32 - 1
+
+
+def _as_trackers(value: Any) -> tuple[str, ...]:
+    names = tuple(name.lower() for name in as_names("no" if value is False else value))
+    return ("none",) if names in ((), ("no",)) else names
+
+
+ReportTo = Annotated[tuple[str, ...], NAMES, BeforeValidator(_as_trackers)]
 
 
 def _do_eval_default(above: dict[str, Any]) -> bool:
@@ -86,8 +121,11 @@ class TrainingSettings(RoomSettings):
     lr_scheduler_type: Schedule = setting("linear", "Shape of the learning rate over the run after the warm-up.")
     lr_scheduler_kwargs: Table | None = setting(None, "Further values for the schedule, such as num_cycles.")
     warmup_ratio: Number = setting(0.0, "Share of all steps in which the rate rises from 0.", ge=0, le=1)
-    warmup_steps: Whole = setting(0, "Steps in which the rate rises from 0; above 0 it wins over warmup_ratio.", ge=0)
-    optim: Optimizer = setting("adamw_torch", "The optimizer; both names mean AdamW, fused where the device can.")
+    warmup_steps: Number = setting(
+        0.0, "Steps in which the rate rises from 0, or a share below 1; above 0 it wins over warmup_ratio.", ge=0
+    )
+    optim: Optimizer = setting("adamw_torch_fused", "The optimizer; the page optimizers.md compares them.")
+    optim_args: Options | None = setting(None, "Further values for the optimizer, such as momentum=0.9 for sgd.")
     label_smoothing_factor: Number = setting(
         0.0, "Share of each target that is spread evenly over the vocabulary in training.", ge=0, lt=1
     )
@@ -100,8 +138,14 @@ class TrainingSettings(RoomSettings):
     )
     logging_steps: Steps = setting(10, "Steps between two rows of metrics; below 1 a share of the run.")
     logging_first_step: Flag = setting(False, "Also write a row of metrics after the first step.")
-    report_to: ReportTo = setting("none", "Experiment tracker that also receives the metrics.")
-    run_name: Text | None = setting(None, "A name for the run.")
+    report_to: ReportTo = setting(
+        ("none",), "Trackers that also get the metrics: none, all that are installed, or names such as wandb."
+    )
+    use_swanlab: Flag = setting(False, "The same as adding swanlab to report_to.")
+    logging_dir: PathText | None = setting(
+        None, "Folder for the files of trackers; TensorBoard's go below it under run_name.", derived="output_dir"
+    )
+    run_name: Text | None = setting(None, "The name that trackers show for the run.", derived="the name of output_dir")
     save_strategy: SaveMoments = setting(
         "steps",
         "When checkpoints are saved: never, every save_steps, every epoch, or whenever an evaluation is the best.",

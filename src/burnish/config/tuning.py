@@ -46,6 +46,14 @@ class TuningSettings(RoomSettings):
     )
     use_rslora: Flag = setting(False, "Scale the adapter by alpha / sqrt(rank) instead of alpha / rank.")
     use_dora: Flag = setting(False, "Train size and direction of each weight apart (DoRA).")
+    loraplus_lr_ratio: Number | None = setting(
+        None, "LoRA+: the learning rate of LoRA's B matrices over that of the A matrices; without it, 1.", gt=0
+    )
+    loraplus_lr_embedding: Number = setting(
+        1e-6, "LoRA+: the learning rate of LoRA matrices on embeddings.", ge=0, le=1
+    )
+    use_adam_mini: Flag = setting(False, "Train with Adam-mini; the same as optim: adam_mini.")
+    use_muon: Flag = setting(False, "Train with Muon; the same as optim: muon.")
     create_new_adapter: Flag = setting(
         False,
         "Merge the given adapters into the base model and train a fresh one, instead of training them on.",

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from burnish.errors import ModelError
+from burnish.model.quantize import scale_bytes, weight_count
 from burnish.model.quiet import quiet_transformers
 from burnish.registry import did_you_mean
 
-# Linear layers that are no nn.Linear: bitsandbytes', and GPT-2's, which is written as a convolution.
-_OTHER_LINEAR = ("Linear4bit", "Linear8bitLt", "Conv1D")
+# Linear layers that are no nn.Linear: bitsandbytes', what all GPTQ and AWQ layers of gptqmodel derive from, and
+# GPT-2's, which is written as a convolution.
+_OTHER_LINEAR = {"Linear4bit", "Linear8bitLt", "BaseQuantLinear", "Conv1D"}
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ def linear_layer_names(model: nn.Module) -> list[str]:
     get_head = getattr(model, "get_output_embeddings", None)
     head = get_head() if callable(get_head) else None
     names = {
-        name.rsplit(".", 1)[-1]
-        for name, module in model.named_modules()
-        if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ in _OTHER_LINEAR)
+        name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module is not head and _is_linear(module)
     }
     return sorted(name for name in names if name not in ("lm_head", "score"))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or any(kind.__name__ in _OTHER_LINEAR for kind in type(module).__mro__)
 
 
 def attach_lora(
@@ -106,10 +110,11 @@ def attach_lora(
 
 
 def count_parameters(model: nn.Module) -> TrainableCount:
-    """Count parameters and bytes; tied weights count once."""
-    total = trainable = size = 0
+    """Count weights and bytes; tied weights count once, and the scales of quantized ones count as bytes."""
+    total = trainable = 0
+    size = scale_bytes(model)
     for parameter in model.parameters():
-        total += parameter.numel()
+        total += weight_count(parameter)
         size += parameter.numel() * parameter.element_size()
         if parameter.requires_grad:
             trainable += parameter.numel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,16 @@ import torch
 from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
+from burnish.model.compat import correct_quantized_layers
+from burnish.model.quantize import (
+    Quantization,
+    bitsandbytes_config,
+    heads,
+    quantize_linear_layers,
+    require_bitsandbytes,
+    require_packages,
+    stored_method,
+)
 from burnish.model.quiet import quiet_transformers
 from burnish.model.save import differing_adapter_names
 from burnish.model.source import ModelSource
@@ -19,13 +31,17 @@ _FLASH_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "f
 
 @dataclass
 class Loaded:
-    """A model in memory. `stop_ids`: where the model's own generation settings stop."""
+    """A model in memory.
+
+    `stop_ids`: where the model's own generation settings stop. `quantization`: how base weights are held, in words.
+    """
 
     model: Any
     tokenizer: Any
     source: ModelSource
     stop_ids: tuple[int, ...]
     merged: tuple[str, ...] = ()  # adapters folded into the weights
+    quantization: str | None = None
 
 
 def load_tokenizer(
@@ -66,34 +82,91 @@ def load_model(
     token: str | None = None,
     merge: bool = False,
     trainable_adapter: bool = False,
+    quantization: Quantization | None = None,
+    compute_dtype: torch.dtype | None = None,
+    keep_whole: Sequence[str] = (),
 ) -> Loaded:
     """Load weights, put adapters on top, move to the device.
 
     Args:
-        dtype: of all weights.
+        dtype: of all weights that are not quantized.
         flash_attn: auto, disabled, sdpa or fa2.
         merge: fold the adapters into the weights (faster to generate from).
         trainable_adapter: leave the last adapter trainable, to go on training it.
+        quantization: of the linear layers below the adapter. Adapters are merged first, while the weights are whole.
+        compute_dtype: in which 4-bit layers multiply; None for `dtype`.
+        keep_whole: modules that are not quantized, besides the output head.
     Raises:
-        ModelError: the weights cannot be found or read.
-        MissingExtraError: flash_attn is fa2 and flash-attn is not installed.
+        ModelError: the weights cannot be found or read, are quantized already, or cannot be merged into.
+        MissingExtraError: flash-attn, bitsandbytes or what a quantized checkpoint needs is not installed.
     """
     hub = {"revision": revision, "cache_dir": cache_dir, "token": token}
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code, **hub)
-    attention = _attention(flash_attn, device)
-    model = _load_base(source, dtype, attention, revision, cache_dir, trust_remote_code, token)
-    merged = []
-    for place, adapter in enumerate(source.adapters):
-        last = place == len(source.adapters) - 1
-        model = _put_adapter(model, adapter, trainable=trainable_adapter and last)
-        if not last or merge:
-            model = model.merge_and_unload()
-            merged.append(adapter)
-    model.to(device)
+    mergers = source.adapters if merge else source.adapters[:-1]
+    stored = stored_quantization(source, **hub)
+    _check_quantization(quantization, stored, mergers)
+    later = quantization if mergers or source.gguf_file else None  # what can only be quantized once it is loaded
+    whole = [*keep_whole, *_modules_trained_whole(source.adapters[len(mergers) :])]
+    how = _Base(dtype, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, whole)
+    place = device if stored or (quantization and not later) else None
+    model = _load_base(source, how, None if later else quantization, place, **hub)
+    for adapter in mergers:
+        model = _put_adapter(model, adapter, trainable=False).merge_and_unload()
+    if later:
+        quantize_linear_layers(model, later, compute=how.compute, device=device, skip=whole)
+    correct_quantized_layers(model)
+    if len(mergers) < len(source.adapters):
+        model = _put_adapter(model, source.adapters[-1], trainable=trainable_adapter)
+    if place is None and not later:  # quantized weights are on their device already
+        model.to(device)
     if not trainable_adapter:
         model.requires_grad_(False)
         model.eval()
-    return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(merged))
+    held = str(quantization) if quantization else stored
+    return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(mergers), held)
+
+
+def stored_quantization(source: ModelSource, **hub: Any) -> str | None:
+    """How a model's weights are quantized on disk (gptq, awq, …); None for whole ones, which a GGUF file's become."""
+    return None if source.gguf_file else stored_method(source.location, **_from_hub(source, **hub))
+
+
+def _modules_trained_whole(adapters: Sequence[str]) -> list[str]:
+    """Layers that adapters hold whole, and that therefore fit onto whole ones only."""
+    files = [Path(folder) / "adapter_config.json" for folder in adapters]
+    return [
+        name for file in files if file.is_file() for name in json.loads(file.read_text()).get("modules_to_save") or ()
+    ]
+
+
+def _check_quantization(asked: Quantization | None, stored: str | None, mergers: Sequence[str]) -> None:
+    if stored and asked:
+        raise ModelError(
+            f"the weights of this model are quantized already ({stored})",
+            at="quantization_bit",
+            fix="leave quantization_bit out, or give the 16-bit model",
+        )
+    if stored and mergers:
+        raise ModelError(
+            f"an adapter cannot be merged into weights that are quantized ({stored})",
+            at=mergers[0],
+            fix="give the 16-bit model as model_name_or_path",
+        )
+    if stored:
+        require_packages(stored)
+    if asked:
+        require_bitsandbytes(f"quantization_bit: {asked.bits}")
+
+
+@dataclass(frozen=True)
+class _Base:
+    """How base weights are read: `compute` is the number format in which 4-bit layers multiply."""
+
+    dtype: torch.dtype
+    compute: torch.dtype
+    attention: str | None
+    trust_remote_code: bool
+    keep_whole: Sequence[str]
 
 
 def _attention(flash_attn: str, device: torch.device | str) -> str | None:
@@ -104,37 +177,43 @@ def _attention(flash_attn: str, device: torch.device | str) -> str | None:
         try:
             import flash_attn as _  # noqa: F401
         except ImportError as error:
-            raise MissingExtraError("flash_attn: fa2", "flash-attn") from error
+            raise MissingExtraError("flash_attn: fa2", packages=["flash-attn"]) from error
     return chosen
 
 
 def _load_base(
-    source: ModelSource,
-    dtype: torch.dtype,
-    attention: str | None,
-    revision: str | None,
-    cache_dir: str | None,
-    trust_remote_code: bool,
-    token: str | None,
+    source: ModelSource, how: _Base, quantization: Quantization | None, device: torch.device | str | None, **hub: Any
 ) -> Any:
-    from transformers import AutoModelForCausalLM, GgufConfig
+    """The base model. `device`: where quantized weights go while they are read; None reads whole ones on the CPU."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
     options: dict[str, Any] = {
-        "dtype": dtype,
-        "trust_remote_code": trust_remote_code,
+        "dtype": how.dtype,
+        "trust_remote_code": how.trust_remote_code,
         "use_safetensors": True,
     }
-    if attention:
-        options["attn_implementation"] = attention
+    if how.attention:
+        options["attn_implementation"] = how.attention
     if source.gguf_file:
         options |= {"gguf_file": source.gguf_file, "quantization_config": GgufConfig(dequantize=True)}
         options.pop("use_safetensors")
-    elif not source.local:
-        options |= _from_hub(source, revision, cache_dir, token)
+    options |= _from_hub(source, **hub)
+    if device is not None:
+        options["device_map"] = {"": device}
+    unreadable: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, ImportError, SafetensorError)
+    if device is not None:  # transformers' word for hardware that a kind of quantization needs
+        unreadable += (RuntimeError,)
     try:
         with quiet_transformers():
+            if quantization:
+                skip: list[str] = []  # by itself transformers leaves the head whole, but not beside other names
+                if how.keep_whole:
+                    code = {"trust_remote_code": how.trust_remote_code}
+                    config = AutoConfig.from_pretrained(source.location, **code, **_from_hub(source, **hub))
+                    skip = [*how.keep_whole, *heads(config, **code)]
+                options["quantization_config"] = bitsandbytes_config(quantization, how.compute, skip)
             model = AutoModelForCausalLM.from_pretrained(source.location, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except unreadable as error:
         raise _cannot_load("model", source, error) from error
     model.config.use_cache = False
     return model
@@ -161,7 +240,9 @@ def _put_adapter(model: Any, folder: str, *, trainable: bool) -> Any:
     return adapted
 
 
-def _from_hub(source: ModelSource, revision: str | None, cache_dir: str | None, token: str | None) -> dict[str, Any]:
+def _from_hub(
+    source: ModelSource, revision: str | None = None, cache_dir: str | None = None, token: str | None = None
+) -> dict[str, Any]:
     """Arguments that every download of one model shares, so that none of its files comes from another revision."""
     if source.local:
         return {}

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from burnish.train.optimizers import OptimizerOptions
 from burnish.train.processes import Processes
 
-MakeOptimizer = Callable[..., Any]
-"""(masters: bool) → an optimizer over the trainable parameters; `masters` asks for float32 copies."""
+MakeOptimizer = Callable[[OptimizerOptions], Any]
+"""Options → an optimizer over the trainable parameters."""
 
 
 class Engine:
@@ -74,9 +75,9 @@ class Engine:
         """Cut the module's weights into shards, where this engine does; before the optimizer is made."""
         return module
 
-    def build_optimizer(self, make: MakeOptimizer, module: nn.Module, *, masters: bool) -> Any:
+    def build_optimizer(self, make: MakeOptimizer, options: OptimizerOptions) -> Any:
         """The optimizer over what `shard` left."""
-        return make(masters=masters)
+        return make(options)
 
     def prepare(self, module: nn.Module, optimizer: Any) -> tuple[Any, Any]:
         """The module and the optimizer as the loop calls them."""

@@ -49,12 +49,13 @@ from burnish.train.evaluation import Best
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
-from burnish.train.optimizer import MasterAdamW, build_optimizer
+from burnish.train.optimizers import OptimizerOptions, build_optimizer
 from burnish.train.resume import Checkpoints, Weights
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Stage
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
+from burnish.train.watch import Watch
 
 
 class Job:
@@ -75,6 +76,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.engine, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self.watch = Watch(settings, self.folder, self.is_main)
 
     def record(self, **parts: Any) -> None:
         """Merge parts into run.json; only the first rank writes."""
@@ -83,6 +85,10 @@ class Job:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Read the data, load the model, train, save; returns what run.json holds."""
+        with self.watch:
+            return self._run(stop)
+
+    def _run(self, stop: StopRequest) -> dict[str, Any]:
         settings = self.settings
         for line in settings.notes:
             log.note(line)
@@ -101,6 +107,7 @@ class Job:
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
         if self.engine.describe():
             log.say(self.engine.describe())
+        self.watch.start()
         loaded = build_model(settings, source, self.precision, self.engine.load_device)
         if self.engine.process_index:  # until here all ranks draw alike; from here on dropout differs
             torch.manual_seed(settings.training.seed + self.engine.process_index)
@@ -108,6 +115,7 @@ class Job:
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
         loop = self._loop(loaded, template, data)
+        self.watch.go_on_after(loop.progress.step)
         started = time.perf_counter()
         before = loop.progress.elapsed_s
         with ExitStack() as stack:
@@ -174,16 +182,7 @@ class Job:
             plan.seek(progress.stream)
         names, datasets = _datasets(settings, data.train, plan)
         module = self.engine.shard(self.stage.module(settings, loaded.model, self._packs, names))
-        make = partial(
-            build_optimizer,
-            loaded.model,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            beta1=training.adam_beta1,
-            beta2=training.adam_beta2,
-            epsilon=training.adam_epsilon,
-        )
-        optimizer = self.engine.build_optimizer(make, module, masters=not settings.tuning.pure_bf16)
+        optimizer = self.engine.build_optimizer(partial(build_optimizer, loaded.model), _optimizer_options(settings))
         self._preflight(loaded.model, optimizer)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(
@@ -213,7 +212,7 @@ class Job:
             rate,
             self._loop_options(total, plan),
             Hooks(
-                self.folder.metrics.append,
+                self.watch.row,
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
@@ -295,7 +294,7 @@ class Job:
 
         return make
 
-    def _preflight(self, model: Any, optimizer: MasterAdamW) -> None:
+    def _preflight(self, model: Any, optimizer: torch.optim.Optimizer) -> None:
         """Fail before the first step, not at the first save: is there room for the weights and two checkpoints?"""
         trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
@@ -354,6 +353,23 @@ def _started(output: Path) -> datetime:
         return datetime.fromisoformat(str(read_summary(output).get("started")))
     except (RunFolderError, ValueError):
         return datetime.now()
+
+
+def _optimizer_options(settings: Settings) -> OptimizerOptions:
+    training, tuning = settings.training, settings.tuning
+    lora = tuning.finetuning_type == "lora"
+    return OptimizerOptions(
+        name=training.optim,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        beta1=training.adam_beta1,
+        beta2=training.adam_beta2,
+        epsilon=training.adam_epsilon,
+        masters=not tuning.pure_bf16,
+        loraplus_lr_ratio=tuning.loraplus_lr_ratio if lora else None,
+        loraplus_lr_embedding=tuning.loraplus_lr_embedding,
+        extras=training.optim_args or {},
+    )
 
 
 def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int) -> int:

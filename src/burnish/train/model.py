@@ -8,12 +8,14 @@ import torch
 
 from burnish import log
 from burnish.config import Settings
+from burnish.errors import ModelError
 from burnish.kernels.attention import reason_not_packed
 from burnish.model.adapter import attach_lora, count_parameters
-from burnish.model.load import Loaded, load_model
+from burnish.model.load import Loaded, load_model, stored_quantization
 from burnish.model.precision import Precision
+from burnish.model.quantize import Quantization, quantization_of
 from burnish.model.save import without_adapter
-from burnish.model.source import ModelSource
+from burnish.model.source import ModelSource, trained_over
 
 
 def build_model(settings: Settings, source: ModelSource, precision: Precision, device: torch.device) -> Loaded:
@@ -23,7 +25,9 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
     trained on; with `create_new_adapter`, and for full training, all of them are merged.
     """
     model_settings, tuning = settings.model, settings.tuning
+    quantization = _quantization(settings)
     go_on = bool(source.adapters) and tuning.finetuning_type == "lora" and not tuning.create_new_adapter
+    _check_base(settings, source, quantization, go_on)
     loaded = load_model(
         source,
         dtype=precision.dtype,
@@ -35,6 +39,9 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
         token=model_settings.hf_hub_token,
         merge=bool(source.adapters) and not go_on,
         trainable_adapter=go_on,
+        quantization=quantization,
+        compute_dtype=torch.float16 if precision.mixed == "fp16" else precision.dtype,
+        keep_whole=tuning.additional_target,
     )
     if tuning.finetuning_type == "full":
         loaded.model.requires_grad_(True)
@@ -65,6 +72,33 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
     return loaded
 
 
+def _quantization(settings: Settings) -> Quantization | None:
+    """How the settings want the base weights held; None for whole ones."""
+    model = settings.model
+    return quantization_of(model.quantization_bit, model.quantization_type, model.double_quantization)
+
+
+def _check_base(settings: Settings, source: ModelSource, quantization: Quantization | None, goes_on: bool) -> None:
+    """Refuse to train weights that are quantized on disk; say when an adapter goes on over another kind of base."""
+    model = settings.model
+    stored = stored_quantization(
+        source, revision=model.model_revision, cache_dir=model.cache_dir, token=model.hf_hub_token
+    )
+    if stored and settings.tuning.finetuning_type != "lora":
+        raise ModelError(
+            f"the weights of this model are quantized ({stored}) and cannot be trained themselves",
+            at="finetuning_type",
+            fix="use finetuning_type: lora, or give the 16-bit model",
+        )
+    before = trained_over(source)
+    if goes_on and before != quantization:
+        log.note(f"{source.adapters[-1]} was trained over {_base(before)} and now meets {_base(quantization)}")
+
+
+def _base(quantization: Quantization | None) -> str:
+    return f"a base in {quantization}" if quantization else "a base that is not quantized"
+
+
 def model_record(settings: Settings, loaded: Loaded, precision: Precision) -> dict[str, Any]:
     """The `model` part of run.json."""
     counts = count_parameters(loaded.model)
@@ -74,6 +108,7 @@ def model_record(settings: Settings, loaded: Loaded, precision: Precision) -> di
         "parameters": counts.total,
         "trainable": counts.trainable,
         "dtype": precision.name,
+        "quantization": loaded.quantization,
         "footprint_mb": round(counts.footprint_mb, 1),
     }
 

@@ -38,6 +38,9 @@ from burnish.train.state import (
 # Settings that change which tokens a step sees or how it updates: a resumed run with others is not the same run.
 _EXACT = [
     "model_name_or_path",
+    "quantization_bit",
+    "quantization_type",
+    "double_quantization",
     "finetuning_type",
     "lora_rank",
     "lora_alpha",
@@ -87,6 +90,10 @@ _EXACT = [
     "adam_epsilon",
     "lr_scheduler_kwargs",
     "disable_shuffling",
+    "optim",
+    "optim_args",
+    "loraplus_lr_ratio",
+    "loraplus_lr_embedding",
     "label_smoothing_factor",
     "loss_function",
     "group_by_length",

@@ -83,9 +83,9 @@ def load_state(folder: Path, engine: Engine, optimizer: Any) -> None:
         engine.load_optimizer(optimizer, load_file(folder / OPTIMIZER_FILE))
     except ValueError as error:
         raise RunFolderError(
-            f"the checkpoint was written with other trainable weights: {error}",
+            f"the optimizer's state in this checkpoint does not fit: {error}",
             at=str(folder),
-            fix="resume with the same finetuning_type, lora_rank and lora_target, or start a new output_dir",
+            fix="resume with the same optim, finetuning_type, lora_rank and lora_target, or start a new output_dir",
         ) from error
     rng = folder / RNG_FILE.format(rank=engine.process_index)
     if rng.is_file():

@@ -8,18 +8,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from burnish import log
-from burnish.errors import BurnishError, MissingExtraError
+from burnish.errors import MissingExtraError
 from burnish.model.save import is_adapter
 from burnish.train.deepspeed_config import fill_sizes, zero_stage
 from burnish.train.engine import Engine, MakeOptimizer
+from burnish.train.optimizers import OptimizerOptions
+from burnish.train.optimizers.masters import MASTER
 from burnish.train.processes import Processes
 
+ADAMW = "adamw"  # the kind, in the names of its state
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -56,17 +60,18 @@ class ZeroEngine(Engine):
 
     # -- building -----------------------------------------------------------------------------------------
 
-    def build_optimizer(self, make: MakeOptimizer, module: nn.Module, *, masters: bool) -> Any:
-        """A plain optimizer: DeepSpeed cuts its parameters into flat shards and keeps the float32 copies itself."""
-        optimizer = make(masters=False)
-        parts = list(optimizer.parts().values()) if hasattr(optimizer, "parts") else [optimizer]
-        if len(parts) != 1 or not isinstance(parts[0], torch.optim.AdamW):
-            raise BurnishError(
-                "DeepSpeed cuts weights into flat pieces, which this optimizer cannot update",
-                at="optim",
-                fix="use optim: adamw_torch with deepspeed, or train with FSDP2 (fsdp: true)",
-            )
-        return parts[0]
+    def build_optimizer(self, make: MakeOptimizer, options: OptimizerOptions) -> Any:
+        """A plain AdamW: DeepSpeed cuts its parameters into flat shards and keeps the float32 copies itself."""
+        whole = make(replace(options, masters=False))
+        [plain] = whole.parts().values()  # a rule of the settings lets nothing but AdamW come here
+        self._trained = {
+            name: parameter
+            for group in whole.param_groups
+            for name, parameter in zip(group["param_names"], group["params"], strict=True)
+        }
+        for group, ours in zip(plain.param_groups, whole.param_groups, strict=True):
+            group["rate_factor"] = ours["rate_factor"]  # the loop multiplies the rate by it
+        return plain
 
     def prepare(self, module: nn.Module, optimizer: Any) -> tuple[Any, Any]:
         """Hand both to DeepSpeed; the update happens within `clip_grad_norm_`, so the loop's own one does nothing."""
@@ -80,7 +85,6 @@ class ZeroEngine(Engine):
                 model=module, optimizer=optimizer, config=config, dist_init_required=False
             )
         self._engine.set_gradient_accumulation_boundary(True)  # `no_sync` says which micro-batches are none
-        self._trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         return self._engine, _Done()
 
     # -- a step -------------------------------------------------------------------------------------------
@@ -133,30 +137,36 @@ class ZeroEngine(Engine):
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         _link_state(self._engine.optimizer)
+        step = next((state["step"] for state in optimizer.state.values() if "step" in state), None)
         named: dict[str, Tensor] = {}
         for name, parameter in self._trained.items():
-            found = {key: safe_get_full_optimizer_state(parameter, key) for key in _MOMENTS}
-            found["master"] = safe_get_full_fp32_param(parameter)
+            found = {f"{ADAMW}/{key}/{name}": safe_get_full_optimizer_state(parameter, key) for key in _MOMENTS}
+            if step is not None:
+                found[f"{ADAMW}/step/{name}"] = torch.as_tensor(step)
+            if parameter.dtype != torch.float32:
+                found[f"{MASTER}/{name}"] = safe_get_full_fp32_param(parameter)
             if self.is_main_process:
-                named |= {f"{key}/{name}": v.cpu().contiguous().clone() for key, v in found.items() if v is not None}
-        steps = [state["step"] for state in optimizer.state.values() if "step" in state]
-        if steps and self.is_main_process:
-            named["step"] = torch.as_tensor(steps[0]).cpu().clone()
+                named |= {key: value.detach().cpu().contiguous().clone() for key, value in found.items()}
         return named
 
     @torch.no_grad()
     def load_optimizer(self, optimizer: Any, named: Mapping[str, Tensor]) -> None:
-        """Put back what `optimizer_tensors` gave; the number of processes may be another one."""
+        """Put back what any engine saved; the number of processes may be another one."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
-        saved = {key.partition("/")[2] for key in named if "/" in key}
+        if not named:
+            return
+        saved = {path.split("/", 2)[2] for path in named}
         if saved != self._trained.keys():
             raise ValueError(f"{len(saved)} tensors were trained, now there are {len(self._trained)}")
-        _make_state(self._engine.optimizer, optimizer, named["step"])
+        if any(path.split("/")[0] not in (ADAMW, MASTER.split("/")[0]) for path in named):
+            raise ValueError("it is not AdamW's")
+        _make_state(self._engine.optimizer, optimizer, named[f"{ADAMW}/step/{next(iter(saved))}"])
         for name, parameter in self._trained.items():
-            safe_set_full_fp32_param(parameter, named[f"master/{name}"].to(self.device))
+            if f"{MASTER}/{name}" in named:
+                safe_set_full_fp32_param(parameter, named[f"{MASTER}/{name}"].to(self.device))
             for key in _MOMENTS:
-                safe_set_full_optimizer_state(parameter, named[f"{key}/{name}"].to(self.device), key)
+                safe_set_full_optimizer_state(parameter, named[f"{ADAMW}/{key}/{name}"].to(self.device), key)
 
 
 class _Done:

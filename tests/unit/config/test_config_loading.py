@@ -93,7 +93,7 @@ def test_a_llama_factory_file_loads_unchanged(tmp_path: Path) -> None:
     assert settings.data.dataset == ("identity", "alpaca_en_demo")
     assert settings.training.learning_rate == 1e-4
     assert settings.training.bf16 is True
-    assert settings.training.report_to == "none"
+    assert settings.training.report_to == ("none",)
     assert settings.training.resume_from_checkpoint is False
     assert settings.origins["lora_rank"] == f"{path}:9"
     assert settings.source_path == Path(path)
@@ -171,11 +171,16 @@ def test_rates_are_floats_however_written(tmp_path: Path, written: str) -> None:
         ("save_total_limit", "null", None),
         ("resume_from_checkpoint", "true", True),
         ("resume_from_checkpoint", "out/checkpoint-8", "out/checkpoint-8"),
-        ("report_to", "none", "none"),
-        ("report_to", "[none]", "none"),
+        ("report_to", "none", ["none"]),
+        ("report_to", "no", ["none"]),
+        ("report_to", "[]", ["none"]),
+        ("report_to", "tensorboard, WandB", ["tensorboard", "wandb"]),
+        ("report_to", "[all]", ["all"]),
         ("lr_scheduler_kwargs", '{"num_cycles": 2}', {"num_cycles": 2}),
         ("cutoff_len", "", 2048),
         ("optim", "adamw_torch_fused", "adamw_torch_fused"),
+        ("warmup_steps", "0.05", 0.05),
+        ("warmup_steps", "20", 20),
     ],
 )
 def test_values_mean_the_same_in_a_file_and_on_the_command_line(
@@ -183,6 +188,15 @@ def test_values_mean_the_same_in_a_file_and_on_the_command_line(
 ) -> None:
     assert load_settings(write(tmp_path, f"{key}: {written}\n")).flat()[key] == value
     assert load_settings({}, [f"{key}={written}"]).flat()[key] == value
+
+
+@pytest.mark.parametrize(
+    "written", ["momentum=0.9, nesterov=true,dampening=0", '{"momentum": 0.9, "nesterov": true, "dampening": 0}']
+)
+def test_values_of_the_optimizer_are_pairs_or_a_mapping(tmp_path: Path, written: str) -> None:
+    value = {"momentum": 0.9, "nesterov": True, "dampening": 0}
+    assert load_settings(write(tmp_path, f"optim: sgd\noptim_args: {written}\n")).training.optim_args == value
+    assert load_settings({"optim": "sgd"}, [f"optim_args={written}"]).training.optim_args == value
 
 
 def test_json_files_load_and_know_their_lines(tmp_path: Path) -> None:

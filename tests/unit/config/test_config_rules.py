@@ -93,6 +93,32 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "interleave_probs",
         "interleave_probs must be 0 or more, and not all 0",
     ),
+    "trackers_are_known": (
+        {"report_to": "tensorbord,wandb"},
+        "report_to",
+        "Burnish knows no tracker 'tensorbord'",
+    ),
+    "quantization_has_8_or_4_bits": (
+        {"quantization_bit": 3},
+        "quantization_bit",
+        "quantization_bit: 3 does not exist",
+    ),
+    "quantized_bases_need_lora": (
+        {"quantization_bit": 4, "finetuning_type": "full"},
+        "quantization_bit",
+        "quantized weights cannot be trained, as finetuning_type: full would",
+    ),
+    "warmup_steps_is_share_or_count": (
+        {"warmup_steps": 2.5},
+        "warmup_steps",
+        "warmup_steps: 2.5 is neither a share below 1 nor a whole number",
+    ),
+    "one_optimizer": ({"use_muon": True, "optim": "sgd"}, "use_muon", "use_muon and optim: sgd name two optimizers"),
+    "optim_args_belong": (
+        {"optim": "sgd", "optim_args": "momentum=0.9,alpha=0.5"},
+        "optim_args",
+        "the optimizer sgd takes no 'alpha' in optim_args",
+    ),
     "one_way_of_sharding": (
         {"deepspeed": "ds.json", "fsdp": True},
         "deepspeed",
@@ -100,6 +126,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "fsdp_words_are_known": ({"fsdp": "full_shrad auto_wrap"}, "fsdp", "FSDP2 has no option 'full_shrad'"),
     "shards_hold_plain_weights": ({"fsdp": True, "fp16": True}, "fp16", "FSDP2 and fp16 do not go together"),
+    "shards_fit_the_optimizer": (
+        {"fsdp": True, "optim": "adafactor"},
+        "optim",
+        "optim: adafactor does not work on the shards that FSDP2 makes of weights",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -130,6 +161,8 @@ ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
         768,
         ("cutoff_len is 768: max_source_length and max_target_length together",),
     ),
+    "swanlab_reports": ({"use_swanlab": True, "report_to": "mlflow"}, "report_to", ["mlflow", "swanlab"], ()),
+    "optimizer_by_its_switch": ({"use_adam_mini": True, "optim": "adamw_torch"}, "optim", "adam_mini", ()),
 }
 REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "lora_without_effect": (
@@ -176,6 +209,26 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "new_adapter_needs_old": (
         {"create_new_adapter": True},
         "create_new_adapter has no effect without adapter_name_or_path",
+    ),
+    "no_tracker_writes": (
+        {"logging_dir": "logs"},
+        "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir",
+    ),
+    "only_four_bits_have_a_type": (
+        {"quantization_bit": 8, "quantization_type": "fp4", "double_quantization": False},
+        "quantization_type, double_quantization: no effect without quantization_bit: 4",
+    ),
+    "loraplus_needs_its_ratio": (
+        {"loraplus_lr_embedding": 1e-5},
+        "loraplus_lr_embedding has no effect without loraplus_lr_ratio",
+    ),
+    "adam_values_without_effect": (
+        {"optim": "lion", "adam_beta2": 0.99, "adam_epsilon": 1e-6},
+        "adam_epsilon: no effect with optim: lion",
+    ),
+    "constant_schedules_have_no_values": (
+        {"lr_scheduler_type": "constant", "warmup_steps": 3, "lr_scheduler_kwargs": {"num_cycles": 2}},
+        "warmup_steps, lr_scheduler_kwargs: no effect with lr_scheduler_type: constant",
     ),
     "fsdp_config_needs_fsdp": (
         {"fsdp_config": {"offload_params": True}},
@@ -240,6 +293,11 @@ def test_remarks(remark: str) -> None:
         {"max_steps": 10, "num_train_epochs": 3.0},
         {"stage": "pt", "packing": False},
         {"max_source_length": 512, "max_target_length": 512, "cutoff_len": 2048},
+        {"warmup_steps": 0.1, "max_steps": 10},
+        {"optim": "sgd", "optim_args": {"momentum": 0.9, "nesterov": True}, "weight_decay": 0.1},
+        {"use_muon": True, "optim": "muon", "optim_args": "ns_steps=3"},
+        {"loraplus_lr_ratio": 16, "loraplus_lr_embedding": 1e-5},
+        {"lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.1},
     ],
 )
 def test_settings_that_agree_say_nothing(given: dict[str, Any]) -> None:
@@ -249,8 +307,19 @@ def test_settings_that_agree_say_nothing(given: dict[str, Any]) -> None:
 def test_further_broken_rules() -> None:
     assert problems_of({"pure_bf16": True, "fp16": True})[0][0] == "pure_bf16 and fp16 are both true"
     assert problems_of({"val_size": 2.5, "do_eval": True})[0][2] == "write a share below 1, or a whole number such as 2"
+    both = problems_of({"use_muon": True, "use_adam_mini": True})
+    assert [problem[0] for problem in both] == ["use_muon and use_adam_mini are both true"]
+    assert problems_of({"optim_args": "betas=1"})[0][2].startswith("leave it out")
+    assert load_settings({"finetuning_type": "full", "loraplus_lr_ratio": 4}).notes == (
+        "loraplus_lr_ratio: no effect with finetuning_type: full",
+    )
     assert problems_of({"lora_target": []})[0][0] == "lora_target names no layers"
     assert problems_of({"do_eval": True})[0][1] == "settings: do_eval"
+    assert problems_of({"report_to": ["wandb", "none"]})[0][0] == "report_to says none and names trackers"
+    assert problems_of({"report_to": "neptune"})[0][2] == (
+        "known: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb"
+    )
+    assert "did you mean 'tensorboard'?" in str(problems_of({"report_to": "tensorbord"})[0][2])
     assert problems_of({"lr_scheduler_type": "cosine_with_min_lr"})[0][2] == (
         'add lr_scheduler_kwargs: {"min_lr": VALUE}'
     )
