@@ -5,6 +5,7 @@ from burnish.config.distributed import DistributedSettings
 from burnish.config.generating import GeneratingSettings
 from burnish.config.loading import load_settings
 from burnish.config.model import ModelSettings
+from burnish.config.preference import PreferenceSettings
 from burnish.config.settings import Settings
 from burnish.config.training import TrainingSettings
 from burnish.config.tuning import TuningSettings
@@ -14,6 +15,7 @@ __all__ = [
     "DistributedSettings",
     "GeneratingSettings",
     "ModelSettings",
+    "PreferenceSettings",
     "Settings",
     "TrainingSettings",
     "TuningSettings",

@@ -48,6 +48,7 @@ _TITLES = {
     "model": "Model",
     "data": "Data",
     "tuning": "Tuning",
+    "preference": "Preference",
     "training": "Training",
     "distributed": "Distributed",
     "generating": "Generating",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from burnish.errors import ModelError
 from burnish.model.quiet import quiet_transformers
 
 
@@ -66,7 +67,10 @@ def save_weights(
             if base_name:
                 for config in model.peft_config.values():
                     config.base_model_name_or_path = base_name
-            model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False, **own)
+            trained = [model.active_adapter]  # not one that is kept to compare with
+            model.save_pretrained(
+                folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=trained, **own
+            )
             if merged:
                 places = [str(Path(each).resolve()) for each in merged]
                 (folder / MERGED_FILE).write_text(json.dumps(places, ensure_ascii=False), encoding="utf-8")
@@ -75,6 +79,34 @@ def save_weights(
             use_cache, model.config.use_cache = model.config.use_cache, True
             model.save_pretrained(folder, safe_serialization=True, **own)
             model.config.use_cache = use_cache
+
+
+def mend_generation_config(model: Any) -> str | None:
+    """Make the model's generation settings such that transformers agrees to save them; returns what was changed.
+
+    Many published models name a temperature and forget `do_sample`, which transformers loads but refuses to save.
+
+    Raises:
+        ModelError: they contradict themselves in another way.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return None
+    try:
+        config.validate(strict=True)
+        return None
+    except ValueError as error:
+        before, config.do_sample = config.do_sample, True
+        try:
+            config.validate(strict=True)
+        except ValueError:
+            config.do_sample = before
+            raise ModelError(
+                f"the model's generation settings cannot be saved: {error}",
+                at="generation_config.json of the model",
+                fix="mend or remove that file",
+            ) from error
+    return "generation_config.json gives sampling settings without do_sample; it is saved with do_sample: true"
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, chat_template: str | None, terminator_id: int | None) -> None:

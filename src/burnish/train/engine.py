@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from burnish.errors import BurnishError
 from burnish.train.optimizers import OptimizerOptions
 from burnish.train.processes import Processes
 
@@ -68,6 +69,24 @@ class Engine:
     def describe(self) -> str:
         """The engine in words for people; empty for one process alone."""
         return f"{self.num_processes} processes · {self.name}" if self.num_processes > 1 else ""
+
+    @property
+    def mixed_precision(self) -> str:
+        """accelerate's name of the mixed precision."""
+        return str(self.accelerator.mixed_precision)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """In this block forward passes compute as in training."""
+        return self.accelerator.autocast()
+
+    def require_whole_weights(self, what: str, why: str) -> None:
+        """Raise BurnishError where this engine cuts weights into shards, with which `what` cannot be had."""
+        if self.cuts_weights:
+            raise BurnishError(
+                f"{what} does not work with {self.name}, which cuts weights into shards: {why}",
+                at=what,
+                fix="train with DDP, or with ZeRO 1 or 2",
+            )
 
     # -- building -----------------------------------------------------------------------------------------
 

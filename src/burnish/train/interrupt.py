@@ -15,14 +15,30 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
+        self.nothing_to_save = False
 
     def __bool__(self) -> bool:
         return self.asked
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While the block runs there is nothing to save yet: already the first signal ends it.
+
+        Raises:
+            KeyboardInterrupt: a signal came, or had come before.
+        """
+        if self.asked:
+            raise KeyboardInterrupt
+        self.nothing_to_save = True
+        try:
+            yield
+        finally:
+            self.nothing_to_save = False
+
 
 @contextmanager
 def stop_on_signals(quiet: Callable[[], bool] = lambda: False) -> Iterator[StopRequest]:
-    """While the block runs, the first SIGINT or SIGTERM sets the request; the second acts as it always does.
+    """While the block runs, the first SIGINT or SIGTERM sets the request; the second one ends it at once.
 
     Args:
         quiet: asked when the first one comes: whether to say nothing about it.
@@ -39,6 +55,10 @@ def stop_on_signals(quiet: Callable[[], bool] = lambda: False) -> Iterator[StopR
             raise KeyboardInterrupt
         request.asked = True
         # Not print: the main thread may be in the middle of writing.
+        if request.nothing_to_save:
+            if not quiet():
+                os.write(2, b"\nstopping; no step was made, so there is nothing to save.\n")
+            raise KeyboardInterrupt
         if not quiet():
             os.write(2, b"\nstopping after this step, saving the state first. Once more to stop at once.\n")
 

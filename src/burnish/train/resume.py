@@ -7,12 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from burnish import log
 from burnish.config import Settings
 from burnish.errors import RunFolderError
 from burnish.model.load import Loaded
-from burnish.model.save import is_adapter, load_adapter_weights, save_tokenizer, save_weights
+from burnish.model.reward import has_value_head, load_value_head, save_value_head, value_head_apart
+from burnish.model.save import is_adapter, load_adapter_weights, mend_generation_config, save_tokenizer, save_weights
 from burnish.runs.checkpoints import (
+    MANIFEST,
     checkpoint_step,
     list_checkpoints,
     newest_complete,
@@ -20,10 +24,12 @@ from burnish.runs.checkpoints import (
     verify,
     write_checkpoint,
 )
+from burnish.runs.files import is_disk_full, place_files
 from burnish.runs.folder import RunFolder
 from burnish.template import ChatTemplate
 from burnish.train.data import RunData
 from burnish.train.engine import Engine
+from burnish.train.preflight import checkpoints_to_come, require_room, require_saveable
 from burnish.train.stages import Stage
 from burnish.train.state import (
     STATE_FILE,
@@ -95,11 +101,32 @@ _EXACT = [
     "loraplus_lr_ratio",
     "loraplus_lr_embedding",
     "label_smoothing_factor",
+    "streaming",
+    "buffer_size",
+    "mix_strategy",
+    "interleave_probs",
+    "early_stopping_steps",
     "loss_function",
     "group_by_length",
+    "pref_beta",
+    "pref_loss",
+    "pref_ftx",
+    "pref_length_normalized",
+    "dpo_label_smoothing",
+    "simpo_gamma",
+    "kto_chosen_weight",
+    "kto_rejected_weight",
+    "center_rewards_coefficient",
+    "ref_model",
+    "ref_model_adapters",
+    "precompute_ref",
+    "disable_dropout",
     "dataloader_drop_last",
 ]
 
+
+_LENGTH = ("num_train_epochs", "max_steps", "early_stopping_steps")
+"""Settings that decide where a run ends."""
 
 Weights = dict[str, Any]
 """Tensors by their names in the model."""
@@ -130,6 +157,7 @@ class Checkpoints:
                 log.note("no checkpoint to resume from yet; starting from the beginning")
             if self.is_main:
                 self.folder.metrics.truncate_after(0)
+                self._set_aside_later_checkpoints(-1)
             return fresh
         before = read_progress(checkpoint)
         for key, value in fresh.settings.items():
@@ -139,12 +167,16 @@ class Checkpoints:
             log.note("the data gives other tokens than before the interruption: the run will not be the same one")
         _load_weights(loaded.model, checkpoint)
         progress, self._resumed_from = before, checkpoint
+        if any(before.settings.get(key) != fresh.settings[key] for key in _LENGTH):
+            progress.ended = None
         progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
+        self._bring_best(progress, checkpoint.parent)
         if not self.is_main:
             progress.window_figures = {}  # what was saved is the sum over all ranks; the first one goes on with it
         if self.is_main:
             self.folder.metrics.truncate_after(progress.step)
             self._set_aside_later_checkpoints(progress.step)
+            self._rotate(progress, checkpoint)  # it may have been killed between the last save and this
         log.say(f"resumed from {checkpoint.name}")
         return progress
 
@@ -184,6 +216,12 @@ class Checkpoints:
             step = checkpoint_step(newest) or 0
             older = [p for p in list_checkpoints(parent) if (checkpoint_step(p) or 0) < step and not verify(p)]
             newest = older[-1] if older else None
+        if newest is None and (skipped or isinstance(asked, str)):
+            raise RunFolderError(
+                "none of the checkpoints here is complete" if skipped else "there is no checkpoint here to go on from",
+                at=str(parent),
+                fix="without resume_from_checkpoint, overwrite_output_dir: true starts anew and deletes the run here",
+            )
         return newest
 
     def save(
@@ -209,35 +247,122 @@ class Checkpoints:
         random_states = _random_states(self.engine)
         path = None
         if self.is_main:
+            self.folder.metrics.flush()  # a checkpoint must not survive the rows before it
             path = write_checkpoint(self.folder.path, progress.step, write)
-            best = self.folder.path / f"checkpoint-{progress.best_step}"
-            keep_best = training.load_best_model_at_end or training.save_strategy == "best"
-            rotate(self.folder.path, training.save_total_limit, protect=[path, best] if keep_best else [path])
+            self._rotate(progress, path)
         self.engine.wait_for_everyone()
         return path
 
-    def load_weights(self, loaded: Loaded, step: int) -> None:
-        """Put the weights of this run's own checkpoint back into the model, for the last save."""
+    def load_weights(self, loaded: Loaded, step: int) -> bool:
+        """Put the weights of this run's own checkpoint back into the model. False, with a note, where it is damaged."""
         checkpoint = self.folder.path / f"checkpoint-{step}"
+        if problems := verify(checkpoint):
+            log.note(f"{checkpoint.name} was the best and cannot be used: {problems[0]}; keeping the last weights")
+            return False
         if self.engine.cuts_weights:
-            self._last_weights = checkpoint
+            self._last_weights = checkpoint  # the model holds shards: the files are taken as they are
         else:
             _load_weights(loaded.model, checkpoint)
+        return True
+
+    def _rotate(self, progress: Progress, newest: Path) -> None:
+        best = self.folder.path / f"checkpoint-{progress.best_step}"
+        protect = [newest, best] if self._keeps_best else [newest]
+        rotate(self.folder.path, self.settings.training.save_total_limit, protect=protect)
+
+    def _bring_best(self, progress: Progress, parent: Path) -> None:
+        """Have the best checkpoint so far in this folder too; where it is lost, the best is looked for anew."""
+        if not progress.best_step or not self._keeps_best:
+            return
+        name = f"checkpoint-{progress.best_step}"
+        if not verify(self.folder.path / name):
+            return
+        if problems := verify(parent / name):
+            log.note(f"the best so far, {name}, cannot be used: {problems[0]}; the best is looked for from here on")
+            progress.best_value, progress.best_step, progress.worse_evaluations = None, 0, 0
+        elif self.is_main:
+
+            def copy(folder: Path) -> None:
+                shutil.copytree(parent / name, folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+
+            write_checkpoint(self.folder.path, progress.best_step, copy)
+
+    @property
+    def _keeps_best(self) -> bool:
+        training = self.settings.training
+        return training.load_best_model_at_end or training.save_strategy == "best"
+
+    def preflight(
+        self, loaded: Loaded, template: ChatTemplate, optimizer: Any, done: int, total: int, every: int
+    ) -> None:
+        """Fail before the first step, not at the first save: can it be written, and is there room for it all?
+
+        It is saved once for nothing, with single numbers in place of weights.
+
+        Args:
+            done, total: steps made, and of the whole run.  every: steps between two checkpoints; 0 if not known.
+        Raises:
+            ModelError, RunFolderError: what is trained could not be saved.
+        """
+        model, training, names = loaded.model, self.settings.training, ["rehearsal"]
+        if is_adapter(model):
+            names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        elif changed := mend_generation_config(model):
+            log.note(changed)
+        small = {name: torch.zeros(1) for name in names}
+        require_saveable(lambda folder: self.write_model(loaded, template, folder, small), self.folder.path)
+        weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
+        coming = 0
+        if training.save_strategy != "no":
+            there, best = len(list_checkpoints(self.folder.path)), training.load_best_model_at_end
+            coming = checkpoints_to_come(total, done, every, training.save_total_limit, there, best=best)
+        require_room(self.folder, weights, 0 if training.save_only_model else states, coming)
+
+    def write_final(self, loaded: Loaded, template: ChatTemplate, step: int, weights: Weights | None) -> None:
+        """Write what was trained into the run folder: each file whole, or as it was.
+
+        Args:
+            weights: as in `write_model`.
+
+        Raises:
+            RunFolderError: the disk refuses; the checkpoint of the last step, if there is one, still holds it all.
+        """
+        try:
+            place_files(self.folder.path, lambda folder: self._write_last(loaded, template, folder, weights))
+        except Exception as error:
+            full = is_disk_full(error)
+            if not (full or isinstance(error, OSError)):
+                raise
+            kept = (self.folder.path / f"checkpoint-{step}").is_dir()
+            raise RunFolderError(
+                f"{'the disk is full' if full else error}: the trained weights could not be saved"
+                + (f"; checkpoint-{step} holds them" if kept else ""),
+                at=str(self.folder.path),
+                fix=f"{'free some space' if full else 'mend that'}, then `resume_from_checkpoint: true` "
+                + ("saves them without training again" if kept else "goes on from the last checkpoint"),
+            ) from error
+
+    def _write_last(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None) -> None:
+        self.write_model(loaded, template, folder, weights)
+        if self._last_weights is not None:
+            for file in self._last_weights.glob("*model*.safetensors*"):
+                shutil.copyfile(file, folder / file.name)
 
     def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None = None) -> None:
         """Write what was trained and the tokenizer with the training template.
 
         Args:
-            weights: what the engine gathered, where the model holds shards.
+            weights: tensors by name to write in place of the model's own.
         """
         source = loaded.source
         base = str(Path(source.location).resolve()) if source.local else source.location
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
-        save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, weights=weights)
-        if self._last_weights is not None:
-            for file in self._last_weights.glob("*model*.safetensors*"):
-                shutil.copyfile(file, folder / file.name)
+        with value_head_apart(loaded.model):
+            save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, weights=weights)
+        if has_value_head(loaded.model):
+            save_value_head(loaded.model, folder)
         if self.stage.chats:
             save_tokenizer(loaded.tokenizer, folder, template.saved_source, template.terminator_id)
         else:
@@ -252,7 +377,8 @@ def _exact(settings: Settings, engine: Engine) -> dict[str, Any]:
 def _load_weights(model: Any, checkpoint: Path) -> None:
     """Put the trained weights of a checkpoint back into a model that was built the same way."""
     try:
-        differing = _copy_weights(model, checkpoint)
+        with value_head_apart(model):
+            differing = _copy_weights(model, checkpoint)
     except (RuntimeError, KeyError, ValueError) as error:  # torch's words for shapes that differ
         differing = [str(error).strip().splitlines()[-1].strip()]
     if differing:
@@ -261,6 +387,8 @@ def _load_weights(model: Any, checkpoint: Path) -> None:
             at=str(checkpoint),
             fix="resume with the same model, finetuning_type, lora_rank and lora_target, or use a new output_dir",
         )
+    if has_value_head(model):
+        load_value_head(model, checkpoint)
 
 
 def _copy_weights(model: Any, checkpoint: Path) -> list[str]:

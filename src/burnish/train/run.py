@@ -10,8 +10,10 @@ from typing import Any
 
 from burnish import log
 from burnish.config import Settings
-from burnish.errors import BurnishError, Interrupted
+from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, BurnishError, Interrupted
 from burnish.runs.folder import RunFolder, read_summary
+from burnish.runs.lock import hold
+from burnish.train.failures import explained
 from burnish.train.interrupt import stop_on_signals
 from burnish.train.job import Job
 
@@ -42,14 +44,19 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
         return train_on_ray(settings)
     job = Job(settings, output, callbacks)
     processes = job.engine.processes
+    folder = None
     with ExitStack() as stack:
-        stop = stack.enter_context(stop_on_signals(quiet=lambda: not job.is_main or processes.failed()))
-        folder = None
         try:
             if job.is_main:
-                folder = _open_folder(settings, output, job)
+                folder = _open_folder(settings, output)
+                stack.enter_context(hold(folder.path))
                 stack.enter_context(log.log_to_file(folder.log_path))
-            return job.run(stop)
+            stop = stack.enter_context(stop_on_signals(quiet=lambda: not job.is_main or processes.failed()))
+            if folder:
+                started = job.started.isoformat(timespec="seconds")
+                folder.write_summary({"status": "running", "started": started, "settings": settings.flat()})
+            with explained(settings, lambda: job.loop):
+                return job.run(stop)
         except Interrupted as stopped:
             if folder:
                 folder.update(status="interrupted")
@@ -67,25 +74,23 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
             raise
 
 
-def _open_folder(settings: Settings, output: Path, job: Job) -> RunFolder:
-    folder = RunFolder.open_for_training(
+def _open_folder(settings: Settings, output: Path) -> RunFolder:
+    return RunFolder.open_for_training(
         output,
         overwrite=settings.training.overwrite_output_dir,
         resume=settings.training.resume_from_checkpoint or False,
         inputs=_inputs(settings),
     )
-    started = job.started.isoformat(timespec="seconds")
-    folder.write_summary({"status": "running", "started": started, "settings": settings.flat()})
-    return folder
 
 
 def _record_failure(folder: RunFolder, error: BaseException) -> None:
-    if isinstance(error, KeyboardInterrupt):
+    code = getattr(error, "exit_code", EXIT_DEFECT)
+    if isinstance(error, KeyboardInterrupt) or code == EXIT_INTERRUPTED:
         folder.update(status="interrupted")
         return
     log.logger.error("failed", exc_info=error if not isinstance(error, BurnishError) else None)
     with suppress(BurnishError):  # on a full disk the first error is the one to show
-        folder.update(status="failed", error=f"{type(error).__name__}: {error}")
+        folder.update(status="failed", error=f"{type(error).__name__}: {error}", exit_code=code)
 
 
 def _finished(output: Path, settings: Settings) -> dict[str, Any] | None:

@@ -37,6 +37,8 @@ class Progress:
     best_value: float | None = None  # of the metric that decides, and the step it was measured after
     best_step: int = 0
     worse_evaluations: int = 0  # in a row, since the best one
+    last_eval: dict[str, float] = field(default_factory=dict)  # what the last evaluation gave
+    ended: str | None = None  # why the run ended before its last step
     stream: dict[str, int] | None = None  # where streamed data stands
     fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
