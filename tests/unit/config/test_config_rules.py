@@ -119,6 +119,18 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "optim_args",
         "the optimizer sgd takes no 'alpha' in optim_args",
     ),
+    "one_way_of_sharding": (
+        {"deepspeed": "ds.json", "fsdp": True},
+        "deepspeed",
+        "deepspeed and fsdp are two ways of cutting a model into shards",
+    ),
+    "fsdp_words_are_known": ({"fsdp": "full_shrad auto_wrap"}, "fsdp", "FSDP2 has no option 'full_shrad'"),
+    "shards_hold_plain_weights": ({"fsdp": True, "fp16": True}, "fp16", "FSDP2 and fp16 do not go together"),
+    "shards_fit_the_optimizer": (
+        {"fsdp": True, "optim": "adafactor"},
+        "optim",
+        "optim: adafactor does not work on the shards that FSDP2 makes of weights",
+    ),
     "swapped_labels_have_a_loss": (
         {"stage": "dpo", "pref_loss": "hinge", "dpo_label_smoothing": 0.1},
         "dpo_label_smoothing",
@@ -252,6 +264,18 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "constant_schedules_have_no_values": (
         {"lr_scheduler_type": "constant", "warmup_steps": 3, "lr_scheduler_kwargs": {"num_cycles": 2}},
         "warmup_steps, lr_scheduler_kwargs: no effect with lr_scheduler_type: constant",
+    ),
+    "fsdp_config_needs_fsdp": (
+        {"fsdp_config": {"offload_params": True}},
+        "fsdp_config has no effect without fsdp",
+    ),
+    "ray_options_need_workers": (
+        {"placement_strategy": "SPREAD"},
+        "placement_strategy: no effect without ray_num_workers",
+    ),
+    "unused_parameters_are_for_ddp": (
+        {"ddp_find_unused_parameters": True, "fsdp": True},
+        "ddp_find_unused_parameters has no effect with deepspeed or fsdp",
     ),
     "used_by_other_stages": (
         {"stage": "kto", "pref_loss": "ipo", "simpo_gamma": 1},
