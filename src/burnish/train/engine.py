@@ -79,6 +79,10 @@ class Engine:
         """In this block forward passes compute as in training."""
         return self.accelerator.autocast()
 
+    def unwrap_model(self, module: Any) -> Any:
+        """The module below the engine's wrapper."""
+        return self.accelerator.unwrap_model(module)
+
     def require_whole_weights(self, what: str, why: str) -> None:
         """Raise BurnishError where this engine cuts weights into shards, with which `what` cannot be had."""
         if self.cuts_weights:

@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from burnish.errors import BurnishError
@@ -73,6 +80,8 @@ class ShardedEngine(Engine):
         for part in self._layers(module):
             fully_shard(part, **options)
         fully_shard(module, **options)
+        if hasattr(module, "measure"):  # a forward pass by another name, for which weights are gathered too
+            register_fsdp_forward_method(module, "measure")
         self._shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
         self._placements = next(p.placements for p in module.parameters() if isinstance(p, DTensor))
         return module
@@ -96,6 +105,10 @@ class ShardedEngine(Engine):
                 fix="leave it out, and the model says which layers there are",
             )
         return found
+
+    def unwrap_model(self, module: Any) -> Any:
+        """The module itself: FSDP2 puts no other one around it."""
+        return module
 
     def prepare(self, module: nn.Module, optimizer: Any) -> tuple[Any, Any]:
         """Both as they are."""

@@ -87,6 +87,10 @@ class ZeroEngine(Engine):
         self._engine.set_gradient_accumulation_boundary(True)  # `no_sync` says which micro-batches are none
         return self._engine, _Done()
 
+    def unwrap_model(self, module: Any) -> Any:
+        """The module below DeepSpeed's."""
+        return module.module
+
     # -- a step -------------------------------------------------------------------------------------------
 
     @contextmanager
