@@ -49,7 +49,10 @@ TUNING = {
     "full": {"finetuning_type": "full", "learning_rate": 1e-3},
 }
 KINDS = [(data, tuning) for data in DATA for tuning in TUNING]
-LAUNCHERS = {"one process": sys.executable, "two processes": "torchrun --standalone --nproc-per-node 2"}
+LAUNCHERS = {
+    "one process": sys.executable,
+    "two processes": f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2",
+}
 KILLS = 4  # in a row, for each kind
 
 
