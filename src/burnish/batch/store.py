@@ -29,7 +29,7 @@ from burnish.errors import DataError
 from burnish.template import Example
 
 EXAMPLES, ABOUT = "examples.arrow", "set.json"
-STORE_VERSION = 1
+STORE_VERSION = 2
 Origin = tuple[str, str, int]
 """The dataset, file and row that an example came from."""
 
@@ -76,6 +76,9 @@ class SetWriter:
         ends = np.concatenate([[0], chunk.ends]).astype(np.int32)
         for part in (chunk.ids, chunk.ends, chunk.trained, chunk.weights):
             self._digest.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
+        marks = np.zeros(len(chunk.ends), dtype=np.float32) if chunk.marks is None else chunk.marks
+        if marks.any():
+            self._digest.update(marks.tobytes())
         owners = [samples[owner] for owner in chunk.owners.tolist()]
         weights = pa.nulls(len(chunk.ends), pa.list_(pa.float32()))
         if chunk.weights is not None:
@@ -84,6 +87,7 @@ class SetWriter:
             "ids": pa.ListArray.from_arrays(ends, pa.array(chunk.ids, pa.int32())),
             "trained": pa.ListArray.from_arrays(ends, pa.array(chunk.trained.astype(np.uint8), pa.uint8())),
             "weights": weights,
+            "mark": pa.array(marks, pa.float32()),
             "dataset": pa.array([self._number(self._datasets, one.dataset) for one in owners], pa.int32()),
             "file": pa.array([self._number(self._files, one.file) for one in owners], pa.int32()),
             "row": pa.array([one.row for one in owners], pa.int64()),
@@ -207,9 +211,10 @@ class StoredSet(Sequence[Example]):
 
     def __getitem__(self, index: Any) -> Any:
         number, place = self._find(index)
-        starts, ids, trained, weights = self._view(number)
+        starts, ids, trained, weights, marks = self._view(number)
         part = slice(starts[place], starts[place + 1])
-        return example_of(ids[part], trained[part].view(bool), weights[part] if len(weights) else None)
+        weighed = weights[part] if len(weights) else None
+        return example_of(ids[part], trained[part].view(bool), weighed, float(marks[place]))
 
     def ids(self, index: int) -> np.ndarray:
         """The token ids of one example, [T] int32, without a copy."""
@@ -234,10 +239,15 @@ class StoredSet(Sequence[Example]):
         """Trained tokens of each example, [N] int64; the first token of a row is never one."""
 
         def count(number: int) -> np.ndarray:
-            starts, _, trained, _ = self._view(number)
+            starts, _, trained, *_ = self._view(number)
             return np.add.reduceat(trained.astype(np.int64), starts[:-1]) - trained[starts[:-1]]
 
         return self._per_example(count)
+
+    @cached_property
+    def marks(self) -> np.ndarray:
+        """The mark of each example, [N] float32."""
+        return self._per_example(lambda number: self._view(number)[4])
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -260,7 +270,7 @@ class StoredSet(Sequence[Example]):
         return number, int(index - self._starts[number])
 
     def _view(self, number: int) -> tuple[np.ndarray, ...]:
-        """Offsets, ids, labels and weights of a record batch as views of the file."""
+        """Offsets, ids, labels, weights and marks of a record batch as views of the file."""
         if number not in self._views:
             batch = self._batches[number]
             column = batch.column("weights")
@@ -270,6 +280,7 @@ class StoredSet(Sequence[Example]):
                 batch.column("ids").values.to_numpy(),
                 batch.column("trained").values.to_numpy(),
                 empty if column.null_count else column.values.to_numpy(),
+                batch.column("mark").to_numpy(),
             )
         return self._views[number]
 
@@ -296,6 +307,10 @@ class Selection(Sequence[Example]):
     @cached_property
     def supervised(self) -> np.ndarray:
         return self.base.supervised[self.numbers]
+
+    @cached_property
+    def marks(self) -> np.ndarray:
+        return self.base.marks[self.numbers]
 
     @cached_property
     def datasets(self) -> np.ndarray:

@@ -72,7 +72,7 @@ OTHER_TOOLS: Mapping[str, str] = MappingProxyType(
 
 LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
     {
-        **{("stage", stage): "use stage: sft" for stage in ("rm", "ppo", "dpo", "kto")},
+        ("stage", "ppo"): "use stage: dpo, on pairs of answers",
         ("finetuning_type", "freeze"): "use finetuning_type: lora or full",
         ("finetuning_type", "oft"): "use finetuning_type: lora",
         **{

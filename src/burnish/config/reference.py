@@ -47,6 +47,7 @@ _TITLES = {
     "model": "Model",
     "data": "Data",
     "tuning": "Tuning",
+    "preference": "Preference",
     "training": "Training",
     "generating": "Generating",
 }

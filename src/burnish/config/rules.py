@@ -6,51 +6,13 @@ for the user. To add one, write the function and put it into its table at the en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
 
-from burnish.config.catalogue import find
+from burnish.config.draft import Change, Draft, Finding
 from burnish.config.optimizers import NO_ADAM_VALUES, OPTIM_ARGS
-from burnish.config.reading import Given
+from burnish.config.preference_rules import PREFERENCE_REMARKS, PREFERENCE_RULES
 from burnish.config.training import TRACKERS
 from burnish.registry import did_you_mean
-
-
-class Finding(NamedTuple):
-    """A problem between settings: the names it is about (the first given one is its place), what, the fix."""
-
-    keys: tuple[str, ...]
-    what: str
-    fix: str
-
-
-class Change(NamedTuple):
-    """A value that follows from other settings, and a sentence about it (empty: not worth one)."""
-
-    key: str
-    value: Any
-    note: str
-
-
-@dataclass(frozen=True)
-class Draft:
-    """All values of a run while they are checked, and which of them the user gave."""
-
-    values: Mapping[str, Any]
-    given: Mapping[str, Given]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.values[key]
-
-    def chosen(self, key: str) -> bool:
-        """Whether the user set it to something other than its default."""
-        entry = find(key)
-        if key not in self.given or entry is None or entry.field is None:
-            return False
-        default = entry.field.get_default(call_default_factory=True, validated_data=dict(self.values))
-        return bool(self.values[key] != default)
-
 
 # Rules: problems.
 
@@ -461,6 +423,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     warmup_steps_is_share_or_count,
     one_optimizer,
     optim_args_belong,
+    *PREFERENCE_RULES,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -491,4 +454,5 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     loraplus_needs_its_ratio,
     adam_values_without_effect,
     constant_schedules_have_no_values,
+    *PREFERENCE_REMARKS,
 )

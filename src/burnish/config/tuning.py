@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 
 from burnish.config.fields import CHOICE, Flag, Names, Number, RoomSettings, Text, Whole, as_word, setting
 
-Stage = Annotated[Literal["sft", "pt"], CHOICE, BeforeValidator(as_word)]
+Stage = Annotated[Literal["sft", "pt", "rm", "dpo", "kto"], CHOICE, BeforeValidator(as_word)]
 FinetuningType = Annotated[Literal["lora", "full"], CHOICE, BeforeValidator(as_word)]
 
 
@@ -20,7 +20,9 @@ class TuningSettings(RoomSettings):
     """What is trained, and how the change is held."""
 
     stage: Stage = setting(
-        "sft", "What is learnt: sft, supervised fine-tuning on answers; pt, pretraining on plain text."
+        "sft",
+        "What is learnt: sft, from answers; pt, from plain text; dpo, from pairs of a better and a worse answer; kto, "
+        "from marked answers; rm, to score answers.",
     )
     finetuning_type: FinetuningType = setting(
         "lora", "Which weights are trained: lora adds a small adapter and freezes the rest, full trains all."

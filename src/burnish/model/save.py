@@ -67,7 +67,10 @@ def save_weights(
             if base_name:
                 for config in model.peft_config.values():
                     config.base_model_name_or_path = base_name
-            model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False, **own)
+            trained = [model.active_adapter]  # not one that is kept to compare with
+            model.save_pretrained(
+                folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=trained, **own
+            )
             if merged:
                 places = [str(Path(each).resolve()) for each in merged]
                 (folder / MERGED_FILE).write_text(json.dumps(places, ensure_ascii=False), encoding="utf-8")

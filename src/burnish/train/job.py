@@ -13,12 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from burnish import log
-from burnish.batch.collate import Batch
-from burnish.batch.plan import BatchPlan, SingleRows, best_fit_rows
-from burnish.batch.store import Windows
+from burnish.batch.collate import Batch, Layout
+from burnish.batch.plan import BatchPlan, SingleRows, packed_units
+from burnish.batch.store import Selection, Windows
 from burnish.config import Settings
 from burnish.errors import RunFolderError
 from burnish.kernels.attention import packed_rows
@@ -31,6 +32,7 @@ from burnish.runs.environment import environment
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.memory import peak_rss_mb
 from burnish.runs.plots import plot_loss
+from burnish.runs.preference_plots import REWARDS_PLOT, plot_rewards
 from burnish.template import ChatTemplate, Example
 from burnish.train.bad_rows import BAD_ROWS, BadRows
 from burnish.train.callbacks import Callbacks, Run
@@ -40,9 +42,10 @@ from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
 from burnish.train.optimizers import OptimizerOptions, build_optimizer
+from burnish.train.precomputed import Precomputed, precomputed
 from burnish.train.resume import Checkpoints
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
-from burnish.train.stages import STAGES, Stage
+from burnish.train.stages import STAGES, Parts, Stage, measured
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
 from burnish.train.watch import Watch
@@ -122,10 +125,14 @@ class Job:
             data = build_data(settings, template, self.stage)
         for line in data_lines(data.record()):
             log.say(line)
+        if self.stage.check and isinstance(data.train, Selection):
+            self.stage.check(settings, data.train.marks)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
         self.watch.start()
         loaded = build_model(settings, source, self.precision, self.accelerator.device)
+        if self.stage.extend:
+            self.stage.extend(settings, loaded)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
@@ -171,11 +178,19 @@ class Job:
             total = max(1, math.ceil(plan.steps_an_epoch * training.num_train_epochs))
         optimizer = build_optimizer(loaded.model, _optimizer_options(settings))
         self._packs = takes_packed_rows(loaded.model)
+        reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
+        self._packs = self._packs and (reference is None or reference.takes_packed_rows(loaded.model))
+        pad_id = loaded.tokenizer.pad_token_id or 0
+        known = Precomputed({})
+        if reference and settings.preference.precompute_ref:
+            eval_rows = training.per_device_eval_batch_size
+            known = precomputed(reference, data, self._layout(pad_id), self.stage, eval_rows, self.accelerator)
+            reference = None
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
         names, datasets = _datasets(settings, data.train, plan)
-        module = self.stage.module(settings, loaded.model, self._packs, names)
+        module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
         if training.do_train and progress.step < total and self.is_main:
             self.checkpoints.preflight(loaded, template, optimizer, progress.step, total, _every(*saves, plan, total))
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
@@ -189,11 +204,10 @@ class Job:
             f" · {training.lr_scheduler_type} rate {training.learning_rate:g}, {warmup} steps of warm-up"
             + (f" · going on after step {progress.step}" if progress.step else "")
         )
-        pad_id = loaded.tokenizer.pad_token_id or 0
         eval_sets = {}
         for name, held_out in data.eval.items():
             eval_plan = self._plan(held_out, training.per_device_eval_batch_size, 1, shuffle=False, pack=False)
-            eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id))
+            eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id, known=known.of(held_out)))
         seen = Run(loaded.model, loaded.tokenizer, settings.flat(), self.folder.path, total)
         return Loop(
             self.accelerator,
@@ -201,7 +215,7 @@ class Job:
             prepared_optimizer,
             optimizer,
             plan,
-            self._batches(example, pad_id, datasets),
+            self._batches(example, pad_id, datasets, known.of(data.train)),
             rate,
             self._loop_options(total, plan),
             Hooks(
@@ -209,6 +223,7 @@ class Job:
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
+                measured(self.stage, prepared_module, example, self._layout(pad_id), self.accelerator),
             ),
             progress,
             eval_sets,
@@ -236,6 +251,7 @@ class Job:
                 tuning.early_stopping_steps or 0,
                 saves=training.load_best_model_at_end or training.save_strategy == "best",
             ),
+            unit=self.stage.unit,
             scales_gradients=self.precision.mixed == "fp16",
         )
 
@@ -249,8 +265,8 @@ class Job:
         pack: bool = True,
     ) -> BatchPlan:
         data = self.settings.data
-        lengths = prepared.lengths
-        rows: Sequence[Sequence[int]] = SingleRows(len(lengths))
+        unit, lengths = self.stage.unit, prepared.lengths
+        rows: Sequence[Sequence[int]] = SingleRows(len(lengths) // unit, unit)
         if isinstance(prepared, Windows):
             if pack:
                 filled = int(lengths.sum()) / (len(rows) * data.cutoff_len)
@@ -259,9 +275,10 @@ class Job:
                     "hold the end of a document and the next, and neat_packing: true keeps documents apart"
                 )
         elif pack and data.packing:
-            rows = best_fit_rows(lengths.tolist(), data.cutoff_len)
-            filled = int(lengths.sum()) / (len(rows) * data.cutoff_len)
-            log.say(f"packed {len(lengths)} samples into {len(rows)} rows of {data.cutoff_len} ({filled:.1%} full)")
+            rows = packed_units(lengths.tolist(), data.cutoff_len, unit)
+            width = unit * data.cutoff_len
+            filled = int(lengths.sum()) / (len(rows) * width)
+            log.say(f"packed {len(lengths) // unit} samples into {len(rows)} rows of {width} ({filled:.1%} full)")
         grouped = self.settings.training.group_by_length and isinstance(rows, SingleRows)
         return BatchPlan(
             rows,
@@ -271,7 +288,7 @@ class Job:
             seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
             drop_last=shuffle and self.settings.training.dataloader_drop_last,
-            lengths=lengths.tolist() if grouped else None,
+            lengths=lengths.reshape(-1, unit).sum(1).tolist() if grouped else None,
         )
 
     def _batches(
@@ -279,14 +296,26 @@ class Job:
         example: Callable[[int], Example],
         pad_id: int,
         datasets: Callable[[Sequence[int]], tuple[int, ...]] | None = None,
+        known: np.ndarray | None = None,
     ) -> Callable[[Sequence[int]], Batch]:
-        """Sample numbers → Batch; `datasets` tells which one each sample is from, where there are several."""
+        """Sample numbers → Batch.
+
+        Args:
+            datasets: tells which dataset each sample is from, where there are several.
+            known: what the reference says of each sample, where that was computed beforehand.
+        """
+        layout = self._layout(pad_id)
 
         def make(numbers: Sequence[int]) -> Batch:
-            batch = self.stage.collate([example(n) for n in numbers], numbers, self._packs, pad_id)
-            return batch if datasets is None else replace(batch, datasets=datasets(numbers))
+            batch = self.stage.collate([example(n) for n in numbers], numbers, layout)
+            if datasets is not None:
+                batch = replace(batch, datasets=datasets(numbers))
+            return batch if known is None else replace(batch, reference=torch.from_numpy(known[list(numbers)]))
 
         return make
+
+    def _layout(self, pad_id: int) -> Layout:
+        return Layout(self._packs, pad_id, self.settings.data.cutoff_len)
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -298,6 +327,7 @@ class Job:
         rows = folder.metrics.read()
         if trained and self.settings.tuning.plot_loss:
             plot_loss(rows, folder.loss_plot_path, "Loss", cache=cache_folder())
+            plot_rewards(rows, folder.path / REWARDS_PLOT, cache=cache_folder())
         train: dict[str, Any] = {
             "steps": progress.step,
             "epochs": round(loop.plan.epoch_at(progress.step), 4),

@@ -1,7 +1,7 @@
 """The loop: micro-batches in, weights and a record of the run out. It knows no stage and no data format.
 
-Every loss is a sum; it is divided once, by the supervised tokens of all micro-batches on all ranks, so that how a
-global batch is cut into micro-batches does not change the gradient.
+Every loss is a sum; it is divided once, by what it counts (supervised tokens, or pairs) in all micro-batches on all
+ranks, so that how a global batch is cut into micro-batches does not change the gradient.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class LoopOptions:
     save_steps: int = 0
     saves_last: bool = False
     best: Best = field(default_factory=Best)
+    unit: int = 1  # examples a sample is
     scales_gradients: bool = False  # fp16: the scaler skips steps with infinite gradients by itself
 
 
@@ -62,6 +63,7 @@ class Hooks:
     save: Callable[[Progress, bool], Path | None] = lambda *_: None  # the flag: a stop was asked for
     describe: Callable[[Sequence[int]], str] = lambda numbers: f"samples {', '.join(map(str, numbers))}"
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(()))
+    before_step: Callable[[Sequence[Sequence[int]]], None] = lambda _: None  # the sample numbers of each micro-batch
 
 
 class Loop:
@@ -108,12 +110,18 @@ class Loop:
             (numbers, self.train_batch(numbers).to(accelerator.device)) if numbers else (numbers, None)
             for numbers in self.plan.step(progress.step, accelerator.process_index)
         ]
-        own = sum(float(batch.loss_weights.sum()) for _, batch in micro if batch is not None)
+        self.hooks.before_step([numbers for numbers, _ in micro])
+        batches = [batch for _, batch in micro if batch is not None]
         figures = torch.tensor(
-            [own, sum(len(n) for n, _ in micro), sum(b.tokens for _, b in micro if b is not None)],
+            [
+                sum(batch.loss_count for batch in batches),
+                sum(float(batch.loss_weights.sum()) for batch in batches),
+                sum(len(numbers) for numbers, _ in micro) // self.options.unit,
+                sum(batch.tokens for batch in batches),
+            ],
             dtype=torch.float64,
         )
-        everywhere, samples, tokens = self._sum(figures)
+        everywhere, supervised, samples, tokens = self._sum(figures)
         learning_rate = self.rate(progress.step)
         for group in self.raw_optimizer.param_groups:
             group["lr"] = learning_rate * group.get("rate_factor", 1.0)
@@ -137,7 +145,7 @@ class Loop:
         progress.step += 1
         progress.samples += int(samples)
         progress.tokens += int(tokens)
-        progress.supervised_tokens += round(everywhere)
+        progress.supervised_tokens += round(supervised)
         del sums["loss"]
         add(progress.window_figures, sums)
         return {
@@ -151,7 +159,7 @@ class Loop:
         if batch is not None:
             return self.module(batch)
         # A rank without rows still takes part in the gradient exchange, with a loss of nothing.
-        stand_in = self.train_batch([0]).to(self.accelerator.device)
+        stand_in = self.train_batch(range(self.options.unit)).to(self.accelerator.device)
         loss = self.module(stand_in)
         return LossSum(loss.total * 0.0, loss.count * 0.0)
 
@@ -313,10 +321,11 @@ class Loop:
 
     def _culprits(self, numbers: Sequence[int]) -> list[int]:
         """The samples whose loss is not finite on their own."""
-        found = []
+        found: list[int] = []
         with torch.no_grad():
-            for number in numbers:
-                loss = self.module(self.train_batch([number]).to(self.accelerator.device))
+            for start in range(0, len(numbers), self.options.unit):
+                sample = numbers[start : start + self.options.unit]
+                loss = self.module(self.train_batch(sample).to(self.accelerator.device))
                 if not math.isfinite(read(loss)["loss"][0]):
-                    found.append(number)
+                    found += sample
         return found

@@ -13,6 +13,7 @@ from burnish import log
 from burnish.config import Settings
 from burnish.errors import RunFolderError
 from burnish.model.load import Loaded
+from burnish.model.reward import has_value_head, load_value_head, save_value_head, value_head_apart
 from burnish.model.save import is_adapter, load_adapter_weights, mend_generation_config, save_tokenizer, save_weights
 from burnish.runs.checkpoints import (
     MANIFEST,
@@ -107,6 +108,19 @@ _EXACT = [
     "early_stopping_steps",
     "loss_function",
     "group_by_length",
+    "pref_beta",
+    "pref_loss",
+    "pref_ftx",
+    "pref_length_normalized",
+    "dpo_label_smoothing",
+    "simpo_gamma",
+    "kto_chosen_weight",
+    "kto_rejected_weight",
+    "center_rewards_coefficient",
+    "ref_model",
+    "ref_model_adapters",
+    "precompute_ref",
+    "disable_dropout",
     "dataloader_drop_last",
 ]
 
@@ -318,7 +332,10 @@ class Checkpoints:
         base = str(Path(source.location).resolve()) if source.local else source.location
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
-        save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, weights=weights)
+        with value_head_apart(loaded.model):
+            save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, weights=weights)
+        if has_value_head(loaded.model):
+            save_value_head(loaded.model, folder)
         if self.stage.chats:
             save_tokenizer(loaded.tokenizer, folder, template.saved_source, template.terminator_id)
         else:
@@ -333,7 +350,8 @@ def _exact(settings: Settings) -> dict[str, Any]:
 def _load_weights(model: Any, checkpoint: Path) -> None:
     """Put the trained weights of a checkpoint back into a model that was built the same way."""
     try:
-        differing = _copy_weights(model, checkpoint)
+        with value_head_apart(model):
+            differing = _copy_weights(model, checkpoint)
     except (RuntimeError, KeyError, ValueError) as error:  # torch's words for shapes that differ
         differing = [str(error).strip().splitlines()[-1].strip()]
     if differing:
@@ -342,6 +360,8 @@ def _load_weights(model: Any, checkpoint: Path) -> None:
             at=str(checkpoint),
             fix="resume with the same model, finetuning_type, lora_rank and lora_target, or use a new output_dir",
         )
+    if has_value_head(model):
+        load_value_head(model, checkpoint)
 
 
 def _copy_weights(model: Any, checkpoint: Path) -> list[str]:

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 
 from burnish.batch.chunks import LabelOptions, MakeChunk, example_of
-from burnish.batch.plan import best_fit_rows
+from burnish.batch.plan import packed_units
 from burnish.batch.workers import make_chunks
 from burnish.data.records import Sample
 from burnish.errors import DataError
@@ -49,7 +49,10 @@ class _Block:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How blocks become rows. `pack`: "no", "whole" documents into rows, or "windows" over all of them."""
+    """How blocks become rows. `pack`: "no", "whole" documents into rows, or "windows" over all of them.
+
+    `unit`: examples a sample becomes, which stay side by side.
+    """
 
     block_samples: int
     cutoff_len: int
@@ -57,6 +60,7 @@ class StreamOptions:
     shuffle: bool = True
     seed: int = 42
     workers: int = 1
+    unit: int = 1
 
 
 class StreamPlan:
@@ -229,5 +233,7 @@ class StreamPlan:
 
     def _rows(self, examples: Sequence[Example]) -> list[list[int]]:
         if self.options.pack != "whole":
-            return [[number] for number in range(len(examples))]
-        return best_fit_rows([len(example.input_ids) for example in examples], self.options.cutoff_len)
+            unit = self.options.unit
+            return [list(range(start, start + unit)) for start in range(0, len(examples), unit)]
+        lengths = [len(example.input_ids) for example in examples]
+        return packed_units(lengths, self.options.cutoff_len, self.options.unit)

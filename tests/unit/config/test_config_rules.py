@@ -119,6 +119,36 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "optim_args",
         "the optimizer sgd takes no 'alpha' in optim_args",
     ),
+    "swapped_labels_have_a_loss": (
+        {"stage": "dpo", "pref_loss": "hinge", "dpo_label_smoothing": 0.1},
+        "dpo_label_smoothing",
+        "pref_loss: hinge knows no dpo_label_smoothing",
+    ),
+    "pairs_of_kto_are_sums": (
+        {"stage": "dpo", "pref_loss": "kto_pair", "pref_length_normalized": True},
+        "pref_length_normalized",
+        "pref_loss: kto_pair has no length-normalised form",
+    ),
+    "reference_adapters_need_a_model": (
+        {"stage": "dpo", "ref_model_adapters": "a"},
+        "ref_model_adapters",
+        "ref_model_adapters needs ref_model, the model that they are put on",
+    ),
+    "reference_can_be_precomputed": (
+        {"stage": "kto", "precompute_ref": True},
+        "precompute_ref",
+        "precompute_ref does not fit kto, whose mismatched answers differ from batch to batch",
+    ),
+    "one_of_kto_weights": (
+        {"stage": "kto", "kto_chosen_weight": 0, "kto_rejected_weight": 0},
+        "kto_chosen_weight",
+        "kto_chosen_weight and kto_rejected_weight are both 0, so nothing would be learnt",
+    ),
+    "judged_losses_are_their_own": (
+        {"stage": "rm", "loss_function": "mine.py:loss"},
+        "loss_function",
+        "loss_function takes the place of sft's loss; rm has one of its own",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -218,6 +248,27 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
         {"lr_scheduler_type": "constant", "warmup_steps": 3, "lr_scheduler_kwargs": {"num_cycles": 2}},
         "warmup_steps, lr_scheduler_kwargs: no effect with lr_scheduler_type: constant",
     ),
+    "used_by_other_stages": (
+        {"stage": "kto", "pref_loss": "ipo", "simpo_gamma": 1},
+        "pref_loss, simpo_gamma: no effect with stage: kto",
+    ),
+    "reference_free": (
+        {"stage": "dpo", "pref_loss": "simpo", "ref_model": "m"},
+        "ref_model: no effect with pref_loss: simpo, which needs no reference",
+    ),
+    "robust_of_nothing": (
+        {"stage": "dpo", "pref_loss": "robust"},
+        "pref_loss: robust without dpo_label_smoothing is the same as sigmoid",
+    ),
+    "dropout_is_off": (
+        {"stage": "dpo", "lora_dropout": 0.1},
+        "lora_dropout has no effect with stage: dpo, which compares answers by the same network; "
+        "disable_dropout: false uses it",
+    ),
+    "only_judged_answers": (
+        {"stage": "rm", "train_on_prompt": True},
+        "train_on_prompt: no effect with stage: rm, which learns from judged answers alone",
+    ),
 }
 
 
@@ -296,6 +347,9 @@ def test_further_broken_rules() -> None:
         "known: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb"
     )
     assert "did you mean 'tensorboard'?" in str(problems_of({"report_to": "tensorbord"})[0][2])
+    assert problems_of({"stage": "dpo", "precompute_ref": True, "streaming": True, "max_steps": 3})[0][0] == (
+        "precompute_ref needs all data before training, and streaming has not read it then"
+    )
     assert problems_of({"lr_scheduler_type": "cosine_with_min_lr"})[0][2] == (
         'add lr_scheduler_kwargs: {"min_lr": VALUE}'
     )
