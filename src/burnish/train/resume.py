@@ -298,20 +298,20 @@ class Checkpoints:
     ) -> None:
         """Fail before the first step, not at the first save: can it be written, and is there room for it all?
 
-        It is saved once for nothing, with single numbers in place of weights.
+        It is saved once for nothing: an adapter with zeros, of full weights one number.
 
         Args:
             done, total: steps made, and of the whole run.  every: steps between two checkpoints; 0 if not known.
         Raises:
             ModelError, RunFolderError: what is trained could not be saved.
         """
-        model, training, names = loaded.model, self.settings.training, ["rehearsal"]
+        model, training, stand_in = loaded.model, self.settings.training, {"rehearsal": torch.zeros(1)}
         if is_adapter(model):
-            names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+            trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            stand_in = {name: torch.zeros(p.shape, dtype=p.dtype) for name, p in trained.items()}
         elif changed := mend_generation_config(model):
             log.note(changed)
-        small = {name: torch.zeros(1) for name in names}
-        require_saveable(lambda folder: self.write_model(loaded, template, folder, small), self.folder.path)
+        require_saveable(lambda folder: self.write_model(loaded, template, folder, stand_in), self.folder.path)
         weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
         coming = 0
