@@ -109,10 +109,6 @@ class Engine:
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
             return self.accelerator.prepare(module, optimizer)
 
-    def unwrap(self, module: Any) -> Any:
-        """The module that `prepare` wrapped, or the module itself."""
-        return getattr(module, "module", module)
-
     # -- a step -------------------------------------------------------------------------------------------
 
     def no_sync(self, module: Any) -> AbstractContextManager[Any]:

@@ -74,7 +74,7 @@ def before_step(module: Any, micro: Sequence[Sequence[Example]], layout: Layout,
     crossed = cross_answers([example for part in micro for example in part], layout.cutoff_len)
     size = max(1, *(len(part) for part in micro))
     parts = [crossed[start : start + size] for start in range(0, len(crossed), size)]
-    accelerator.unwrap(module).measure([collate(part, (), layout) for part in parts], accelerator)
+    accelerator.unwrap_model(module).measure([collate(part, (), layout) for part in parts], accelerator)
 
 
 STAGE = Stage(
