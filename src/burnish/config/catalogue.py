@@ -73,7 +73,7 @@ OTHER_TOOLS: Mapping[str, str] = MappingProxyType(
 LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
     {
         **{("stage", stage): "use stage: sft" for stage in ("rm", "ppo", "dpo", "kto")},
-        ("finetuning_type", "freeze"): "use finetuning_type: lora or full",
+        **{("lora_init", start): "use lora_init: pissa or default" for start in ("loftq", "eva", "corda", "lora_ga")},
         ("finetuning_type", "oft"): "use finetuning_type: lora",
         ("infer_backend", "vllm"): "use infer_backend: huggingface",
         ("infer_backend", "sglang"): "use infer_backend: huggingface",

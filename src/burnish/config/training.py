@@ -81,6 +81,9 @@ class TrainingSettings(RoomSettings):
     lr_scheduler_kwargs: Table | None = setting(None, "Further values for the schedule, such as num_cycles.")
     warmup_ratio: Number = setting(0.0, "Share of all steps in which the rate rises from 0.", ge=0, le=1)
     warmup_steps: Whole = setting(0, "Steps in which the rate rises from 0; above 0 it wins over warmup_ratio.", ge=0)
+    neftune_noise_alpha: Number = setting(
+        0.0, "Strength of the random noise on embeddings in training (NEFTune); 0 adds none.", ge=0
+    )
     optim: Optimizer = setting("adamw_torch", "The optimizer; both names mean AdamW, fused where the device can.")
     logging_steps: Whole = setting(10, "Steps between two rows of metrics.", ge=1)
     report_to: ReportTo = setting("none", "Experiment tracker that also receives the metrics.")

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
 from burnish.model.quiet import quiet_transformers
+from burnish.model.residual import Factors
 from burnish.model.save import differing_adapter_names
 from burnish.model.source import ModelSource
 
@@ -19,13 +20,17 @@ _FLASH_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "f
 
 @dataclass
 class Loaded:
-    """A model in memory. `stop_ids`: where the model's own generation settings stop."""
+    """A model in memory. `stop_ids`: where the model's own generation settings stop.
+
+    `start`: where LoRA's factors started, if that was taken out of the weights (PiSSA, OLoRA).
+    """
 
     model: Any
     tokenizer: Any
     source: ModelSource
     stop_ids: tuple[int, ...]
     merged: tuple[str, ...] = ()  # adapters folded into the weights
+    start: Factors | None = None
 
 
 def load_tokenizer(

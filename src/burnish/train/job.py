@@ -23,7 +23,7 @@ from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
 from burnish.model.precision import choose_device, choose_precision
-from burnish.model.save import without_adapter
+from burnish.model.save import is_adapter, without_adapter
 from burnish.model.source import find_model
 from burnish.runs.environment import environment
 from burnish.runs.folder import RunFolder, read_summary
@@ -229,10 +229,11 @@ class Job:
 
     def _preflight(self, model: Any, optimizer: MasterAdamW) -> None:
         """Fail before the first step, not at the first save: is there room for the weights and two checkpoints?"""
-        trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        saved = [p for p in model.parameters() if p.requires_grad or not is_adapter(model)]
+        weights = sum(p.numel() * p.element_size() for p in saved)
         states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
         saves = self.settings.training.save_strategy != "no"
-        self.folder.require_space(int(trained + 2 * saves * (trained + states)), "weights and checkpoints")
+        self.folder.require_space(int(weights + 2 * saves * (weights + states)), "weights and checkpoints")
 
     # -- checkpoints --------------------------------------------------------------------------------------
 

@@ -10,8 +10,10 @@ from burnish import log
 from burnish.config import Settings
 from burnish.kernels.attention import reason_not_packed
 from burnish.model.adapter import attach_lora, count_parameters
+from burnish.model.freeze import train_layers
 from burnish.model.load import Loaded, load_model
 from burnish.model.precision import Precision
+from burnish.model.residual import start_from_weights
 from burnish.model.save import without_adapter
 from burnish.model.source import ModelSource
 
@@ -38,6 +40,14 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
     )
     if tuning.finetuning_type == "full":
         loaded.model.requires_grad_(True)
+    elif tuning.finetuning_type == "freeze":
+        trained = train_layers(
+            loaded.model,
+            layers=tuning.freeze_trainable_layers,
+            modules=tuning.freeze_trainable_modules,
+            extra_modules=tuning.freeze_extra_modules,
+        )
+        log.say(f"freeze: trains {trained}")
     elif not go_on:
         loaded.model, targets = attach_lora(
             loaded.model,
@@ -48,8 +58,12 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
             use_rslora=tuning.use_rslora,
             use_dora=tuning.use_dora,
             modules_to_save=tuning.additional_target or (),
+            start=tuning.lora_init,
             seed=settings.training.seed,
         )
+        if tuning.lora_init in ("pissa", "olora"):
+            loaded.start = start_from_weights(loaded.model, tuning.lora_init, tuning.pissa_iter)
+            log.note(f"the adapter is saved as plain LoRA of rank {2 * tuning.lora_rank} over the original base")
         log.say(f"LoRA rank {tuning.lora_rank} on {', '.join(targets)}")
     if loaded.merged:
         log.note(

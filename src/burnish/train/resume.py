@@ -86,6 +86,19 @@ _EXACT = [
     "adam_epsilon",
     "lr_scheduler_kwargs",
     "disable_shuffling",
+    "freeze_trainable_layers",
+    "freeze_trainable_modules",
+    "freeze_extra_modules",
+    "lora_init",
+    "pissa_iter",
+    "resize_vocab",
+    "add_tokens",
+    "add_special_tokens",
+    "new_special_tokens_config",
+    "rope_scaling",
+    "train_from_scratch",
+    "upcast_layernorm",
+    "neftune_noise_alpha",
 ]
 
 
@@ -117,7 +130,7 @@ class Checkpoints:
                 log.note(f"{key} was {before.settings[key]} and is now {value}: the run will not be the same one")
         if before.fingerprint and before.fingerprint != data.fingerprint:
             log.note("the data gives other tokens than before the interruption: the run will not be the same one")
-        _load_weights(loaded.model, checkpoint)
+        _load_weights(loaded, checkpoint)
         progress = load_state(checkpoint, optimizer, self.accelerator.process_index)
         progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
         if self.is_main:
@@ -190,7 +203,7 @@ class Checkpoints:
         base = str(Path(source.location).resolve()) if source.local else source.location
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
-        save_weights(loaded.model, folder, base_name=base, merged=loaded.merged)
+        save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, start=loaded.start)
         if self.stage.chats:
             save_tokenizer(loaded.tokenizer, folder, template.saved_source, template.terminator_id)
         else:
@@ -202,10 +215,10 @@ def _exact(settings: Settings) -> dict[str, Any]:
     return {key: flat.get(key) for key in _EXACT}
 
 
-def _load_weights(model: Any, checkpoint: Path) -> None:
+def _load_weights(loaded: Loaded, checkpoint: Path) -> None:
     """Put the trained weights of a checkpoint back into a model that was built the same way."""
     try:
-        differing = _copy_weights(model, checkpoint)
+        differing = _copy_weights(loaded, checkpoint)
     except (RuntimeError, KeyError, ValueError) as error:  # torch's words for shapes that differ
         differing = [str(error).strip().splitlines()[-1].strip()]
     if differing:
@@ -216,15 +229,17 @@ def _load_weights(model: Any, checkpoint: Path) -> None:
         )
 
 
-def _copy_weights(model: Any, checkpoint: Path) -> list[str]:
+def _copy_weights(loaded: Loaded, checkpoint: Path) -> list[str]:
     """Load the weights; returns what differs between the checkpoint and the model."""
     from safetensors.torch import load_file
 
+    model = loaded.model
     adapter = checkpoint / "adapter_model.safetensors"
     if adapter.is_file() != is_adapter(model):
         return ["one of them is a LoRA run and the other is not"]
     if adapter.is_file():
-        return load_adapter_weights(model, adapter)
+        differing, loaded.start = load_adapter_weights(model, adapter, loaded.start)
+        return differing
     weights: dict[str, Any] = {}
     for shard in sorted(checkpoint.glob("model*.safetensors")):
         weights |= load_file(shard)
