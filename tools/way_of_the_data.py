@@ -30,7 +30,8 @@ def render(model_folder: Path) -> str:
     from burnish.model.load import load_model
     from burnish.model.source import ModelSource
     from burnish.template import load_template
-    from burnish.train.forward import SupervisedLoss, as_floats
+    from burnish.train.figures import read
+    from burnish.train.forward import SupervisedLoss
 
     parts = [
         "# The way of the data\n\n"
@@ -101,7 +102,7 @@ def render(model_folder: Path) -> str:
     )
 
     with torch.no_grad(), packed_rows(loaded_model.model):
-        total, count = as_floats(SupervisedLoss(loaded_model.model, packed=True)(batch))
+        total, count = read(SupervisedLoss(loaded_model.model, packed=True)(batch))["loss"]
     parts.append(
         "\n## 6. Sum the loss: `train.forward.SupervisedLoss`\n\n"
         "The output head runs at the supervised places only. A loss is a sum and a count; the loop divides once, "

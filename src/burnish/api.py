@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,15 @@ def train(
     settings: Mapping[str, Any] | str | Path,
     overrides: Sequence[str] = (),
     *,
-    callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
+    callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Train and return what run.json holds.
 
     Args:
         settings: a dict with the keys of a YAML file, or the path of one.
         overrides: `key=value` strings that win over the file.
-        callbacks: each is called with every row of metrics.jsonl.
+        callbacks: functions that get every row of metrics.jsonl, or `Callback` objects, which can also stop, save and
+            evaluate.
     Raises:
         BurnishError: anything the user can mend; its text says what, where and how.
     """

@@ -135,7 +135,7 @@ def test_an_infinite_gradient_stops_the_run_before_it_reaches_the_weights(tiny_f
             return gradient * float("inf")
 
     plain = forward.linear_cross_entropy
-    forward.linear_cross_entropy = lambda hidden, *rest: plain(Poisoned.apply(hidden), *rest)
+    forward.linear_cross_entropy = lambda hidden, *rest, **more: plain(Poisoned.apply(hidden), *rest, **more)
     try:
         with pytest.raises(BurnishError, match="gradient norm became"):
             train(settings(tiny_folder, chat_file, tmp_path / "run"))

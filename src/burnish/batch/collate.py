@@ -22,7 +22,9 @@ class Batch:
 
     `input_ids`, `position_ids`: [1, T] packed, or [B, T] padded. `attention_mask`: [B, T] int64 when padded, else
     None. `document_lengths`: tokens of each document, in order. `loss_positions`: [N] int64 places in the flattened
-    rows. `loss_targets`: [N] int64. `loss_weights`: [N] float32. `samples`: the sample numbers, for error messages.
+    rows. `loss_targets`: [N] int64. `loss_weights`: [N] float32. `loss_documents`: [N] int64, the document each target
+    stands in, counted within the batch. `samples`: the sample numbers, one a document. `datasets`: the number of each
+    document's dataset, where losses are told apart by dataset.
     """
 
     input_ids: Tensor
@@ -32,7 +34,9 @@ class Batch:
     loss_positions: Tensor
     loss_targets: Tensor
     loss_weights: Tensor
+    loss_documents: Tensor
     samples: tuple[int, ...] = ()
+    datasets: tuple[int, ...] | None = None
 
     @property
     def tokens(self) -> int:
@@ -48,22 +52,25 @@ class Batch:
         return Batch(**moved)
 
 
-def _targets(examples: Sequence[Example], starts: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def _targets(examples: Sequence[Example], starts: Sequence[int]) -> dict[str, Any]:
     positions: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
-    for example, start in zip(examples, starts, strict=True):
+    documents: list[int] = []
+    for number, (example, start) in enumerate(zip(examples, starts, strict=True)):
         for place in range(1, len(example.labels)):
             label = example.labels[place]
             if label != IGNORED:
                 positions.append(start + place - 1)
                 targets.append(label)
                 weights.append(1.0 if example.weights is None else example.weights[place])
-    return (
-        torch.tensor(positions, dtype=torch.int64),
-        torch.tensor(targets, dtype=torch.int64),
-        torch.tensor(weights, dtype=torch.float32),
-    )
+                documents.append(number)
+    return {
+        "loss_positions": torch.tensor(positions, dtype=torch.int64),
+        "loss_targets": torch.tensor(targets, dtype=torch.int64),
+        "loss_weights": torch.tensor(weights, dtype=torch.float32),
+        "loss_documents": torch.tensor(documents, dtype=torch.int64),
+    }
 
 
 def collate_packed(examples: Sequence[Example], samples: Sequence[int] = ()) -> Batch:
@@ -72,16 +79,13 @@ def collate_packed(examples: Sequence[Example], samples: Sequence[int] = ()) -> 
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     ids = [token for example in examples for token in example.input_ids]
     restarting = [place for length in lengths for place in range(length)]
-    positions, targets, weights = _targets(examples, starts)
     return Batch(
         input_ids=torch.tensor([ids], dtype=torch.int64),
         position_ids=torch.tensor([restarting], dtype=torch.int64),
         attention_mask=None,
         document_lengths=tuple(lengths),
         samples=tuple(samples),
-        loss_positions=positions,
-        loss_targets=targets,
-        loss_weights=weights,
+        **_targets(examples, starts),
     )
 
 
@@ -94,14 +98,11 @@ def collate_padded(examples: Sequence[Example], samples: Sequence[int] = (), *, 
     for row, example in enumerate(examples):
         ids[row, : lengths[row]] = torch.tensor(example.input_ids, dtype=torch.int64)
         mask[row, : lengths[row]] = 1
-    positions, targets, weights = _targets(examples, [row * width for row in range(len(examples))])
     return Batch(
         input_ids=ids,
         position_ids=torch.arange(width).repeat(len(examples), 1),
         attention_mask=mask,
         document_lengths=tuple(lengths),
         samples=tuple(samples),
-        loss_positions=positions,
-        loss_targets=targets,
-        loss_weights=weights,
+        **_targets(examples, [row * width for row in range(len(examples))]),
     )

@@ -56,6 +56,7 @@ class BatchPlan:
         accumulation: micro-batches an optimizer step sums over, on each rank.
         ranks: processes that share the work.
         seed: decides the order of each epoch; `shuffle=False` keeps the file order.
+        lengths: tokens of each row; where they are given, the rows of a step are of like length.
     """
 
     rows: Sequence[Sequence[int]]
@@ -64,6 +65,7 @@ class BatchPlan:
     ranks: int = 1
     seed: int = 42
     shuffle: bool = True
+    lengths: Sequence[int] | None = None
 
     @property
     def rows_a_step(self) -> int:
@@ -87,7 +89,26 @@ class BatchPlan:
         order = list(range(len(self.rows)))
         if self.shuffle:
             random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        return order
+        return order if self.lengths is None else self._grouped(order, epoch)
+
+    def _grouped(self, order: list[int], epoch: int) -> list[int]:
+        """Rows of like length side by side: each stretch of 50 steps is sorted, then its steps are mixed again.
+
+        The very longest rows come first, so that a run that needs too much memory says so at once.
+        """
+        assert self.lengths is not None
+        lengths, size = self.lengths, self.rows_a_step
+        steps: list[list[int]] = []
+        for start in range(0, len(order), 50 * size):
+            stretch = sorted(order[start : start + 50 * size], key=lambda row: -lengths[row])
+            parts = [stretch[place : place + size] for place in range(0, len(stretch), size)]
+            whole = [part for part in parts if len(part) == size]
+            if self.shuffle:
+                random.Random(f"{self.seed}/{epoch}/{start}").shuffle(whole)
+            steps += whole + [part for part in parts if len(part) < size]
+        longest = max(range(len(steps)), key=lambda place: (len(steps[place]) == size, lengths[steps[place][0]]))
+        steps.insert(0, steps.pop(longest))
+        return [row for part in steps for row in part]
 
     def step(self, step: int, rank: int = 0) -> list[list[int]]:
         """The micro-batches (lists of sample numbers) of one optimizer step, counted from 0 over all epochs.

@@ -264,6 +264,16 @@ class Selection(Sequence[Example]):
     def supervised(self) -> np.ndarray:
         return self.base.supervised[self.numbers]
 
+    @cached_property
+    def datasets(self) -> np.ndarray:
+        """The number of each example's dataset among `names`, [N] int64."""
+        return self.base.keys[self.numbers, 0]
+
+    @property
+    def names(self) -> list[str]:
+        """The datasets, in the order of their numbers."""
+        return list(self.base.about["datasets"])
+
     @property
     def rows(self) -> int:
         """Distinct rows of the data."""
@@ -303,7 +313,21 @@ class Windows(Sequence[Example]):
 
     def origin(self, index: int) -> Origin:
         """Where the document came from in which a window begins."""
-        return self.documents.origin(int(np.searchsorted(self._starts, index * self.width, side="right")) - 1)
+        return self.documents.origin(int(self._first[index]))
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """The document in which each window begins, [N] int64."""
+        return np.searchsorted(self._starts, np.arange(len(self)) * self.width, side="right") - 1
+
+    @cached_property
+    def datasets(self) -> np.ndarray:
+        """The number of the dataset of the document in which each window begins, [N] int64."""
+        return self.documents.datasets[self._first]
+
+    @property
+    def names(self) -> list[str]:
+        return self.documents.names
 
     @cached_property
     def lengths(self) -> np.ndarray:

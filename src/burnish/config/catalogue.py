@@ -119,7 +119,6 @@ LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
         },
         ("lr_scheduler_type", "reduce_lr_on_plateau"): "use lr_scheduler_type: cosine",
         ("lr_scheduler_type", "greedy"): "use lr_scheduler_type: cosine",
-        ("save_strategy", "best"): "use save_strategy: steps",
     }
 )
 """Values that other tools know for a supported setting and Burnish does not have → what to use."""

@@ -60,6 +60,25 @@ def evaluation_needs_data(draft: Draft) -> Iterator[Finding]:
         yield Finding(("eval_strategy", "do_eval", "eval_dataset", "val_size"), what, fix)
 
 
+def best_needs_evaluation(draft: Draft) -> Iterator[Finding]:
+    if draft["eval_strategy"] != "no":
+        return
+    for key, asked in (
+        ("load_best_model_at_end", draft["load_best_model_at_end"]),
+        ("early_stopping_steps", draft["early_stopping_steps"] is not None),
+        ("save_strategy", draft["save_strategy"] == "best"),
+    ):
+        if asked:
+            what = f"{key} needs evaluations on the way, and there are none"
+            yield Finding((key, "eval_strategy"), what, "set eval_strategy: steps and eval_steps, or leave it out")
+
+
+def one_loss(draft: Draft) -> Iterator[Finding]:
+    if draft["loss_function"] and draft["label_smoothing_factor"]:
+        what = "label_smoothing_factor has no place in a loss of your own"
+        yield Finding(("label_smoothing_factor", "loss_function"), what, "keep one of them")
+
+
 def one_source_of_evaluation_data(draft: Draft) -> Iterator[Finding]:
     if draft["eval_dataset"] and draft["val_size"] > 0:
         fix = "keep one: eval_dataset for data of its own, val_size for a part of the training data"
@@ -203,6 +222,12 @@ def evaluation_alone(draft: Draft) -> Iterator[Change]:
         yield Change("do_train", False, note)
 
 
+def metric_has_its_prefix(draft: Draft) -> Iterator[Change]:
+    metric = draft["metric_for_best_model"]
+    if not metric.startswith("eval_"):
+        yield Change("metric_for_best_model", f"eval_{metric}", "")
+
+
 def greedy_at_zero(draft: Draft) -> Iterator[Change]:
     if draft["temperature"] == 0 and "do_sample" not in draft.given:
         yield Change("do_sample", False, "")
@@ -278,6 +303,12 @@ def steps_before_epochs(draft: Draft) -> Iterator[str]:
         yield "num_train_epochs has no effect: max_steps is set and wins"
 
 
+def lengths_matter_only_padded(draft: Draft) -> Iterator[str]:
+    if draft["group_by_length"] and (draft["packing"] or draft["streaming"]):
+        idle = "packing" if draft["packing"] else "streaming"
+        yield f"group_by_length has no effect with {idle}"
+
+
 def warmup_steps_before_ratio(draft: Draft) -> Iterator[str]:
     if draft["warmup_steps"] > 0 and draft["warmup_ratio"] > 0:
         yield "warmup_ratio has no effect: warmup_steps is set and wins"
@@ -341,6 +372,8 @@ def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
 
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
+    best_needs_evaluation,
+    one_loss,
     one_source_of_evaluation_data,
     val_size_is_share_or_count,
     one_number_format,
@@ -362,6 +395,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
+    metric_has_its_prefix,
     greedy_at_zero,
     checkpointing_off,
     resuming_keeps_the_folder,
@@ -374,6 +408,7 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     freeze_without_effect,
     pissa_rounds_need_pissa,
     steps_before_epochs,
+    lengths_matter_only_padded,
     warmup_steps_before_ratio,
     warmup_ends_in_time,
     steps_need_their_strategy,

@@ -39,6 +39,7 @@ Schedule = Annotated[
 ]
 Optimizer = Annotated[Literal["adamw_torch", "adamw_torch_fused"], CHOICE, BeforeValidator(as_word)]
 Moments = Annotated[Literal["no", "steps", "epoch"], CHOICE, BeforeValidator(as_word)]
+SaveMoments = Annotated[Literal["no", "steps", "epoch", "best"], CHOICE, BeforeValidator(as_word)]
 ReportTo = Annotated[Literal["none"], CHOICE, BeforeValidator(as_only_word)]
 
 LARGEST_SEED = 2**32 - 1
@@ -50,6 +51,10 @@ def _do_eval_default(above: dict[str, Any]) -> bool:
 
 def _eval_steps_default(above: dict[str, Any]) -> int:
     return int(above.get("logging_steps", 10))
+
+
+def _greater_default(above: dict[str, Any]) -> bool:
+    return not str(above.get("metric_for_best_model", "eval_loss")).endswith("loss")
 
 
 def _data_seed_default(above: dict[str, Any]) -> int:
@@ -85,10 +90,20 @@ class TrainingSettings(RoomSettings):
         0.0, "Strength of the random noise on embeddings in training (NEFTune); 0 adds none.", ge=0
     )
     optim: Optimizer = setting("adamw_torch", "The optimizer; both names mean AdamW, fused where the device can.")
+    label_smoothing_factor: Number = setting(
+        0.0, "Share of each target that is spread evenly over the vocabulary in training.", ge=0, lt=1
+    )
+    group_by_length: Flag = setting(
+        False, "Put samples of like length into one step; for models that train on padded batches."
+    )
     logging_steps: Whole = setting(10, "Steps between two rows of metrics.", ge=1)
+    logging_first_step: Flag = setting(False, "Also write a row of metrics after the first step.")
     report_to: ReportTo = setting("none", "Experiment tracker that also receives the metrics.")
     run_name: Text | None = setting(None, "A name for the run.")
-    save_strategy: Moments = setting("steps", "When checkpoints are saved: never, every save_steps, or every epoch.")
+    save_strategy: SaveMoments = setting(
+        "steps",
+        "When checkpoints are saved: never, every save_steps, every epoch, or whenever an evaluation is the best.",
+    )
     save_steps: Whole = setting(500, "Steps between two checkpoints with save_strategy: steps.", ge=1)
     save_total_limit: Whole | None = setting(None, "Most checkpoints kept; without it, all.", ge=1)
     save_only_model: Flag = setting(
@@ -103,6 +118,20 @@ class TrainingSettings(RoomSettings):
         derived="the value of logging_steps",
         factory=_eval_steps_default,
         ge=1,
+    )
+    eval_on_start: Flag = setting(False, "Also evaluate before the first step.")
+    eval_delay: Number = setting(0, "Steps, or epochs with eval_strategy: epoch, before the first evaluation.", ge=0)
+    load_best_model_at_end: Flag = setting(
+        False, "Keep each best evaluation's checkpoint, and end with the weights of the last of them."
+    )
+    metric_for_best_model: Text = setting(
+        "eval_loss", "The result of evaluations that tells which one is the best; eval_ may be left out."
+    )
+    greater_is_better: Flag = setting(
+        None,
+        "Whether a greater metric_for_best_model is the better one.",
+        derived="false for a loss, else true",
+        factory=_greater_default,
     )
     do_eval: Flag = setting(
         False,
@@ -128,6 +157,12 @@ class TrainingSettings(RoomSettings):
         derived="what the machine does well",
     )
     fp16: Flag = setting(False, "Compute in float16 with a scaled loss.")
+    tf32: Flag = setting(
+        False, "Let float32 matrix products on newer NVIDIA GPUs round to TensorFloat-32, which is faster."
+    )
+    full_determinism: Flag = setting(
+        False, "Refuse operations whose result may differ from run to run; slower on a GPU."
+    )
     use_cpu: Flag = setting(False, "Stay on the CPU even if there is an accelerator.")
     gradient_checkpointing: Flag | None = setting(
         None,

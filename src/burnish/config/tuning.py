@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from burnish.config.fields import CHOICE, Flag, Names, Number, RoomSettings, Whole, as_word, setting
+from burnish.config.fields import CHOICE, Flag, Names, Number, RoomSettings, Text, Whole, as_word, setting
 
 Stage = Annotated[Literal["sft", "pt"], CHOICE, BeforeValidator(as_word)]
 FinetuningType = Annotated[Literal["lora", "freeze", "full"], CHOICE, BeforeValidator(as_word)]
@@ -72,6 +72,19 @@ class TuningSettings(RoomSettings):
     create_new_adapter: Flag = setting(
         False,
         "Merge the given adapters into the base model and train a fresh one, instead of training them on.",
+    )
+    compute_accuracy: Flag = setting(
+        False, "Also report the share of trained tokens that were the likeliest ones, in training and evaluation."
+    )
+    early_stopping_steps: Whole | None = setting(
+        None, "Evaluations in a row without a better metric_for_best_model after which the run ends.", ge=1
+    )
+    loss_function: Text | None = setting(
+        None,
+        "A loss of your own, as module:name or file.py:name, from logits, labels and weights to a sum and a count.",
+    )
+    callbacks: Names = setting(
+        (), "Functions or classes of your own that are called while the run goes on, as module:name or file.py:name."
     )
     plot_loss: Flag = setting(True, "Draw loss.png in the output folder.")
     disable_shuffling: Flag = setting(False, "Keep the samples in the order of the files in every epoch.")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.losses import LossSum
+from burnish.losses import TokenLosses
 
 # Logits that exist at one time: 16 M float32 values are 64 MB.
 _LOGITS_AT_ONCE = 16 * 1024 * 1024
@@ -19,23 +19,37 @@ _LOGITS_AT_ONCE = 16 * 1024 * 1024
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        chunk: int,
+        smoothing: float,
+        want_hits: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         want_hidden, want_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         matrix = weight.to(hidden.dtype)  # [V, E]; the same tensor unless autocast is on
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        nats = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
+        hits = torch.empty(hidden.shape[0], dtype=torch.bool, device=hidden.device) if want_hits else None
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if want_weight else None
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             logits = (hidden[rows] @ matrix.T).float()  # [n, V]
             logsumexp = logits.logsumexp(-1)  # [n]
-            picked = logits.gather(1, targets[rows, None]).squeeze(1)  # [n]
-            total += ((logsumexp - picked) * weights[rows]).sum()
+            nats[rows] = logsumexp - logits.gather(1, targets[rows, None]).squeeze(1)
+            if hits is not None:
+                hits[rows] = logits.argmax(-1) == targets[rows]
+            loss = nats[rows]
+            if smoothing:
+                loss = (1 - smoothing) * loss + smoothing * (logsumexp - logits.mean(-1))
+            total += (loss * weights[rows]).sum()
             if not (want_hidden or want_weight):
                 continue
-            # d total / d logits = weight × (softmax − one-hot)
-            slope = logits.sub_(logsumexp[:, None]).exp_()  # [n, V], in the logits' own memory
-            slope.scatter_add_(1, targets[rows, None], torch.full_like(picked, -1.0)[:, None])
+            slope = _slope(logits, logsumexp, targets[rows], smoothing)
             slope = slope.mul_(weights[rows, None]).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[rows] = slope @ matrix
@@ -44,7 +58,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(*[g for g in (grad_hidden, grad_weight) if g is not None])
         ctx.has = (want_hidden, want_weight)
         ctx.weight_dtype = weight.dtype
-        return total
+        ctx.mark_non_differentiable(*[each for each in (nats, hits) if each is not None])
+        return total, nats, hits
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -54,12 +69,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = (saved.pop(0) * scale).to(ctx.weight_dtype) if ctx.has[1] else None
         if grad_hidden is not None:
             grad_hidden = grad_hidden.to(ctx.saved_tensors[0].dtype)
-        return grad_hidden, grad_weight, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None, None
+
+
+def _slope(logits: Tensor, logsumexp: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """d loss / d logits = softmax - (1 - e) one-hot - e / V, [n, V], written over the logits."""
+    slope = logits.sub_(logsumexp[:, None]).exp_()
+    if smoothing:
+        slope -= smoothing / slope.shape[1]
+    return slope.scatter_add_(1, targets[:, None], torch.full_like(logsumexp, smoothing - 1.0)[:, None])
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, weights: Tensor, chunk: int | None = None
-) -> LossSum:
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    chunk: int | None = None,
+    *,
+    smoothing: float = 0.0,
+    want_hits: bool = False,
+) -> TokenLosses:
     """Sum the negative log-probability of each target under `softmax(hidden @ weight.T)`.
 
     Args:
@@ -67,10 +97,11 @@ def linear_cross_entropy(
         weight: [V, E], the output head; its gradient is computed only where it is asked for.
         targets: [N] int64.  weights: [N] float32 loss weights.
         chunk: positions at a time; None keeps about 16 M logits in memory.
+        smoothing, want_hits: as in `token_cross_entropy`.
     Returns:
-        total: scalar float32, weighted nats.  count: scalar float32, sum of the weights.
+        total: scalar float32, weighted nats.  count: scalar float32, sum of the weights.  nats, hits: as there.
     """
     if chunk is None:
         chunk = max(16, _LOGITS_AT_ONCE // weight.shape[0])
-    total = _LinearCrossEntropy.apply(hidden, weight, targets, weights, chunk)
-    return LossSum(total, weights.float().sum())
+    total, nats, hits = _LinearCrossEntropy.apply(hidden, weight, targets, weights, chunk, smoothing, want_hits)
+    return TokenLosses(total, weights.float().sum(), nats, hits)

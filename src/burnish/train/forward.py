@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from burnish.batch.collate import Batch
+from burnish.errors import BurnishError
 from burnish.kernels.linear_cross_entropy import linear_cross_entropy
-from burnish.losses import LossSum, token_cross_entropy
+from burnish.losses import LossSum, TokenLosses, token_cross_entropy
 from burnish.model.save import without_adapter
+from burnish.train.user_code import own_code
+
+OwnLoss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(logits [N, V] float32, labels [N] int64, weights [N] float32) → (sum, count), scalars; the loop divides."""
 
 
 class SupervisedLoss(nn.Module):
@@ -18,27 +24,68 @@ class SupervisedLoss(nn.Module):
 
     It is a module of its own so that DDP and FSDP wrap the whole of what is differentiated. Logits are computed at
     supervised positions only; where the head is a plain linear layer they exist a chunk at a time.
+
+    Args:
+        smoothing: label smoothing in training; the loss on held-out data is always the plain one.
+        accuracy: also tell the share of tokens that are the likeliest ones.
+        own: a loss to use instead; all logits of the supervised positions then exist at once.
+        datasets: names of the datasets that `Batch.datasets` counts; in training each has a loss of its own.
     """
 
-    def __init__(self, model: Any, *, packed: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        packed: bool,
+        smoothing: float = 0.0,
+        accuracy: bool = False,
+        own: OwnLoss | None = None,
+        datasets: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.model = model
         self.packed = packed
+        self.smoothing, self.accuracy, self.own, self.datasets = smoothing, accuracy, own, tuple(datasets)
 
     def forward(self, batch: Batch) -> LossSum:
         """Sum the loss over a batch's supervised tokens: nats, and the summed weights, both float32 scalars."""
+        smoothing = self.smoothing if self.training else 0.0
         inner = without_adapter(self.model)
         head = inner.get_output_embeddings()
-        arguments = self._arguments(batch)
-        if _plain_head(inner, head):
-            hidden = getattr(inner, inner.base_model_prefix)(**arguments).last_hidden_state  # [B, T, E]
+        targets, weights = batch.loss_targets, batch.loss_weights
+        if _plain_head(inner, head) and self.own is None:
+            hidden = getattr(inner, inner.base_model_prefix)(**self._arguments(batch)).last_hidden_state  # [B, T, E]
             rows = hidden.flatten(0, 1)[batch.loss_positions]  # [N, E]
-            return linear_cross_entropy(rows, head.weight, batch.loss_targets, batch.loss_weights)
+            losses = linear_cross_entropy(
+                rows, head.weight, targets, weights, smoothing=smoothing, want_hits=self.accuracy
+            )
+            return LossSum(losses.total, losses.count, self._figures(batch, losses))
+        logits = self._logits(batch)
+        losses = token_cross_entropy(logits, targets, weights, smoothing=smoothing, want_hits=self.accuracy)
+        total, count = losses.total, losses.count
+        if self.own is not None:
+            total, count = _checked(self.own, logits.float(), targets, weights)
+        return LossSum(total, count, self._figures(batch, losses))
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Logits at the supervised positions, [N, V]."""
+        inner, arguments = without_adapter(self.model), self._arguments(batch)
         if batch.input_ids.shape[0] == 1:
-            logits = inner(**arguments, logits_to_keep=batch.loss_positions).logits[0]  # [N, V]
-        else:
-            logits = inner(**arguments).logits.flatten(0, 1)[batch.loss_positions]  # [N, V]
-        return token_cross_entropy(logits, batch.loss_targets, batch.loss_weights)
+            return inner(**arguments, logits_to_keep=batch.loss_positions).logits[0]
+        return inner(**arguments).logits.flatten(0, 1)[batch.loss_positions]
+
+    def _figures(self, batch: Batch, losses: TokenLosses) -> dict[str, tuple[Tensor, Tensor]]:
+        figures: dict[str, tuple[Tensor, Tensor]] = {}
+        weights = batch.loss_weights
+        if losses.hits is not None:
+            trained = weights > 0
+            figures["accuracy"] = ((losses.hits & trained).sum(), trained.sum())
+        if batch.datasets is not None and self.training:
+            groups = torch.tensor(batch.datasets, device=weights.device)[batch.loss_documents]  # [N]
+            for number in sorted(set(batch.datasets)):
+                own = weights * (groups == number)
+                figures[f"loss_{self.datasets[number]}"] = ((losses.nats * own).sum(), own.sum())
+        return figures
 
     def _arguments(self, batch: Batch) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -72,8 +119,22 @@ def _plain_head(model: Any, head: Any) -> bool:
     return all(getattr(config, name, None) in (None, 1, 1.0) for name in _AFTER_THE_HEAD)
 
 
-def as_floats(loss: LossSum) -> tuple[float, float]:
-    """(total, count) as Python numbers; waits for the device."""
-    pair: Tensor = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
-    total, count = pair.tolist()
-    return total, count
+def _checked(own: OwnLoss, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """What the user's own loss gives, refused where the loop could not use it."""
+    with own_code("loss_function", getattr(own, "__name__", "the loss")):
+        given = own(logits, targets, weights)
+    usable = isinstance(given, tuple | list) and len(given) >= 2
+    pair = [torch.as_tensor(value, dtype=torch.float32, device=logits.device) for value in given[:2]] if usable else []
+    if len(pair) != 2 or any(value.numel() != 1 for value in pair):
+        raise BurnishError(
+            "the loss function must return a sum and a count, both single numbers",
+            at="loss_function",
+            fix="return (losses * weights).sum(), weights.sum(); Burnish divides once, over all devices",
+        )
+    if torch.is_grad_enabled() and logits.requires_grad and not pair[0].requires_grad:
+        raise BurnishError(
+            "the loss function's sum does not depend on the logits, so there is nothing to learn from",
+            at="loss_function",
+            fix="compute it from the logits with torch operations, without .item() or detach()",
+        )
+    return pair[0].reshape(()), pair[1].reshape(())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from burnish import log
+from burnish.batch.collate import Batch
 from burnish.batch.plan import BatchPlan, SingleRows, best_fit_rows
 from burnish.batch.store import Windows
 from burnish.config import Settings
@@ -30,7 +32,10 @@ from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.memory import peak_rss_mb
 from burnish.runs.plots import plot_loss
 from burnish.template import ChatTemplate, Example
+from burnish.train.bad_rows import BAD_ROWS, BadRows
+from burnish.train.callbacks import Callbacks, Run
 from burnish.train.data import RunData, TrainSet, build_data, build_template, data_seed, stream_plan
+from burnish.train.evaluation import Best
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
@@ -41,13 +46,11 @@ from burnish.train.stages import STAGES, Stage
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
 
-Callback = Callable[[dict[str, Any]], None]
-
 
 class Job:
     """The parts of one run, built in the order in which they can fail cheaply: data before weights."""
 
-    def __init__(self, settings: Settings, output: Path, callbacks: Sequence[Callback]) -> None:
+    def __init__(self, settings: Settings, output: Path, callbacks: Sequence[Any]) -> None:
         self.settings, self.folder, self.callbacks = settings, RunFolder(output), callbacks
         self.stage: Stage = STAGES.get(settings.tuning.stage)
         self.device = choose_device(settings.training.use_cpu)
@@ -77,6 +80,7 @@ class Job:
         random.seed(settings.training.seed)
         torch.manual_seed(settings.training.seed)
         assert settings.model.model_name_or_path is not None
+        self._machine()
         source = find_model(settings.model.model_name_or_path, log.say)
         source = replace(source, adapters=(*source.adapters, *settings.model.adapter_name_or_path))
         template = build_template(settings, source, self.started)
@@ -100,21 +104,40 @@ class Job:
                 stack.enter_context(packed_rows(without_adapter(loaded.model)))
             if settings.training.do_train:
                 loop.run(stop)
+                self._take_best(loaded, loop)
             elif stop:
                 raise Interrupted(None)
-            refused = "do_eval" in settings.given and not settings.training.do_eval
-            if (
-                loop.eval_sets
-                and not refused
-                and not (loop.last_eval and loop.progress.step % loop.options.eval_steps == 0)
-            ):
-                loop.evaluate()
-                self._late_eval(loop)
+            elif loop.eval_sets and loop.options.evaluates_last:
+                with log.progress("evaluating", 1) as bar:
+                    loop.evaluate(bar)
+                loop.write_evaluation()
         runtime = before + time.perf_counter() - started
         if self.is_main:
             self._finish(loaded, template, loop, runtime)
         self.accelerator.wait_for_everyone()
         return self.folder.summary()
+
+    def _machine(self) -> None:
+        """Switches of the whole process."""
+        training = self.settings.training
+        if training.tf32:
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+        if training.full_determinism:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for repeatable sums
+            torch.use_deterministic_algorithms(True)
+
+    def _take_best(self, loaded: Loaded, loop: Loop) -> None:
+        """Put the best evaluation's weights into the model, where that is asked for."""
+        progress = loop.progress
+        if loop.ended:
+            log.say(f"stopped after step {progress.step}: {loop.ended}")
+        if not self.settings.training.load_best_model_at_end or not progress.best_step:
+            return
+        value = f"{loop.options.best.metric} {progress.best_value:.4f}"
+        if progress.best_step != progress.step:
+            self.checkpoints.load_weights(loaded, progress.best_step)
+        log.say(f"the weights are those of step {progress.best_step}, the best by {value}")
 
     # -- building -----------------------------------------------------------------------------------------
 
@@ -144,7 +167,8 @@ class Job:
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
-        module = self.stage.module(loaded.model, self._packs)
+        names = [] if data.train is None else _dataset_titles(data.train.names)
+        module = self.stage.module(settings, loaded.model, self._packs, names)
         self._preflight(loaded.model, optimizer)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(
@@ -162,31 +186,48 @@ class Job:
         for name, held_out in data.eval.items():
             eval_plan = self._plan(held_out, training.per_device_eval_batch_size, 1, shuffle=False, pack=False)
             eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id))
+        seen = Run(loaded.model, loaded.tokenizer, settings.flat(), self.folder.path, total)
         return Loop(
             self.accelerator,
             prepared_module,
             prepared_optimizer,
             optimizer,
             plan,
-            self._batches(example, pad_id),
+            self._batches(example, pad_id, data.train),
             rate,
-            LoopOptions(
-                total_steps=total,
-                max_grad_norm=training.max_grad_norm,
-                logging_steps=training.logging_steps,
-                eval_steps=_every(training.eval_strategy, training.eval_steps or training.logging_steps, plan)
-                if data.eval
-                else 0,
-                save_steps=_every(training.save_strategy, training.save_steps, plan),
-                scales_gradients=self.precision.mixed == "fp16",
-            ),
+            self._loop_options(total, plan),
             Hooks(
                 self.folder.metrics.append,
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
-                list(self.callbacks),
+                BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
+                Callbacks(self.callbacks, settings.tuning.callbacks),
             ),
             progress,
             eval_sets,
+            seen,
+        )
+
+    def _loop_options(self, total: int, plan: BatchPlan | StreamPlan) -> LoopOptions:
+        training, tuning = self.settings.training, self.settings.tuning
+        eval_steps = _every(training.eval_strategy, training.eval_steps or training.logging_steps, plan)
+        delay = training.eval_delay * (plan.steps_an_epoch if training.eval_strategy == "epoch" else 1)
+        return LoopOptions(
+            total_steps=total,
+            max_grad_norm=training.max_grad_norm,
+            logging_steps=training.logging_steps,
+            logs_first_step=training.logging_first_step,
+            eval_steps=eval_steps,
+            eval_delay_steps=math.ceil(delay) - 1,
+            evaluates_first=training.eval_on_start,
+            evaluates_last="do_eval" not in self.settings.given or training.do_eval,
+            save_steps=_every(training.save_strategy, training.save_steps, plan),
+            best=Best(
+                training.metric_for_best_model,
+                training.greater_is_better,
+                tuning.early_stopping_steps or 0,
+                saves=training.load_best_model_at_end or training.save_strategy == "best",
+            ),
+            scales_gradients=self.precision.mixed == "fp16",
         )
 
     def _plan(
@@ -212,6 +253,7 @@ class Job:
             rows = best_fit_rows(lengths.tolist(), data.cutoff_len)
             filled = int(lengths.sum()) / (len(rows) * data.cutoff_len)
             log.say(f"packed {len(lengths)} samples into {len(rows)} rows of {data.cutoff_len} ({filled:.1%} full)")
+        grouped = self.settings.training.group_by_length and isinstance(rows, SingleRows)
         return BatchPlan(
             rows,
             batch_rows,
@@ -219,11 +261,18 @@ class Job:
             ranks=self.accelerator.num_processes,
             seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
+            lengths=lengths.tolist() if grouped else None,
         )
 
-    def _batches(self, example: Callable[[int], Example], pad_id: int) -> Callable[[Sequence[int]], Any]:
-        def make(numbers: Sequence[int]) -> Any:
-            return self.stage.collate([example(n) for n in numbers], numbers, self._packs, pad_id)
+    def _batches(
+        self, example: Callable[[int], Example], pad_id: int, train: TrainSet | None = None
+    ) -> Callable[[Sequence[int]], Batch]:
+        """Sample numbers → Batch; a training set of several datasets marks which one each document is from."""
+        datasets = train.datasets if train is not None and len(train.names) > 1 else None
+
+        def make(numbers: Sequence[int]) -> Batch:
+            batch = self.stage.collate([example(n) for n in numbers], numbers, self._packs, pad_id)
+            return batch if datasets is None else replace(batch, datasets=tuple(datasets[list(numbers)].tolist()))
 
         return make
 
@@ -235,16 +284,7 @@ class Job:
         saves = self.settings.training.save_strategy != "no"
         self.folder.require_space(int(weights + 2 * saves * (weights + states)), "weights and checkpoints")
 
-    # -- checkpoints --------------------------------------------------------------------------------------
-
     # -- the end ------------------------------------------------------------------------------------------
-
-    def _late_eval(self, loop: Loop) -> None:
-        """Put the closing evaluation into the last row of metrics."""
-        rows = self.folder.metrics.read()
-        last = {**rows[-1], **loop.last_eval} if rows else {"step": loop.progress.step, **loop.last_eval}
-        self.folder.metrics.truncate_after(int(last["step"]) - 1)
-        self.folder.metrics.append(last)
 
     def _finish(self, loaded: Loaded, template: ChatTemplate, loop: Loop, runtime: float) -> None:
         folder, progress = self.folder, loop.progress
@@ -263,6 +303,11 @@ class Job:
             "train_loss": progress.loss_sum / progress.step if progress.step else None,
             "eval_loss": loop.last_eval.get("eval_loss"),
         }
+        if progress.best_step and loop.options.eval_steps:
+            best = {"metric": loop.options.best.metric, "value": progress.best_value, "step": progress.best_step}
+            train["best"] = best
+        if loop.ended:
+            train["ended"] = loop.ended
         gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
         if isinstance(loop.plan, StreamPlan):
             folder.update(data={"rows_read": loop.plan.samples_read, "dropped": dict(loop.plan.dropped)})
@@ -304,3 +349,9 @@ def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan) -> int:
     if strategy == "no":
         return 0
     return plan.steps_an_epoch if strategy == "epoch" else int(steps)
+
+
+def _dataset_titles(names: Sequence[str]) -> list[str]:
+    """Short names of datasets for figures: of a path only its last part, where that tells them apart."""
+    short = [Path(name).stem if "/" in name or "\\" in name else name for name in names]
+    return short if len(set(short)) == len(short) else list(names)

@@ -22,34 +22,44 @@ from burnish.batch.plan import BatchPlan
 from burnish.errors import BurnishError, Interrupted
 from burnish.losses import LossSum
 from burnish.runs.memory import rss_mb
-from burnish.train.forward import as_floats
+from burnish.train.callbacks import Callbacks, Run
+from burnish.train.evaluation import Best, EvalSets, MakeBatch, evaluate
+from burnish.train.figures import Sums, add, means, merge_over_ranks, read
 from burnish.train.interrupt import StopRequest
 from burnish.train.optimizer import MasterAdamW
 from burnish.train.state import Progress
 from burnish.train.stream import StreamPlan
 
-MakeBatch = Callable[[Sequence[int]], Batch]
-
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """Plain numbers that steer the loop. All `_steps` are optimizer steps; 0 means never."""
+    """Plain numbers that steer the loop. All `_steps` are optimizer steps; 0 means never.
+
+    `evaluates_first`: before the first step. `evaluates_last`: after the last one, whatever `eval_steps` says.
+    `eval_delay_steps`: no evaluation up to and with this step, but for the last.
+    """
 
     total_steps: int
     max_grad_norm: float = 1.0
     logging_steps: int = 10
+    logs_first_step: bool = False
     eval_steps: int = 0
+    eval_delay_steps: int = 0
+    evaluates_first: bool = False
+    evaluates_last: bool = True
     save_steps: int = 0
+    best: Best = field(default_factory=Best)
     scales_gradients: bool = False  # fp16: the scaler skips steps with infinite gradients by itself
 
 
 @dataclass
 class Hooks:
-    """What the loop calls: rows for metrics.jsonl, and the writing of checkpoints."""
+    """What the loop calls: rows for metrics.jsonl, the writing of checkpoints, and words for sample numbers."""
 
     on_row: Callable[[dict[str, Any]], None] = lambda _: None
     save: Callable[[Progress, bool], Path | None] = lambda *_: None  # the flag: a stop was asked for
-    callbacks: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
+    describe: Callable[[Sequence[int]], str] = lambda numbers: f"samples {', '.join(map(str, numbers))}"
+    callbacks: Callbacks = field(default_factory=lambda: Callbacks(()))
 
 
 class Loop:
@@ -60,7 +70,8 @@ class Loop:
         module: called with a Batch, returns a LossSum.
         raw_optimizer: the optimizer behind accelerate's wrapper.
         rate: finished steps → learning rate.
-        train_batch / eval_batch: sample numbers → Batch.
+        train_batch / eval_sets: sample numbers → Batch.
+        run: what callbacks see.
     """
 
     def __init__(
@@ -75,19 +86,22 @@ class Loop:
         options: LoopOptions,
         hooks: Hooks,
         progress: Progress,
-        eval_sets: dict[str, tuple[BatchPlan, MakeBatch]] | None = None,
+        eval_sets: EvalSets | None = None,
+        run: Run | None = None,
     ) -> None:
         self.accelerator, self.module, self.optimizer = accelerator, module, optimizer
         self.raw_optimizer, self.plan, self.train_batch = raw_optimizer, plan, train_batch
         self.rate, self.options, self.hooks, self.progress = rate, options, hooks, progress
         self.eval_sets = eval_sets or {}
         self.last_eval: dict[str, float] = {}
+        self.ended: str | None = None  # why the run ended before its last step
+        self._seen = run or Run(module, None, {}, Path(), options.total_steps)
         self._pending: dict[str, Any] = {}
 
     # -- one step -----------------------------------------------------------------------------------------
 
     def step(self) -> dict[str, float]:
-        """One optimizer step. Returns loss (mean nats a supervised token), grad_norm, learning_rate and counts."""
+        """One optimizer step. Returns loss (mean nats a supervised token), grad_norm, learning_rate and tokens."""
         accelerator, progress = self.accelerator, self.progress
         micro = [
             (numbers, self.train_batch(numbers).to(accelerator.device)) if numbers else (numbers, None)
@@ -101,29 +115,30 @@ class Loop:
         everywhere, samples, tokens = self._sum(figures)
         learning_rate = self.rate(progress.step)
         for group in self.raw_optimizer.param_groups:
-            group["lr"] = learning_rate
-        total = 0.0
-        for place, (numbers, batch) in enumerate(micro):
+            group["lr"] = learning_rate * group.get("rate_factor", 1.0)
+        sums: Sums = {}
+        for place, (_, batch) in enumerate(micro):
             last = place == len(micro) - 1
             sync = nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(self.module)
             with sync:
                 loss = self._loss(batch)
                 # DDP averages gradients over ranks; times their number, the division is by all tokens everywhere.
                 accelerator.backward(loss.total * (accelerator.num_processes / max(everywhere, 1e-12)))
-            value, _ = as_floats(loss)
-            if not math.isfinite(value):
-                raise self._not_finite(numbers, value)
-            total += value
-        mean = self._sum(torch.tensor([total], dtype=torch.float64))[0] / max(everywhere, 1e-12)
+            add(sums, read(loss))
+        mean = self._sum(torch.tensor([sums["loss"][0]], dtype=torch.float64))[0] / max(everywhere, 1e-12)
+        if not math.isfinite(mean):
+            raise self._not_finite([numbers for numbers, _ in micro], mean)
         norm = accelerator.clip_grad_norm_(self.module.parameters(), self.options.max_grad_norm or float("inf"))
         if norm is not None and not self.options.scales_gradients and not math.isfinite(float(norm)):
-            raise self._not_finite([n for numbers, _ in micro for n in numbers], float(norm), "gradient norm")
+            raise self._not_finite([numbers for numbers, _ in micro], float(norm), "gradient norm")
         self.optimizer.step()
         self.optimizer.zero_grad()
         progress.step += 1
         progress.samples += int(samples)
         progress.tokens += int(tokens)
         progress.supervised_tokens += round(everywhere)
+        del sums["loss"]
+        add(progress.window_figures, sums)
         return {
             "loss": mean,
             "grad_norm": float(norm) if norm is not None else 0.0,
@@ -150,42 +165,88 @@ class Loop:
         """Train to the end. Raises Interrupted after saving, when `stop` was set."""
         options, progress = self.options, self.progress
         with log.progress("training", options.total_steps, done=progress.step) as bar:
-            while progress.step < options.total_steps:
+            self._tell("start")
+            if options.evaluates_first and self.eval_sets and not progress.step:
+                self.evaluate(bar)
+                self._write_row({"step": 0, "epoch": 0.0})
+            while progress.step < options.total_steps and not self.ended:
                 started = time.perf_counter()
                 figures = self.step()
                 self._count(figures, time.perf_counter() - started)
-                step = progress.step
-                if self._due(options.eval_steps) and self.eval_sets:
-                    self.evaluate()
-                if self._due(options.logging_steps) or self._pending or step == options.total_steps:
-                    self._write_row(figures)
                 bar.advance(1, loss=f"{figures['loss']:.4f}", **self._speed())
-                stopping = bool(self._any(stop.asked)) and step < options.total_steps
-                if self._due(options.save_steps) or stopping:
-                    progress.stream = self.plan.position(progress.step)
-                    saved = self.hooks.save(progress, stopping)
-                    if stopping:
-                        raise Interrupted(str(saved) if saved else None)
+                self._after_step(figures, stop, bar)
+            self._tell("end")
 
-    def evaluate(self) -> dict[str, float]:
+    def _after_step(self, figures: dict[str, float], stop: StopRequest, bar: log.Bar) -> None:
+        """Callbacks, evaluation, the row of metrics and the checkpoint, in this order: each sees those before it."""
+        options, progress = self.options, self.progress
+        self._tell("step", loss=figures["loss"])
+        evaluates, saves, ends = self._wishes()
+        last = progress.step == options.total_steps or ends
+        on_time = self._due(options.eval_steps) and progress.step > options.eval_delay_steps
+        better = False
+        if self.eval_sets and (on_time or evaluates or (last and options.evaluates_last)):
+            better = options.best.judge(self.evaluate(bar), progress)
+            self.ended = self.ended or options.best.patience_is_over(progress)
+        last = last or bool(self.ended)
+        first = options.logs_first_step and progress.step == 1
+        if self._due(options.logging_steps) or self._pending or first or last:
+            self._write_row(self._training_row(figures))
+        [asked] = self._anywhere([bool(stop)])
+        stopping = asked and not last
+        if self._due(options.save_steps) or stopping or saves or (better and options.best.saves):
+            self._save(stopping)
+
+    def evaluate(self, bar: log.Bar | None = None) -> dict[str, float]:
         """Mean loss of each eval set; lands in the next row of metrics as eval_loss or eval_NAME_loss."""
-        self.module.eval()
         started = time.perf_counter()
-        results: dict[str, float] = {}
-        with torch.no_grad():
-            for name, (plan, make) in self.eval_sets.items():
-                sums = torch.zeros(2, dtype=torch.float64)
-                for step in range(plan.steps_an_epoch):
-                    for numbers in plan.step(step, self.accelerator.process_index):
-                        if numbers:
-                            loss = self.module(make(numbers).to(self.accelerator.device))
-                            sums += torch.tensor(as_floats(loss), dtype=torch.float64)
-                total, count = self._sum(sums)
-                results["eval_loss" if not name else f"eval_{name}_loss"] = total / max(count, 1e-12)
-        self.module.train()
+
+        def tick(done: int, total: int) -> None:
+            if bar is not None:
+                bar.advance(0, evaluating=f"{done}/{total}")
+
+        results = evaluate(self.accelerator, self.module, self.eval_sets, tick)
         self.last_eval = results
         self._pending = {**results, "eval_runtime_s": round(time.perf_counter() - started, 3)}
+        self._tell("evaluate", results)
         return results
+
+    def write_evaluation(self) -> None:
+        """A row of metrics for an evaluation without training."""
+        self._write_row({"step": self.progress.step, "epoch": round(self.plan.epoch_at(self.progress.step), 4)})
+
+    def _save(self, stopping: bool) -> None:
+        progress = self.progress
+        progress.stream = self.plan.position(progress.step)
+        merged = merge_over_ranks(progress.window_figures, self.accelerator)
+        progress.window_figures = merged if self.accelerator.is_main_process else {}
+        saved = self.hooks.save(progress, stopping)
+        if saved is not None:
+            self._tell("save", saved)
+        if stopping:
+            raise Interrupted(str(saved) if saved else None)
+
+    def _wishes(self) -> list[bool]:
+        """[evaluate, save, end]: what callbacks want after this step, on any rank."""
+        wishes = self._seen.wishes
+        self.ended = wishes.get("stop", self.ended)
+        flags = self._anywhere([name in wishes for name in ("evaluate", "save", "stop")])
+        wishes.clear()
+        if flags[2]:
+            self.ended = self.ended or "a callback ended the run"
+        return flags
+
+    def _anywhere(self, flags: Sequence[bool]) -> list[bool]:
+        """Which flags are set on any rank."""
+        if self.accelerator.num_processes == 1:
+            return list(flags)
+        return [total > 0 for total in self._sum(torch.tensor([float(flag) for flag in flags]))]
+
+    def _tell(self, moment: str, *more: Any, loss: float | None = None) -> None:
+        seen = self._seen
+        seen.step, seen.epoch = self.progress.step, self.plan.epoch_at(self.progress.step)
+        seen.loss = seen.loss if loss is None else loss
+        self.hooks.callbacks.tell(moment, seen, *more)
 
     def _count(self, figures: dict[str, float], seconds: float) -> None:
         progress = self.progress
@@ -196,12 +257,15 @@ class Loop:
         progress.window_tokens += int(figures["tokens"])
         progress.window_s += seconds
 
-    def _write_row(self, figures: dict[str, float]) -> None:
+    def _training_row(self, figures: dict[str, float]) -> dict[str, Any]:
+        """The row of metrics for the steps since the last one, which it ends."""
         progress = self.progress
+        sums = merge_over_ranks(progress.window_figures, self.accelerator)
         row = {
             "step": progress.step,
             "epoch": round(self.plan.epoch_at(progress.step), 4),
             "loss": progress.window_loss / max(progress.window_steps, 1),
+            **means(sums),
             "learning_rate": figures["learning_rate"],
             "grad_norm": figures["grad_norm"],
             "tokens": progress.tokens,
@@ -209,33 +273,43 @@ class Loop:
             "tokens_per_second": round(progress.window_tokens / max(progress.window_s, 1e-9), 1),
             "elapsed_s": round(progress.elapsed_s, 3),
             "rss_mb": round(rss_mb(), 1),
-            **self._pending,
         }
-        self._pending = {}
+        progress.window_figures = {}
         progress.window_loss, progress.window_steps = 0.0, 0
         progress.window_tokens, progress.window_s = 0, 0.0
+        return row
+
+    def _write_row(self, row: dict[str, Any]) -> None:
+        row = {**row, **self._pending}
+        self._pending = {}
         if self.accelerator.is_main_process:
             self.hooks.on_row(row)
-            for callback in self.hooks.callbacks:
-                callback(row)
+            self._tell("row", dict(row))
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.progress.step % every == 0
-
-    def _any(self, flag: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return flag
-        return self._sum(torch.tensor([float(flag)]))[0] > 0
 
     def _speed(self) -> dict[str, str]:
         progress = self.progress
         speed = progress.tokens / max(progress.elapsed_s, 1e-9)
         return {"tok/s": f"{speed:.0f}", "MB": f"{rss_mb():.0f}"}
 
-    def _not_finite(self, numbers: Sequence[int], value: float, what: str = "loss") -> BurnishError:
+    def _not_finite(self, micro: Sequence[Sequence[int]], value: float, what: str = "loss") -> BurnishError:
+        numbers = [number for part in micro for number in part]
+        if self.accelerator.num_processes == 1:
+            numbers = self._culprits(numbers) or numbers
         return BurnishError(
             f"the {what} became {value} at step {self.progress.step + 1}",
-            at=f"samples {', '.join(map(str, numbers))}",
-            fix="lower learning_rate, or look at these samples with `burnish data inspect`; "
-            "the last checkpoint is from before",
+            at=self.hooks.describe(numbers),
+            fix="lower learning_rate, or look at these samples; the last checkpoint is from before",
         )
+
+    def _culprits(self, numbers: Sequence[int]) -> list[int]:
+        """The samples whose loss is not finite on their own."""
+        found = []
+        with torch.no_grad():
+            for number in numbers:
+                loss = self.module(self.train_batch([number]).to(self.accelerator.device))
+                if not math.isfinite(read(loss)["loss"][0]):
+                    found.append(number)
+        return found

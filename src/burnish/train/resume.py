@@ -86,6 +86,9 @@ _EXACT = [
     "adam_epsilon",
     "lr_scheduler_kwargs",
     "disable_shuffling",
+    "label_smoothing_factor",
+    "loss_function",
+    "group_by_length",
     "freeze_trainable_layers",
     "freeze_trainable_modules",
     "freeze_extra_modules",
@@ -193,9 +196,15 @@ class Checkpoints:
         path = None
         if self.is_main:
             path = write_checkpoint(self.folder.path, progress.step, write)
-            rotate(self.folder.path, training.save_total_limit, protect=[path])
+            best = self.folder.path / f"checkpoint-{progress.best_step}"
+            keep_best = training.load_best_model_at_end or training.save_strategy == "best"
+            rotate(self.folder.path, training.save_total_limit, protect=[path, best] if keep_best else [path])
         self.accelerator.wait_for_everyone()
         return path
+
+    def load_weights(self, loaded: Loaded, step: int) -> None:
+        """Put the weights of this run's own checkpoint back into the model."""
+        _load_weights(loaded.model, self.folder.path / f"checkpoint-{step}")
 
     def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path) -> None:
         """Write what was trained and the tokenizer with the training template."""

@@ -12,14 +12,14 @@ from burnish.config import Settings
 from burnish.errors import BurnishError, Interrupted
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.train.interrupt import stop_on_signals
-from burnish.train.job import Callback, Job
+from burnish.train.job import Job
 
 
-def run_training(settings: Settings, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train as the settings say and return what run.json holds.
 
     Args:
-        callbacks: each is called with every row of metrics.jsonl.
+        callbacks: `burnish.train.callbacks.Callback` objects, or functions that get every row of metrics.jsonl.
     Raises:
         BurnishError: something the user can mend.
         Interrupted: a signal asked the run to stop; a checkpoint was saved.

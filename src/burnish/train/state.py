@@ -33,6 +33,10 @@ class Progress:
     window_steps: int = 0
     window_tokens: int = 0
     window_s: float = 0.0
+    window_figures: dict[str, list[float]] = field(default_factory=dict)  # (sum, count) since the last logged row
+    best_value: float | None = None  # of the metric that decides, and the step it was measured after
+    best_step: int = 0
+    worse_evaluations: int = 0  # in a row, since the best one
     stream: dict[str, int] | None = None  # where streamed data stands
     fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)

@@ -12,6 +12,16 @@ from burnish.errors import SettingsError
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "evaluation_needs_data": ({"eval_strategy": "steps"}, "eval_strategy", "there is no data to evaluate on"),
+    "best_needs_evaluation": (
+        {"load_best_model_at_end": True},
+        "load_best_model_at_end",
+        "load_best_model_at_end needs evaluations on the way, and there are none",
+    ),
+    "one_loss": (
+        {"loss_function": "mine.py:loss", "label_smoothing_factor": 0.1},
+        "label_smoothing_factor",
+        "label_smoothing_factor has no place in a loss of your own",
+    ),
     "one_source_of_evaluation_data": (
         {"val_size": 0.1, "eval_dataset": "a", "do_eval": True},
         "val_size",
@@ -106,6 +116,7 @@ ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
         False,
         ("do_eval without do_train only evaluates; add do_train: true to train as well",),
     ),
+    "metric_has_its_prefix": ({"metric_for_best_model": "loss"}, "metric_for_best_model", "eval_loss", ()),
     "greedy_at_zero": ({"temperature": 0}, "do_sample", False, ()),
     "checkpointing_off": ({"disable_gradient_checkpointing": True}, "gradient_checkpointing", False, ()),
     "resuming_keeps_the_folder": (
@@ -141,6 +152,10 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "steps_before_epochs": (
         {"max_steps": 10, "num_train_epochs": 2},
         "num_train_epochs has no effect: max_steps is set and wins",
+    ),
+    "lengths_matter_only_padded": (
+        {"group_by_length": True, "neat_packing": True},
+        "group_by_length has no effect with packing",
     ),
     "warmup_steps_before_ratio": (
         {"warmup_steps": 10, "warmup_ratio": 0.1},

@@ -50,3 +50,22 @@ def test_a_model_that_knows_nothing_loses_ln_v():
     # All logits equal: -log(1/V) = ln V for each token; 3 tokens of V = 10 give 3 ln 10 = 6.9078.
     loss = linear_cross_entropy(torch.zeros(3, 4), torch.ones(10, 4), torch.tensor([0, 5, 9]), torch.ones(3))
     assert loss.total.item() == pytest.approx(3 * math.log(10), rel=1e-6)
+
+
+@pytest.mark.parametrize("train_head", [False, True])
+def test_smoothing_and_hits_equal_reference(train_head):
+    torch.manual_seed(1)
+    hidden = torch.randn(13, 16, requires_grad=True)
+    weight = torch.randn(50, 16, requires_grad=train_head)
+    targets, weights = torch.randint(0, 50, (13,)), torch.rand(13)
+    targets[:5] = (hidden @ weight.T).argmax(-1)[:5]
+    asked = [hidden, weight] if train_head else [hidden]
+    fast = linear_cross_entropy(hidden, weight, targets, weights, 4, smoothing=0.1, want_hits=True)
+    plain = token_cross_entropy(hidden @ weight.T, targets, weights, smoothing=0.1, want_hits=True)
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other)
+    assert fast.hits[:5].all()
+    assert not fast.nats.requires_grad
+    ours, theirs = torch.autograd.grad(fast.total, asked), torch.autograd.grad(plain.total, asked)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

@@ -9,6 +9,7 @@ from typing import Any
 from burnish.batch.chunks import MakeChunk
 from burnish.batch.collate import Batch
 from burnish.batch.prepare import Prepared
+from burnish.config import Settings
 from burnish.registry import LazyTable
 from burnish.template import Example
 
@@ -27,12 +28,13 @@ class Stage:
         prepare: the same in memory, for looking at: → Prepared.
         collate: (examples, sample numbers, packed, pad id) → Batch.
         chats: whether the tuned model speaks by the chat template, which is then saved with it.
-        module: (model, packed) → a module whose forward takes a Batch and returns a LossSum.
+        module: (settings, model, packed, names of the datasets) → a module whose forward takes a Batch and returns a
+            LossSum.
     """
 
     name: str
     chunk: MakeChunk
     prepare: Callable[..., Prepared]
     collate: Callable[[Sequence[Example], Sequence[int], bool, int], Batch]
-    module: Callable[[Any, bool], Any]
+    module: Callable[[Settings, Any, bool, Sequence[str]], Any]
     chats: bool = True

@@ -1,0 +1,46 @@
+"""Numbers beside the loss: sums and counts that are added up over micro-batches, steps and ranks, and divided once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from burnish.losses import LossSum
+
+Sums = dict[str, list[float]]
+"""Name → [sum, count]; the loss itself has the name `loss`."""
+
+
+def read(loss: LossSum) -> Sums:
+    """A loss and its figures as Python numbers; waits for the device once."""
+    names = ["loss", *loss.figures]
+    pairs = [(loss.total, loss.count), *loss.figures.values()]
+    flat = torch.stack([value.detach().float() for pair in pairs for value in pair]).tolist()
+    return {name: flat[2 * place : 2 * place + 2] for place, name in enumerate(names)}
+
+
+def add(sums: Sums, more: Mapping[str, Sequence[float]]) -> None:
+    """Add pairs to pairs of the same name, in place."""
+    for name, (total, count) in more.items():
+        pair = sums.setdefault(name, [0.0, 0.0])
+        pair[0] += total
+        pair[1] += count
+
+
+def means(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The quotient of each pair, by name; names whose count is zero are left out."""
+    return {name: total / count for name, (total, count) in sorted(sums.items()) if count}
+
+
+def merge_over_ranks(sums: Sums, accelerator: Any) -> Sums:
+    """The sums of all ranks added up, on every rank; ranks may know different names."""
+    if accelerator.num_processes == 1:
+        return sums
+    from accelerate.utils import gather_object
+
+    merged: Sums = {}
+    for one in gather_object([sums]):
+        add(merged, one)
+    return merged

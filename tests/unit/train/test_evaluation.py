@@ -1,0 +1,61 @@
+"""Which evaluation is the best, when the run ends early, and how figures are added up."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from burnish.errors import BurnishError
+from burnish.losses import LossSum
+from burnish.train.evaluation import Best
+from burnish.train.figures import add, means, read
+from burnish.train.state import Progress
+
+
+def judged(best, values):
+    progress = Progress()
+    found = []
+    for step, value in enumerate(values, 1):
+        progress.step = step
+        found.append(best.judge({"eval_loss": value}, progress))
+    return found, progress
+
+
+def test_the_lowest_loss_is_the_best():
+    found, progress = judged(Best(), [3.0, 2.0, 2.0, math.nan, 2.5, 1.0])
+    assert found == [True, True, False, False, False, True]
+    assert (progress.best_value, progress.best_step, progress.worse_evaluations) == (1.0, 6, 0)
+
+
+def test_or_the_greatest():
+    found, progress = judged(Best(greater_is_better=True), [0.5, 0.4, 0.6])
+    assert found == [True, False, True]
+    assert progress.best_step == 3
+
+
+def test_patience_counts_evaluations_in_a_row():
+    best = Best(patience=2)
+    _, progress = judged(best, [3.0, 3.5, 2.9, 3.0])
+    assert best.patience_is_over(progress) is None
+    _, progress = judged(best, [3.0, 3.5, 2.9, 3.0, 2.9])
+    assert best.patience_is_over(progress) == (
+        "eval_loss has not improved in 2 evaluations; the best was 2.9000 at step 3"
+    )
+    _, progress = judged(Best(), [1.0] * 50)
+    assert Best().patience_is_over(progress) is None
+
+
+def test_a_metric_that_is_not_there_names_those_that_are():
+    with pytest.raises(BurnishError, match=r"gives no 'eval_bleu'[\s\S]*eval_loss, eval_accuracy"):
+        Best("eval_bleu").judge({"eval_loss": 1.0, "eval_accuracy": 0.5}, Progress())
+
+
+def test_figures_are_sums_until_they_are_shown():
+    one = LossSum(torch.tensor(6.0), torch.tensor(2.0), {"hits": (torch.tensor(1), torch.tensor(2))})
+    other = LossSum(torch.tensor(1.0), torch.tensor(5.0), {"none": (torch.tensor(0.0), torch.tensor(0.0))})
+    sums = read(one)
+    add(sums, read(other))
+    assert sums == {"loss": [7.0, 7.0], "hits": [1.0, 2.0], "none": [0.0, 0.0]}
+    assert means(sums) == {"hits": 0.5, "loss": 1.0}
