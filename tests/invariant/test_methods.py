@@ -92,7 +92,7 @@ def test_pissa_takes_the_largest_singular_values_out(rounds):
 )
 def test_what_is_saved_is_what_was_trained(tiny_folder, chat_file, tmp_path, changes):
     """Merged by Burnish, on top by PEFT alone, and merged by PEFT and saved: all give the trained model's logits."""
-    seen = trained_logits(tiny_folder, chat_file, tmp_path / "run", **changes)
+    seen = logits(trained_model(tiny_folder, chat_file, tmp_path / "run", learning_rate=2e-2, **changes)).float()
     near = {"atol": 0.05, "rtol": 0.05} if "pure_bf16" in changes else {"atol": 2e-5, "rtol": 2e-5}
     assert not torch.allclose(seen, logits(load(str(tiny_folder), use_cpu=True).model), atol=0.1)
     torch.testing.assert_close(logits(load(str(tmp_path / "run"), use_cpu=True).model), seen, **near)
@@ -103,8 +103,8 @@ def test_what_is_saved_is_what_was_trained(tiny_folder, chat_file, tmp_path, cha
     torch.testing.assert_close(logits(merged), seen, **near)
 
 
-def trained_logits(model, data, output, **changes):
-    """Train, and return the logits of the model as it stood in memory after the last step."""
+def trained_model(model, data, output, **changes):
+    """Train, and return the model as it stood in memory after the last step."""
     kept = {}
 
     def keep(loaded, *rest):
@@ -115,9 +115,8 @@ def trained_logits(model, data, output, **changes):
     build = job.build_model
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job, "build_model", keep)
-        train(settings(model, data, output, learning_rate=2e-2, **changes))
-    trained = kept["model"].eval()
-    return logits(trained).float()
+        train(settings(model, data, output, **changes))
+    return kept["model"].eval()
 
 
 def test_a_resumed_run_takes_the_residual_of_its_checkpoint(tmp_path):

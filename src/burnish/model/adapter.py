@@ -99,7 +99,7 @@ def attach_lora(
     pattern = _as_pattern(model, chosen)
     _check_names(model, "lora_target", () if pattern else chosen, found)
     _check_names(model, "additional_target", modules_to_save, found)
-    whole = _rows_trained_whole(model, modules_to_save)
+    whole = _trained_whole(model, modules_to_save)
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
@@ -109,8 +109,8 @@ def attach_lora(
         use_rslora=use_rslora,
         use_dora=use_dora,
         modules_to_save=list(modules_to_save) or None,
-        ensure_weight_tying=whole and is_tied(model),
-        trainable_token_indices=None if whole else _token_rows(model, new_rows),
+        ensure_weight_tying=bool(whole) and is_tied(model),
+        trainable_token_indices=_token_rows(model, new_rows, whole),
         init_lora_weights=_STARTS.get(start, True),
         task_type="CAUSAL_LM",
     )
@@ -179,6 +179,21 @@ def _head_by_its_whole_name(model: nn.Module, chosen: Sequence[str], targets: Se
     return re.escape(name) if list(targets) == ["all"] and name.rsplit(".", 1)[-1] in chosen else None
 
 
+def head_weight(head: Any) -> torch.Tensor | None:
+    """The matrix of a linear head, [V, E], with an adapter's own rows or in its copy; None for other kinds of head."""
+    if type(head) is nn.Linear:
+        return head.weight if head.bias is None else None
+    from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+
+    if isinstance(head, ModulesToSaveWrapper):
+        head = head.original_module if head.disable_adapters else head.modules_to_save[head.active_adapters[0]]
+    if isinstance(head, TrainableTokensWrapper):
+        plain = head_weight(head.token_adapter.base_layer) is not None
+        used = [] if head.token_adapter.disable_adapters else head.token_adapter.active_adapters
+        return head.token_adapter.get_merged_weights(used) if plain else None
+    return head.weight if type(head) is nn.Linear and head.bias is None else None
+
+
 def is_tied(model: Any) -> bool:
     """Whether the output head and the input embeddings are one and the same weight."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -193,15 +208,18 @@ def embedding_modules(model: Any) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if any(module is one for one in wanted)}
 
 
-def _rows_trained_whole(model: Any, modules_to_save: Sequence[str]) -> bool:
-    """Whether the embeddings or the head are trained whole anyway."""
-    wanted = (model.get_input_embeddings(), model.get_output_embeddings())
-    names = [name for name, module in model.named_modules() if any(module is one for one in wanted)]
-    return any(name in modules_to_save or name.rsplit(".", 1)[-1] in modules_to_save for name in names)
+def _trained_whole(model: Any, modules_to_save: Sequence[str]) -> list[str]:
+    """Those of the embeddings and the head that are trained whole anyway; for tied ones, either means both."""
+    names = embedding_modules(model)
+    if is_tied(model):
+        head = model.get_output_embeddings()
+        names |= {name: module for name, module in model.named_modules() if module is head}
+    whole = [name for name in names if {name, name.rsplit(".", 1)[-1]} & set(modules_to_save)]
+    return list(names) if whole and is_tied(model) else whole
 
 
-def _token_rows(model: Any, rows: Sequence[int]) -> dict[str, list[int]] | None:
-    return {name: list(rows) for name in embedding_modules(model)} if rows else None
+def _token_rows(model: Any, rows: Sequence[int], whole: Sequence[str]) -> dict[str, list[int]] | None:
+    return {name: list(rows) for name in embedding_modules(model) if rows and name not in whole} or None
 
 
 def count_parameters(model: nn.Module) -> TrainableCount:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ import torch
 from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
+from burnish.model.base import BaseChanges, read_changes
 from burnish.model.quiet import quiet_transformers
 from burnish.model.residual import Factors
+from burnish.model.rope import stretched
 from burnish.model.save import differing_adapter_names
 from burnish.model.source import ModelSource
+from burnish.model.vocabulary import set_rows
 
 _FLASH_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
@@ -22,6 +27,7 @@ _FLASH_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "f
 class Loaded:
     """A model in memory. `stop_ids`: where the model's own generation settings stop.
 
+    `merged`: adapters folded into the weights. `changes`: what the base needs before an adapter is put on.
     `start`: where LoRA's factors started, if that was taken out of the weights (PiSSA, OLoRA).
     """
 
@@ -29,8 +35,9 @@ class Loaded:
     tokenizer: Any
     source: ModelSource
     stop_ids: tuple[int, ...]
-    merged: tuple[str, ...] = ()  # adapters folded into the weights
+    merged: tuple[str, ...] = ()
     start: Factors | None = None
+    changes: BaseChanges = field(default_factory=BaseChanges)
 
 
 def load_tokenizer(
@@ -71,6 +78,8 @@ def load_model(
     token: str | None = None,
     merge: bool = False,
     trainable_adapter: bool = False,
+    rope: tuple[str, int] | None = None,
+    random_weights: bool = False,
 ) -> Loaded:
     """Load weights, put adapters on top, move to the device.
 
@@ -79,6 +88,8 @@ def load_model(
         flash_attn: auto, disabled, sdpa or fa2.
         merge: fold the adapters into the weights (faster to generate from).
         trainable_adapter: leave the last adapter trainable, to go on training it.
+        rope: stretch rotary positions in this way, for texts of so many tokens.
+        random_weights: draw new ones from torch's generator; only the config and the tokenizer are read.
     Raises:
         ModelError: the weights cannot be found or read.
         MissingExtraError: flash_attn is fa2 and flash-attn is not installed.
@@ -86,10 +97,24 @@ def load_model(
     hub = {"revision": revision, "cache_dir": cache_dir, "token": token}
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code, **hub)
     attention = _attention(flash_attn, device)
-    model = _load_base(source, dtype, attention, revision, cache_dir, trust_remote_code, token)
+    changes = reduce(or_, map(read_changes, source.adapters), BaseChanges())
+    where = {"trust_remote_code": trust_remote_code, **_from_hub(source, **hub)}
+    config = None
+    if rope or changes.config or random_weights:
+        config = _load_config(source, where, changes.config)
+        stretch = stretched(config, *rope) if rope else {}
+        changes |= BaseChanges(config=stretch)
+        _set_values(config, stretch)
+    if random_weights:
+        model = _new_model(config, dtype, attention, trust_remote_code)
+    else:
+        model = _load_base(source, dtype, attention, where, config)
     merged = []
     for place, adapter in enumerate(source.adapters):
         last = place == len(source.adapters) - 1
+        rows = read_changes(adapter).rows
+        if rows:
+            set_rows(model, rows)
         model = _put_adapter(model, adapter, trainable=trainable_adapter and last)
         if not last or merge:
             model = model.merge_and_unload()
@@ -98,7 +123,7 @@ def load_model(
     if not trainable_adapter:
         model.requires_grad_(False)
         model.eval()
-    return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(merged))
+    return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(merged), changes=changes)
 
 
 def _attention(flash_attn: str, device: torch.device | str) -> str | None:
@@ -117,25 +142,19 @@ def _load_base(
     source: ModelSource,
     dtype: torch.dtype,
     attention: str | None,
-    revision: str | None,
-    cache_dir: str | None,
-    trust_remote_code: bool,
-    token: str | None,
+    where: dict[str, Any],
+    config: Any = None,
 ) -> Any:
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "trust_remote_code": trust_remote_code,
-        "use_safetensors": True,
-    }
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, **where}
+    if config is not None:
+        options["config"] = config
     if attention:
         options["attn_implementation"] = attention
     if source.gguf_file:
         options |= {"gguf_file": source.gguf_file, "quantization_config": GgufConfig(dequantize=True)}
         options.pop("use_safetensors")
-    elif not source.local:
-        options |= _from_hub(source, revision, cache_dir, token)
     try:
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(source.location, **options)
@@ -143,6 +162,36 @@ def _load_base(
         raise _cannot_load("model", source, error) from error
     model.config.use_cache = False
     return model
+
+
+def _load_config(source: ModelSource, where: dict[str, Any], values: dict[str, Any]) -> Any:
+    """The model's config with some values changed."""
+    from transformers import AutoConfig
+
+    gguf = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(source.location, **where, **gguf)
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_load("model", source, error) from error
+    _set_values(config, values)
+    return config
+
+
+def _set_values(config: Any, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        setattr(config.get_text_config(), key, value)
+
+
+def _new_model(config: Any, dtype: torch.dtype, attention: str | None, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    with quiet_transformers():
+        # Drawn in float32 and rounded, so that a number format does not change which weights a seed gives.
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **options)
+    model.config.use_cache = False
+    return model.to(dtype)
 
 
 def _put_adapter(model: Any, folder: str, *, trainable: bool) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from burnish.model.base import BaseChanges, write_changes
 from burnish.model.quiet import quiet_transformers
 from burnish.model.residual import Factors, as_plain_lora, plain_config, take_up
 
@@ -61,12 +62,14 @@ def save_weights(
     base_name: str | None = None,
     merged: Sequence[str] = (),
     start: Factors | None = None,
+    changes: BaseChanges | None = None,
 ) -> None:
     """Write adapter files (a PEFT model) or full weights, as safetensors.
 
     Args:
         base_name: what adapter_config.json names as the base model; None keeps what PEFT found.
         start: where the adapter started, if that was taken out of the weights; it is then saved as plain LoRA.
+        changes: what has to be done to the base before the adapter is put on.
         merged: adapters that are part of the base's weights by now; an adapter alone cannot tell.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +81,7 @@ def save_weights(
             model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
             if start is not None:
                 _save_plain(model, folder, start)
+            write_changes(folder, changes or BaseChanges())
             if merged:
                 places = [str(Path(each).resolve()) for each in merged]
                 (folder / MERGED_FILE).write_text(json.dumps(places, ensure_ascii=False), encoding="utf-8")

@@ -24,6 +24,7 @@ from burnish.errors import Interrupted, RunFolderError
 from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
+from burnish.model.noise import EmbeddingNoise
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.save import is_adapter, without_adapter
 from burnish.model.source import find_model
@@ -169,6 +170,8 @@ class Job:
             plan.seek(progress.stream)
         names = [] if data.train is None else _dataset_titles(data.train.names)
         module = self.stage.module(settings, loaded.model, self._packs, names)
+        if training.neftune_noise_alpha:
+            EmbeddingNoise(loaded.model, training.neftune_noise_alpha).watch(module)
         self._preflight(loaded.model, optimizer)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(

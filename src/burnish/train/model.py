@@ -8,14 +8,19 @@ import torch
 
 from burnish import log
 from burnish.config import Settings
+from burnish.errors import ModelError
 from burnish.kernels.attention import reason_not_packed
-from burnish.model.adapter import attach_lora, count_parameters
+from burnish.model.adapter import attach_lora, count_parameters, embedding_modules
+from burnish.model.base import BaseChanges
 from burnish.model.freeze import train_layers
 from burnish.model.load import Loaded, load_model
+from burnish.model.noise import upcast_norms
 from burnish.model.precision import Precision
 from burnish.model.residual import start_from_weights
+from burnish.model.rope import forget_longest_text
 from burnish.model.save import without_adapter
 from burnish.model.source import ModelSource
+from burnish.model.vocabulary import NewTokens, extend_tokenizer, grow_embeddings, new_tokens
 
 
 def build_model(settings: Settings, source: ModelSource, precision: Precision, device: torch.device) -> Loaded:
@@ -25,7 +30,11 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
     trained on; with `create_new_adapter`, and for full training, all of them are merged.
     """
     model_settings, tuning = settings.model, settings.tuning
+    tokens = new_tokens(
+        model_settings.add_tokens, model_settings.add_special_tokens, model_settings.new_special_tokens_config
+    )
     go_on = bool(source.adapters) and tuning.finetuning_type == "lora" and not tuning.create_new_adapter
+    torch.manual_seed(settings.training.seed)  # random weights depend on the seed alone
     loaded = load_model(
         source,
         dtype=precision.dtype,
@@ -37,7 +46,13 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
         token=model_settings.hf_hub_token,
         merge=bool(source.adapters) and not go_on,
         trainable_adapter=go_on,
+        rope=(model_settings.rope_scaling, settings.data.cutoff_len) if model_settings.rope_scaling else None,
+        random_weights=model_settings.train_from_scratch,
     )
+    new_rows = _add_tokens(loaded, tokens, model_settings.resize_vocab, go_on)
+    forget_longest_text(loaded.model)
+    if model_settings.upcast_layernorm:
+        upcast_norms(loaded.model)
     if tuning.finetuning_type == "full":
         loaded.model.requires_grad_(True)
     elif tuning.finetuning_type == "freeze":
@@ -45,7 +60,7 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
             loaded.model,
             layers=tuning.freeze_trainable_layers,
             modules=tuning.freeze_trainable_modules,
-            extra_modules=tuning.freeze_extra_modules,
+            extra_modules=(*tuning.freeze_extra_modules, *_tables(loaded.model, new_rows)),
         )
         log.say(f"freeze: trains {trained}")
     elif not go_on:
@@ -59,6 +74,7 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
             use_dora=tuning.use_dora,
             modules_to_save=tuning.additional_target or (),
             start=tuning.lora_init,
+            new_rows=new_rows,
             seed=settings.training.seed,
         )
         if tuning.lora_init in ("pissa", "olora"):
@@ -77,6 +93,42 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
             log.say(f"{name}  {parameter.dtype}  {'trained' if parameter.requires_grad else 'frozen'}")
     loaded.model.train()
     return loaded
+
+
+def _add_tokens(loaded: Loaded, tokens: NewTokens, resize: bool, go_on: bool) -> list[int]:
+    """Add tokens to the tokenizer and rows to the model; returns the rows that have to be trained."""
+    new_ids = extend_tokenizer(loaded.tokenizer, tokens)
+    known = len(tokens.plain) + len(tokens.special) - len(new_ids)
+    if known:
+        log.note(f"{known} of the tokens to add are in the tokenizer already")
+    rows = loaded.model.get_input_embeddings().weight.shape[0]
+    if go_on and (new_ids or (resize and len(loaded.tokenizer) > rows)):
+        raise ModelError(
+            "an adapter that is trained on cannot get new tokens",
+            at="add_tokens" if new_ids else "resize_vocab",
+            fix="set create_new_adapter: true, which merges it and begins another one",
+        )
+    fresh = grow_embeddings(
+        loaded.model, loaded.tokenizer, new_ids, tokens.descriptions, resize=resize or bool(new_ids)
+    )
+    now = loaded.model.get_input_embeddings().weight.shape[0]
+    if now != rows:
+        loaded.changes |= BaseChanges(rows=now)
+    if fresh:
+        log.say(
+            f"{len(fresh)} new tokens, the vocabulary has {now} rows" + (f" (it had {rows})" if now != rows else "")
+        )
+    elif len(loaded.tokenizer) > rows:
+        log.note(
+            f"the tokenizer has {len(loaded.tokenizer)} tokens and the model rows for {rows}; "
+            "resize_vocab: true makes rows for all"
+        )
+    return fresh
+
+
+def _tables(model: Any, new_rows: list[int]) -> list[str]:
+    """The modules that hold rows of tokens, where there are new ones to train."""
+    return [name.rsplit(".", 1)[-1] for name in embedding_modules(model)] if new_rows else []
 
 
 def model_record(settings: Settings, loaded: Loaded, precision: Precision) -> dict[str, Any]:

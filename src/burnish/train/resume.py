@@ -212,7 +212,9 @@ class Checkpoints:
         base = str(Path(source.location).resolve()) if source.local else source.location
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
-        save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, start=loaded.start)
+        save_weights(
+            loaded.model, folder, base_name=base, merged=loaded.merged, start=loaded.start, changes=loaded.changes
+        )
         if self.stage.chats:
             save_tokenizer(loaded.tokenizer, folder, template.saved_source, template.terminator_id)
         else:
