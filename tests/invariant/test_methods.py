@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
@@ -137,3 +139,34 @@ def test_a_resumed_run_takes_the_residual_of_its_checkpoint(tmp_path):
     torch.testing.assert_close(logits(again), seen, atol=2e-5, rtol=2e-5)
     for (_, one), (_, two) in zip(tuned.named_parameters(), again.named_parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-6)
+
+
+# -- from scratch, and float32 norms ----------------------------------------------------------------------------------
+
+
+def test_from_scratch_only_the_shape_is_taken(tiny_folder, chat_file, tmp_path):
+    """No weights need be there; the same seed gives the same model, another seed another one."""
+    shape = tmp_path / "shape"
+    shutil.copytree(tiny_folder, shape, ignore=shutil.ignore_patterns("*.safetensors"))
+    scratch = {"stage": "pt", "finetuning_type": "full", "train_from_scratch": True, "cutoff_len": 64}
+    text = tmp_path / "text.txt"
+    text.write_text("One line of text.\n" * 40)
+    for name, changes in (("one", {}), ("two", {}), ("other", {"seed": 4})):
+        train(settings(shape, text, tmp_path / name, **scratch, max_steps=1, learning_rate=0.0, **changes))
+    one, two, other = (weights(tmp_path / name) for name in ("one", "two", "other"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+    assert not torch.equal(one["model.embed_tokens.weight"], weights(tiny_folder)["model.embed_tokens.weight"])
+    assert one["model.embed_tokens.weight"].std() == pytest.approx(0.02, rel=0.05)  # Llama's own initializer_range
+
+
+@pytest.mark.parametrize("method", ["lora", "freeze"])
+def test_float32_norms_train_with_16_bit_weights(tiny_folder, chat_file, tmp_path, method):
+    wide = {"finetuning_type": method, "upcast_layernorm": True, "pure_bf16": True, "freeze_extra_modules": "norm"}
+    wide |= {"gradient_checkpointing": True, "learning_rate": 1e-2}
+    model = trained_model(tiny_folder, chat_file, tmp_path / "run", **wide)
+    norms = {name: p.dtype for name, p in model.named_parameters() if "norm" in name}
+    assert len(norms) == 5
+    assert set(norms.values()) == {torch.float32}
+    ours = load(str(tmp_path / "run"), use_cpu=True).model
+    torch.testing.assert_close(logits(ours), logits(model).float(), atol=0.05, rtol=0.05)

@@ -170,12 +170,23 @@ def test_full_training_saves_a_plain_model(tiny_folder, chat_file, tmp_path):
         {"finetuning_type": "full", "learning_rate": 1e-3},
         {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "learning_rate": 1e-3},
         {"lora_init": "pissa", "use_dora": True, "lora_dropout": 0.1},
+        {"neftune_noise_alpha": 5, "add_tokens": "number,please"},
         {"packing": True, "cutoff_len": 80, "num_train_epochs": 3},
         {"gradient_accumulation_steps": 2, "val_size": 2, "eval_strategy": "steps", "eval_steps": 2},
         {"streaming": True, "max_steps": 13, "buffer_size": 5},
         {"streaming": True, "max_steps": 7, "buffer_size": 7, "packing": True, "cutoff_len": 80, "val_size": 2},
     ],
-    ids=["lora-dropout", "full", "freeze", "pissa", "packed", "accumulation-eval", "streamed", "streamed-packed"],
+    ids=[
+        "lora-dropout",
+        "full",
+        "freeze",
+        "pissa",
+        "noise-tokens",
+        "packed",
+        "accumulation-eval",
+        "streamed",
+        "streamed-packed",
+    ],
 )
 def test_resumed_twice_equals_uninterrupted(tiny_folder, chat_file, tmp_path, changes):
     common = {**changes, "save_strategy": "steps", "save_steps": 3, "logging_steps": 2}
