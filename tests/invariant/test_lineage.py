@@ -112,8 +112,8 @@ def test_a_stopped_run_goes_on_even_with_save_only_model(tiny_folder, chat_file,
 
 @pytest.mark.parametrize(
     "changes",
-    [{"lora_rank": 8}, {"lora_target": "q_proj"}, {"finetuning_type": "full"}],
-    ids=["rank", "target", "full"],
+    [{"lora_rank": 8}, {"lora_target": "q_proj"}, {"finetuning_type": "full"}, {"lora_init": "pissa"}],
+    ids=["rank", "target", "full", "start"],
 )
 def test_resuming_with_other_trainable_weights_is_an_error(tiny_folder, chat_file, tmp_path, changes):
     with pytest.raises(Interrupted):

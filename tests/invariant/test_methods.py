@@ -28,9 +28,10 @@ def logits(model):
 # -- freeze -------------------------------------------------------------------------------------------------------
 
 
-def test_freeze_leaves_all_other_weights_bit_identical(tiny_folder, chat_file, tmp_path):
+def test_freeze_leaves_all_other_weights_bit_identical(tiny_folder, chat_file, tmp_path, capsys):
     some = {"freeze_trainable_layers": 1, "freeze_trainable_modules": "mlp", "freeze_extra_modules": "norm"}
     record = train(settings(tiny_folder, chat_file, tmp_path / "run", finetuning_type="freeze", **some))
+    assert "freeze: mlp of layer 1 and norm" in capsys.readouterr().out
     before, after = weights(tiny_folder), weights(tmp_path / "run")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -139,6 +140,15 @@ def test_a_resumed_run_takes_the_residual_of_its_checkpoint(tmp_path):
     torch.testing.assert_close(logits(again), seen, atol=2e-5, rtol=2e-5)
     for (_, one), (_, two) in zip(tuned.named_parameters(), again.named_parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-6)
+
+
+def test_what_is_trained_is_said(tiny_folder, chat_file, tmp_path, capsys):
+    whole = {"additional_target": "norm", "add_tokens": "number", "use_dora": True, "pissa_init": True}
+    train(settings(tiny_folder, chat_file, tmp_path / "run", lora_target="q_proj,v_proj", max_steps=1, **whole))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "LoRA: rank 4 (DoRA, pissa) on q_proj, v_proj · all of norm · the rows of 1 new token" in said
+    assert "saved as plain LoRA of rank 8 over the original base" in said
+    assert "1 new token, the vocabulary has 260 rows (it had 259)" in said
 
 
 # -- from scratch, and float32 norms ----------------------------------------------------------------------------------

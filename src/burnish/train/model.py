@@ -53,34 +53,7 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
     forget_longest_text(loaded.model)
     if model_settings.upcast_layernorm:
         upcast_norms(loaded.model)
-    if tuning.finetuning_type == "full":
-        loaded.model.requires_grad_(True)
-    elif tuning.finetuning_type == "freeze":
-        trained = train_layers(
-            loaded.model,
-            layers=tuning.freeze_trainable_layers,
-            modules=tuning.freeze_trainable_modules,
-            extra_modules=(*tuning.freeze_extra_modules, *_tables(loaded.model, new_rows)),
-        )
-        log.say(f"freeze: trains {trained}")
-    elif not go_on:
-        loaded.model, targets = attach_lora(
-            loaded.model,
-            rank=tuning.lora_rank,
-            alpha=tuning.lora_alpha,
-            dropout=tuning.lora_dropout,
-            targets=tuning.lora_target or ("all",),
-            use_rslora=tuning.use_rslora,
-            use_dora=tuning.use_dora,
-            modules_to_save=tuning.additional_target or (),
-            start=tuning.lora_init,
-            new_rows=new_rows,
-            seed=settings.training.seed,
-        )
-        if tuning.lora_init in ("pissa", "olora"):
-            loaded.start = start_from_weights(loaded.model, tuning.lora_init, tuning.pissa_iter)
-            log.note(f"the adapter is saved as plain LoRA of rank {2 * tuning.lora_rank} over the original base")
-        log.say(f"LoRA rank {tuning.lora_rank} on {', '.join(targets)}")
+    log.say(_choose_trained(settings, loaded, new_rows, go_on))
     if loaded.merged:
         log.note(
             f"{', '.join(loaded.merged)} is merged into the base that this run starts from; Burnish finds it again "
@@ -116,7 +89,7 @@ def _add_tokens(loaded: Loaded, tokens: NewTokens, resize: bool, go_on: bool) ->
         loaded.changes |= BaseChanges(rows=now)
     if fresh:
         log.say(
-            f"{len(fresh)} new tokens, the vocabulary has {now} rows" + (f" (it had {rows})" if now != rows else "")
+            f"{_new(fresh)}, the vocabulary has {now} rows" + (f" (it had {rows})" if now != rows else "")
         )
     elif len(loaded.tokenizer) > rows:
         log.note(
@@ -126,9 +99,50 @@ def _add_tokens(loaded: Loaded, tokens: NewTokens, resize: bool, go_on: bool) ->
     return fresh
 
 
-def _tables(model: Any, new_rows: list[int]) -> list[str]:
-    """The modules that hold rows of tokens, where there are new ones to train."""
-    return [name.rsplit(".", 1)[-1] for name in embedding_modules(model)] if new_rows else []
+def _new(rows: list[int]) -> str:
+    return f"{len(rows)} new token{'s' * (len(rows) != 1)}"
+
+
+def _choose_trained(settings: Settings, loaded: Loaded, new_rows: list[int], go_on: bool) -> str:
+    """Make the chosen part of the model trainable, and nothing else; returns a line that says which."""
+    tuning, model = settings.tuning, loaded.model
+    if tuning.finetuning_type == "full":
+        model.requires_grad_(True)
+        return "full: all weights are trained"
+    if tuning.finetuning_type == "freeze":
+        tables = [name.rsplit(".", 1)[-1] for name in embedding_modules(model)] if new_rows else []
+        trained = train_layers(
+            model,
+            layers=tuning.freeze_trainable_layers,
+            modules=tuning.freeze_trainable_modules,
+            extra_modules=tuple(dict.fromkeys([*tuning.freeze_extra_modules, *tables])),
+        )
+        return f"freeze: {trained}"
+    if go_on:
+        return f"LoRA: {loaded.source.adapters[-1]} is trained on"
+    loaded.model, targets = attach_lora(
+        model,
+        rank=tuning.lora_rank,
+        alpha=tuning.lora_alpha,
+        dropout=tuning.lora_dropout,
+        targets=tuning.lora_target or ("all",),
+        use_rslora=tuning.use_rslora,
+        use_dora=tuning.use_dora,
+        modules_to_save=tuning.additional_target or (),
+        start=tuning.lora_init,
+        new_rows=new_rows,
+        seed=settings.training.seed,
+    )
+    kinds = ["DoRA"] * tuning.use_dora + ["rsLoRA"] * tuning.use_rslora
+    kinds += [tuning.lora_init] * (tuning.lora_init != "default")
+    if tuning.lora_init in ("pissa", "olora"):
+        loaded.start = start_from_weights(loaded.model, tuning.lora_init, tuning.pissa_iter)
+        log.note(f"the adapter is saved as plain LoRA of rank {2 * tuning.lora_rank} over the original base")
+    kind = f" ({', '.join(kinds)})" if kinds else ""
+    parts = [f"LoRA: rank {tuning.lora_rank}{kind} on {', '.join(targets)}"]
+    parts += [f"all of {', '.join(tuning.additional_target)}"] if tuning.additional_target else []
+    parts += [f"the rows of {_new(new_rows)}"] if new_rows else []
+    return " · ".join(parts)
 
 
 def model_record(settings: Settings, loaded: Loaded, precision: Precision) -> dict[str, Any]:
