@@ -284,6 +284,13 @@ def lora_without_effect(draft: Draft) -> Iterator[str]:
         yield f"{', '.join(idle)}: no effect with finetuning_type: {draft['finetuning_type']}"
 
 
+def adapter_keeps_its_shape(draft: Draft) -> Iterator[str]:
+    goes_on = draft["adapter_name_or_path"] and not draft["create_new_adapter"]
+    idle = [key for key in _LORA_ONLY if draft.chosen(key)]
+    if draft["finetuning_type"] == "lora" and goes_on and idle:
+        yield f"{', '.join(idle)}: no effect, the adapter that is trained on keeps its own"
+
+
 _FREEZE_ONLY = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
 
 
@@ -405,6 +412,7 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
+    adapter_keeps_its_shape,
     freeze_without_effect,
     pissa_rounds_need_pissa,
     steps_before_epochs,

@@ -144,6 +144,10 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
         {"finetuning_type": "full", "lora_rank": 16, "use_dora": True},
         "lora_rank, use_dora: no effect with finetuning_type: full",
     ),
+    "adapter_keeps_its_shape": (
+        {"adapter_name_or_path": "runs/a", "lora_rank": 32, "lora_init": "olora"},
+        "lora_rank, lora_init: no effect, the adapter that is trained on keeps its own",
+    ),
     "freeze_without_effect": (
         {"freeze_trainable_layers": 3, "freeze_extra_modules": "norm"},
         "freeze_trainable_layers, freeze_extra_modules: no effect with finetuning_type: lora",
