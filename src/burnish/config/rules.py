@@ -6,48 +6,16 @@ for the user. To add one, write the function and put it into its table at the en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
 
-from burnish.config.catalogue import find
-from burnish.config.reading import Given
-
-
-class Finding(NamedTuple):
-    """A problem between settings: the names it is about (the first given one is its place), what, the fix."""
-
-    keys: tuple[str, ...]
-    what: str
-    fix: str
-
-
-class Change(NamedTuple):
-    """A value that follows from other settings, and a sentence about it (empty: not worth one)."""
-
-    key: str
-    value: Any
-    note: str
-
-
-@dataclass(frozen=True)
-class Draft:
-    """All values of a run while they are checked, and which of them the user gave."""
-
-    values: Mapping[str, Any]
-    given: Mapping[str, Given]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.values[key]
-
-    def chosen(self, key: str) -> bool:
-        """Whether the user set it to something other than its default."""
-        entry = find(key)
-        if key not in self.given or entry is None or entry.field is None:
-            return False
-        default = entry.field.get_default(call_default_factory=True, validated_data=dict(self.values))
-        return bool(self.values[key] != default)
-
+from burnish.config.draft import Change, Draft, Finding
+from burnish.config.method_rules import (
+    freeze_trains_something,
+    freeze_without_effect,
+    one_start_for_lora,
+    pissa_rounds_need_pissa,
+    scratch_trains_all,
+)
 
 # Rules: problems.
 
@@ -188,31 +156,6 @@ def probabilities_are_positive(draft: Draft) -> Iterator[Finding]:
         yield Finding(("interleave_probs",), "interleave_probs must be 0 or more, and not all 0", "write 0.7,0.3")
 
 
-def one_start_for_lora(draft: Draft) -> Iterator[Finding]:
-    if draft["pissa_init"] and draft["lora_init"] != "pissa":
-        what = f"pissa_init: true contradicts lora_init: {draft['lora_init']}"
-        yield Finding(("lora_init", "pissa_init"), what, "keep one of them")
-
-
-def freeze_trains_something(draft: Draft) -> Iterator[Finding]:
-    if draft["finetuning_type"] != "freeze":
-        return
-    modules = draft["freeze_trainable_modules"]
-    if "all" in modules and len(modules) > 1:
-        what = "freeze_trainable_modules names all parts and single ones"
-        yield Finding(("freeze_trainable_modules",), what, "write all alone, or the names without all")
-    if not draft["freeze_extra_modules"] and not (draft["freeze_trainable_layers"] and modules):
-        what = "finetuning_type: freeze would train nothing"
-        fix = "set freeze_trainable_layers to a number other than 0, or name freeze_extra_modules"
-        yield Finding(("freeze_trainable_layers", "freeze_trainable_modules", "finetuning_type"), what, fix)
-
-
-def scratch_trains_all(draft: Draft) -> Iterator[Finding]:
-    if draft["train_from_scratch"] and draft["finetuning_type"] != "full":
-        what = f"train_from_scratch trains all weights, finetuning_type: {draft['finetuning_type']} does not"
-        yield Finding(("finetuning_type", "train_from_scratch"), what, "set finetuning_type: full")
-
-
 # Adjustments: values that follow from others.
 
 
@@ -289,20 +232,6 @@ def adapter_keeps_its_shape(draft: Draft) -> Iterator[str]:
     idle = [key for key in _LORA_ONLY if draft.chosen(key)]
     if draft["finetuning_type"] == "lora" and goes_on and idle:
         yield f"{', '.join(idle)}: no effect, the adapter that is trained on keeps its own"
-
-
-_FREEZE_ONLY = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
-
-
-def freeze_without_effect(draft: Draft) -> Iterator[str]:
-    idle = [key for key in _FREEZE_ONLY if draft.chosen(key)]
-    if draft["finetuning_type"] != "freeze" and idle:
-        yield f"{', '.join(idle)}: no effect with finetuning_type: {draft['finetuning_type']}"
-
-
-def pissa_rounds_need_pissa(draft: Draft) -> Iterator[str]:
-    if draft.chosen("pissa_iter") and draft["lora_init"] != "pissa" and draft["finetuning_type"] == "lora":
-        yield "pissa_iter has no effect without lora_init: pissa"
 
 
 def steps_before_epochs(draft: Draft) -> Iterator[str]:

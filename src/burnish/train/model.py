@@ -88,9 +88,7 @@ def _add_tokens(loaded: Loaded, tokens: NewTokens, resize: bool, go_on: bool) ->
     if now != rows:
         loaded.changes |= BaseChanges(rows=now)
     if fresh:
-        log.say(
-            f"{_new(fresh)}, the vocabulary has {now} rows" + (f" (it had {rows})" if now != rows else "")
-        )
+        log.say(f"{_new(fresh)}, the vocabulary has {now} rows" + (f" (it had {rows})" if now != rows else ""))
     elif len(loaded.tokenizer) > rows:
         log.note(
             f"the tokenizer has {len(loaded.tokenizer)} tokens and the model rows for {rows}; "

@@ -1,0 +1,46 @@
+"""Rules over settings of the method; `rules.py` holds the tables they stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from burnish.config.draft import Draft, Finding
+
+
+def one_start_for_lora(draft: Draft) -> Iterator[Finding]:
+    if draft["pissa_init"] and draft["lora_init"] != "pissa":
+        what = f"pissa_init: true contradicts lora_init: {draft['lora_init']}"
+        yield Finding(("lora_init", "pissa_init"), what, "keep one of them")
+
+
+def freeze_trains_something(draft: Draft) -> Iterator[Finding]:
+    if draft["finetuning_type"] != "freeze":
+        return
+    modules = draft["freeze_trainable_modules"]
+    if "all" in modules and len(modules) > 1:
+        what = "freeze_trainable_modules names all parts and single ones"
+        yield Finding(("freeze_trainable_modules",), what, "write all alone, or the names without all")
+    if not draft["freeze_extra_modules"] and not (draft["freeze_trainable_layers"] and modules):
+        what = "finetuning_type: freeze would train nothing"
+        fix = "set freeze_trainable_layers to a number other than 0, or name freeze_extra_modules"
+        yield Finding(("freeze_trainable_layers", "freeze_trainable_modules", "finetuning_type"), what, fix)
+
+
+def scratch_trains_all(draft: Draft) -> Iterator[Finding]:
+    if draft["train_from_scratch"] and draft["finetuning_type"] != "full":
+        what = f"train_from_scratch trains all weights, finetuning_type: {draft['finetuning_type']} does not"
+        yield Finding(("finetuning_type", "train_from_scratch"), what, "set finetuning_type: full")
+
+
+_FREEZE_ONLY = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_extra_modules")
+
+
+def freeze_without_effect(draft: Draft) -> Iterator[str]:
+    idle = [key for key in _FREEZE_ONLY if draft.chosen(key)]
+    if draft["finetuning_type"] != "freeze" and idle:
+        yield f"{', '.join(idle)}: no effect with finetuning_type: {draft['finetuning_type']}"
+
+
+def pissa_rounds_need_pissa(draft: Draft) -> Iterator[str]:
+    if draft.chosen("pissa_iter") and draft["lora_init"] != "pissa" and draft["finetuning_type"] == "lora":
+        yield "pissa_iter has no effect without lora_init: pissa"
