@@ -180,3 +180,14 @@ def test_float32_norms_train_with_16_bit_weights(tiny_folder, chat_file, tmp_pat
     assert set(norms.values()) == {torch.float32}
     ours = load(str(tmp_path / "run"), use_cpu=True).model
     torch.testing.assert_close(logits(ours), logits(model).float(), atol=0.05, rtol=0.05)
+
+
+def test_the_space_for_a_frozen_run_counts_all_weights(tiny_folder, chat_file, tmp_path, monkeypatch):
+    """What is saved is a whole model, however little of it is trained."""
+    asked = []
+    monkeypatch.setattr(job.RunFolder, "require_space", lambda _, size, __: asked.append(size))
+    small = {"finetuning_type": "freeze", "freeze_trainable_layers": 0, "freeze_extra_modules": "norm", "max_steps": 1}
+    train(settings(tiny_folder, chat_file, tmp_path / "run", **small))
+    record = train(settings(tiny_folder, chat_file, tmp_path / "adapter", max_steps=1))
+    trainable = record["model"]["trainable"]
+    assert asked == [sum(t.numel() * 4 for t in weights(tiny_folder).values()), trainable * 4]

@@ -113,3 +113,28 @@ def test_prepared_data_knows_the_new_tokens(tiny_folder, point_file, tmp_path):
     tokens = {name: record["data"]["tokens"] for name, record in records.items()}
     assert tokens["with"] == tokens["plain"] == tokens["without"] - 8 * (len("<point>") - 1) - 8 * (len("qux") - 1)
     assert records["with"]["data"]["fingerprint"] != records["without"]["data"]["fingerprint"]
+
+
+@pytest.mark.parametrize("kind", ["rows", "tables", "modules"])
+def test_an_adapter_with_new_tokens_from_elsewhere(tiny_folder, tmp_path, kind):
+    """PEFT writes no note about the vocabulary: its size shows in what the adapter holds."""
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    base.resize_token_embeddings(264)
+    options = {"rows": {"trainable_token_indices": [259, 263]}, "modules": {"modules_to_save": ["embed_tokens"]}}
+    made = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], **options.get(kind, {})))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    made.peft_config["default"].base_model_name_or_path = str(tiny_folder)
+    made.save_pretrained(tmp_path / "made", save_embedding_layers=kind == "tables")
+    build_tokenizer().save_pretrained(tmp_path / "made")
+    ours = load(str(tmp_path / "made"), use_cpu=True).model
+    assert ours.get_input_embeddings().weight.shape[0] == 264
+    ids = torch.tensor([[5, 6, 259, 8, 263, 10]])
+    # A new row that the adapter does not hold is nobody's: that of the head in `modules`, those between in `rows`.
+    known = {"rows": [*range(260), 263], "tables": list(range(264)), "modules": list(range(259))}[kind]
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids).logits[..., known], made(ids).logits[..., known], atol=2e-5, rtol=2e-5)

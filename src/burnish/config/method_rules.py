@@ -13,6 +13,12 @@ def one_start_for_lora(draft: Draft) -> Iterator[Finding]:
         yield Finding(("lora_init", "pissa_init"), what, "keep one of them")
 
 
+def orthogonal_rank_is_even(draft: Draft) -> Iterator[Finding]:
+    if draft["lora_init"] == "orthogonal" and draft["lora_rank"] % 2:
+        what = f"lora_init: orthogonal needs an even rank, not {draft['lora_rank']}"
+        yield Finding(("lora_rank", "lora_init"), what, f"set lora_rank: {draft['lora_rank'] + 1}")
+
+
 def freeze_trains_something(draft: Draft) -> Iterator[Finding]:
     if draft["finetuning_type"] != "freeze":
         return

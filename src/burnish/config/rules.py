@@ -13,6 +13,7 @@ from burnish.config.method_rules import (
     freeze_trains_something,
     freeze_without_effect,
     one_start_for_lora,
+    orthogonal_rank_is_even,
     pissa_rounds_need_pissa,
     scratch_trains_all,
 )
@@ -326,6 +327,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_are_not_kept,
     probabilities_are_positive,
     one_start_for_lora,
+    orthogonal_rank_is_even,
     freeze_trains_something,
     scratch_trains_all,
 )

@@ -18,7 +18,7 @@ from burnish.model.residual import Factors
 from burnish.model.rope import stretched
 from burnish.model.save import differing_adapter_names
 from burnish.model.source import ModelSource
-from burnish.model.vocabulary import set_rows
+from burnish.model.vocabulary import rows_for_adapter, set_rows
 
 _FLASH_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
@@ -112,9 +112,10 @@ def load_model(
     merged = []
     for place, adapter in enumerate(source.adapters):
         last = place == len(source.adapters) - 1
-        rows = read_changes(adapter).rows
+        rows = rows_for_adapter(model, adapter)
         if rows:
             set_rows(model, rows)
+            changes |= BaseChanges(rows=rows)
         model = _put_adapter(model, adapter, trainable=trainable_adapter and last)
         if not last or merge:
             model = model.merge_and_unload()

@@ -45,14 +45,18 @@ def load_adapter_weights(model: Any, file: Path, start: Factors | None = None) -
 
 
 def differing_adapter_names(model: Any, file: Path) -> list[str]:
-    """Tensors that a saved adapter has and a PEFT model has not, or the reverse; PEFT itself is silent about them."""
+    """Tensors that a saved adapter has and a PEFT model has not, or the reverse; PEFT itself is silent about them.
+
+    PEFT may have saved the tables of tokens too, under the names they have in the base; those have a place.
+    """
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
         saved = set(opened.keys())
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return [f"'{name}' has no counterpart" for name in sorted(saved ^ own.keys())]
+    whole = {name for name in saved if ".lora_" not in name} & model.state_dict().keys()
+    return [f"'{name}' has no counterpart" for name in sorted((saved ^ own.keys()) - whole)]
 
 
 def save_weights(

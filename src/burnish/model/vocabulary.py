@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import safe_open
 from torch import Tensor
 
 from burnish.errors import ModelError
-from burnish.model.adapter import is_tied
+from burnish.model.adapter import embedding_modules, is_tied
+from burnish.model.base import read_changes
 from burnish.model.quiet import quiet_transformers
 from burnish.template.encode import TEXT_TOKENS
 
@@ -113,6 +116,30 @@ def set_rows(model: Any, rows: int) -> None:
     """Make the embeddings and the head have this many rows; what new ones hold is left to the caller."""
     with quiet_transformers():
         model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def rows_for_adapter(model: Any, folder: str) -> int | None:
+    """How many rows an adapter needs its base to have; None where it does not say or needs no other number.
+
+    Burnish writes the number down; adapters from elsewhere show it by the tables or the rows of tokens that they hold.
+    """
+    rows = read_changes(folder).rows
+    if rows:
+        return rows
+    needed = [0]
+    tables = {name.rsplit(".", 1)[-1] for name in embedding_modules(model)}
+    file, written = Path(folder) / "adapter_model.safetensors", Path(folder) / "adapter_config.json"
+    if file.is_file():
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a dict
+                if name.split(".")[-2:] in ([table, "weight"] for table in tables):
+                    needed.append(opened.get_slice(name).get_shape()[0])
+    if written.is_file():
+        indices = json.loads(written.read_text(encoding="utf-8")).get("trainable_token_indices") or []
+        lists = indices.values() if isinstance(indices, dict) else [indices]
+        needed += [number + 1 for one in lists for number in one]
+    have = model.get_input_embeddings().weight.shape[0]
+    return max(needed) if max(needed) > have else None
 
 
 def _like(tokenizer: Any, description: str | None, fresh: Sequence[int]) -> list[int]:

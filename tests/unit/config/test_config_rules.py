@@ -98,6 +98,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "lora_init",
         "pissa_init: true contradicts lora_init: olora",
     ),
+    "orthogonal_rank_is_even": (
+        {"lora_init": "orthogonal", "lora_rank": 7},
+        "lora_rank",
+        "lora_init: orthogonal needs an even rank, not 7",
+    ),
     "freeze_trains_something": (
         {"finetuning_type": "freeze", "freeze_trainable_layers": 0},
         "freeze_trainable_layers",
