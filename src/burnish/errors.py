@@ -70,10 +70,14 @@ class RunFolderError(BurnishError):
 
 
 class MissingExtraError(BurnishError):
-    """A feature whose optional dependency is not installed."""
+    """A feature whose optional dependency is not installed: an extra of ours, or packages that we have no extra for."""
 
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs a package that is not installed", fix=f"pip install 'burnish[{extra}]'")
+    def __init__(self, feature: str, extra: str = "", *, packages: Sequence[str] = ()) -> None:
+        wanted = " ".join(packages) or f"'burnish[{extra}]'"
+        named = (
+            f"packages that are not installed: {', '.join(packages)}" if packages else "a package that is not installed"
+        )
+        super().__init__(f"{feature} needs {named}", fix=f"pip install {wanted}")
 
 
 class ShapeError(ValueError):

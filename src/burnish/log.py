@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -23,6 +24,7 @@ logger.propagate = False
 logger.addHandler(logging.NullHandler())  # else Python prints warnings once more, on stderr
 
 T = TypeVar("T")
+_RECENT = 50  # steps by which the time left is guessed
 _console: Console | None = None
 _quiet = False
 _files: list[Path] = []
@@ -95,71 +97,111 @@ class _SilentBar:
         pass
 
 
+class _Pace:
+    """How far a piece of work is and how long the rest will take, by the last steps of it."""
+
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self.title, self.total, self.done = title, total, done
+        self.started = time.monotonic()
+        self.figures: dict[str, Any] = {}
+        self._marks: deque[tuple[float, int]] = deque([(self.started, done)], maxlen=_RECENT + 1)
+
+    def advance(self, count: int, figures: dict[str, Any]) -> None:
+        self.done += count
+        self.figures = figures
+        self._marks.append((time.monotonic(), self.done))
+
+    def left(self) -> str:
+        """The time left in words; `?` before the first step."""
+        (first, before), (last, now) = self._marks[0], self._marks[-1]
+        return f"{clock((last - first) / (now - before) * (self.total - now))} left" if now > before else "? left"
+
+    def text(self, width: int, bar: bool) -> str:
+        """One line of at most `width` columns; where room is short, bar, elapsed time and last figures go first."""
+        from rich.cells import cell_len
+
+        count, figures = f"{self.done}/{self.total}", [f"{key} {value}" for key, value in self.figures.items()]
+        spent, left = clock(time.monotonic() - self.started), self.left()
+        for cells in (24, 12) if bar else ():
+            head = f"{self.title} {_drawn(self.done / self.total, cells)} {count}"
+            line = "  ".join([head, *figures, f"{spent}, {left}"])
+            if cell_len(line) <= width:
+                return line
+        line = "  ".join([f"{self.title} {count}", *figures, f"{spent}, {left}"])
+        while cell_len(line) > width:
+            line = "  ".join([f"{self.title} {count}", *figures, left])
+            if not figures:
+                break
+            figures.pop()
+        return line
+
+
+def _drawn(share: float, cells: int) -> str:
+    """A bar of so many columns, in halves of a column."""
+    halves = min(2 * cells, int(share * 2 * cells + 1e-9))
+    return ("━" * (halves // 2) + "╸" * (halves % 2)).ljust(cells, "┄")
+
+
 class _LineBar:
-    """Progress for pipes and log files: a line now and then instead of a moving bar."""
+    """Progress for pipes and log files: a line now and then instead of a moving bar.
+
+    The lines come every `every_s` seconds at first and more rarely in a long run, up to one in a minute.
+    """
+
+    def __init__(self, title: str, total: int, done: int, every_s: float, show: Callable[[str], None]) -> None:
+        self.pace, self.every_s, self.show = _Pace(title, total, done), every_s, show
+        self.last = self.pace.started
+
+    def advance(self, count: int = 1, **figures: Any) -> None:
+        self.pace.advance(count, figures)
+        now = time.monotonic()
+        wanted = max(self.every_s, min(60.0, (now - self.pace.started) / 50))
+        if now - self.last >= wanted or self.pace.done >= self.pace.total:
+            self.last = now
+            self.show(self.pace.text(120, bar=False))
+
+
+class _LiveBar:
+    """Progress on a terminal: one line that changes in place, and now and then a line in the log file."""
 
     def __init__(self, title: str, total: int, done: int, every_s: float) -> None:
-        self.title, self.total, self.done, self.every_s = title, total, done, every_s
-        self.started = self.last = time.monotonic()
-        self.first = done
+        self.log = _LineBar(title, total, done, every_s, logger.info)
+
+    def __rich_console__(self, console: Console, options: Any) -> Iterator[Any]:
+        from rich.text import Text
+
+        text = Text(self.log.pace.text(options.max_width, bar=True), no_wrap=True, overflow="crop")
+        text.highlight_regex("━+╸?", "cyan")
+        text.highlight_regex("┄+", "bright_black")
+        yield text
 
     def advance(self, count: int = 1, **figures: Any) -> None:
-        self.done += count
-        now = time.monotonic()
-        if now - self.last < self.every_s and self.done < self.total:
-            return
-        self.last = now
-        extra = "  ".join(f"{key} {value}" for key, value in figures.items())
-        made = self.done - self.first
-        left = (now - self.started) / max(made, 1) * (self.total - self.done)
-        console().print(
-            f"{self.title} {self.done}/{self.total}  {extra}  {clock(left)} left",
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-class _RichBar:
-    def __init__(self, bar: Any, task: Any) -> None:
-        self.bar, self.task = bar, task
-
-    def advance(self, count: int = 1, **figures: Any) -> None:
-        extra = "  ".join(f"{key} {value}" for key, value in figures.items())
-        self.bar.update(self.task, advance=count, extra=extra)
+        self.log.advance(count, **figures)
 
 
 @contextmanager
 def progress(title: str, total: int, *, done: int = 0, every_s: float = 10.0) -> Iterator[Bar]:
     """A progress bar with the time left; `advance(n, loss=…)` shows figures beside it.
 
-    On a terminal the bar moves in place; elsewhere a line is printed at most every `every_s` seconds.
+    On a terminal the bar moves in place; elsewhere a line is printed at most every `every_s` seconds. The log file
+    gets the lines in both cases.
     """
     if _quiet or total <= 0:
         yield _SilentBar()
         return
-    if not console().is_terminal:
-        yield _LineBar(title, total, done, every_s)
+    if not console().is_terminal or console().is_dumb_terminal:
+        yield _LineBar(title, total, done, every_s, _show_line)
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.live import Live
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[extra]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(), transient=False) as bar:
-        yield _RichBar(bar, bar.add_task(title, total=total, completed=done, extra=""))
+    bar = _LiveBar(title, total, done, every_s)
+    with Live(bar, console=console(), refresh_per_second=5, redirect_stdout=False, redirect_stderr=True):
+        yield bar
+
+
+def _show_line(text: str) -> None:
+    logger.info(text)
+    console().print(text, markup=False, soft_wrap=True)
 
 
 def track(title: str, items: Iterable[T], total: int) -> Iterator[T]:

@@ -35,7 +35,7 @@ def test_a_missing_settings_file(tmp_path):
 
 
 def test_misspelt_keys_are_reported_together(run, tmp_path):
-    path = write(tmp_path / "run.yaml", {**run, "lora_rnak": 8, "learning_rat": 1, "quantization_bit": 4})
+    path = write(tmp_path / "run.yaml", {**run, "lora_rnak": 8, "learning_rat": 1, "quantization_bit": 3})
     error = refused("train", path)
     assert "lora_rnak" in error
     assert "did you mean 'lora_rank'" in error

@@ -194,12 +194,13 @@ def test_smoothing_is_for_training_only():
     assert smoothed.item() != pytest.approx(plain.item(), rel=1e-4)
 
 
-def test_each_dataset_has_a_loss_of_its_own(tiny_folder, tmp_path):
+@pytest.mark.parametrize("streamed", [{}, {"streaming": True, "max_steps": 1}], ids=["map", "streamed"])
+def test_each_dataset_has_a_loss_of_its_own(tiny_folder, tmp_path, streamed):
     first = write_chats(tmp_path / "greetings.jsonl", [(f"Hello {n}", "a b c") for n in range(4)])
     other = write_chats(tmp_path / "sums.jsonl", [(f"What is {n} + 1?", str(n + 1) * 6) for n in range(4)])
     common = {"learning_rate": 0.0, "per_device_train_batch_size": 8, "num_train_epochs": 1, "compute_accuracy": True}
     config = settings(tiny_folder, first, tmp_path / "both", **common)
-    train({**config, "dataset": [str(first), str(other)]})
+    train({**config, "dataset": [str(first), str(other)], **streamed})
     [row] = rows(tmp_path / "both")
     alone = {}
     for name, file in (("greetings", first), ("sums", other)):
@@ -256,3 +257,25 @@ def test_steps_of_like_length_cover_every_row_once():
         return sum(max(step) - min(step) for step in steps) / len(steps)
 
     assert spread(grouped) < spread(plain) / 5
+
+
+def test_a_last_step_that_is_not_full_can_be_left_out():
+    kept = BatchPlan([[n] for n in range(11)], 2, 2, shuffle=False)
+    left = BatchPlan([[n] for n in range(11)], 2, 2, shuffle=False, drop_last=True)
+    assert (kept.steps_an_epoch, left.steps_an_epoch) == (3, 2)
+    assert left.step(2) == left.step(0) == [[0, 1], [2, 3]]
+    assert BatchPlan([[0]], 2, 2, drop_last=True).step(0) == [[0]], "a set smaller than a step is still trained on"
+
+
+def test_steps_as_shares_of_the_run(tiny_folder, chat_file, tmp_path):
+    shares = {"logging_steps": 0.25, "save_steps": 0.5, "eval_steps": 0.3, "val_size": 2, "eval_strategy": "steps"}
+    train(settings(tiny_folder, chat_file, tmp_path / "run", **shares, save_strategy="steps"))
+    found = rows(tmp_path / "run")
+    # Ten rows in steps of two, twice: 10 steps. A quarter is 2.5, rounded up to 3; 0.3 is 3 as well.
+    assert [row["step"] for row in found] == [3, 6, 9, 10]
+    assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-5"]
+
+
+def test_a_row_for_each_epoch(tiny_folder, chat_file, tmp_path):
+    train(settings(tiny_folder, chat_file, tmp_path / "run", logging_strategy="epoch"))
+    assert [(row["step"], row["epoch"]) for row in rows(tmp_path / "run")] == [(6, 1.0), (12, 2.0)]

@@ -17,6 +17,7 @@ from burnish.batch.plan import BatchPlan
 from burnish.errors import Interrupted
 from burnish.kernels.attention import packed_rows
 from burnish.model.adapter import attach_lora
+from burnish.runs.monitor import FIGURES
 from burnish.template import Example
 from burnish.train.forward import SupervisedLoss
 from tests.conftest import build_model
@@ -176,6 +177,8 @@ def test_full_training_saves_a_plain_model(tiny_folder, chat_file, tmp_path):
         {"gradient_accumulation_steps": 2, "val_size": 2, "eval_strategy": "steps", "eval_steps": 2},
         {"streaming": True, "max_steps": 13, "buffer_size": 5},
         {"streaming": True, "max_steps": 7, "buffer_size": 7, "packing": True, "cutoff_len": 80, "val_size": 2},
+        {"quantization_bit": 4, "val_size": 2, "eval_strategy": "steps", "eval_steps": 2},
+        {"quantization_bit": 8, "val_size": 2, "eval_strategy": "steps", "eval_steps": 2},
     ],
     ids=[
         "lora-dropout",
@@ -188,6 +191,8 @@ def test_full_training_saves_a_plain_model(tiny_folder, chat_file, tmp_path):
         "accumulation-eval",
         "streamed",
         "streamed-packed",
+        "4-bit",
+        "8-bit",
     ],
 )
 def test_resumed_twice_equals_uninterrupted(tiny_folder, chat_file, tmp_path, changes):
@@ -206,7 +211,7 @@ def test_resumed_twice_equals_uninterrupted(tiny_folder, chat_file, tmp_path, ch
 
 def untimed(found):
     """Rows of metrics without what a clock or the system decides."""
-    timed = ("tokens_per_second", "elapsed_s", "rss_mb", "eval_runtime_s")
+    timed = ("tokens_per_second", "elapsed_s", "eval_runtime_s", *FIGURES, "rss_mb")
     return [{key: value for key, value in row.items() if key not in timed} for row in found]
 
 

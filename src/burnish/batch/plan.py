@@ -56,6 +56,7 @@ class BatchPlan:
         accumulation: micro-batches an optimizer step sums over, on each rank.
         ranks: processes that share the work.
         seed: decides the order of each epoch; `shuffle=False` keeps the file order.
+        drop_last: leave out the rows at the end of an epoch that do not fill a step.
         lengths: tokens of each row; where they are given, the rows of a step are of like length.
     """
 
@@ -65,6 +66,7 @@ class BatchPlan:
     ranks: int = 1
     seed: int = 42
     shuffle: bool = True
+    drop_last: bool = False
     lengths: Sequence[int] | None = None
 
     @property
@@ -74,7 +76,8 @@ class BatchPlan:
     @property
     def steps_an_epoch(self) -> int:
         """Optimizer steps in one pass; the last one may be smaller."""
-        return max(1, math.ceil(len(self.rows) / self.rows_a_step))
+        steps = len(self.rows) / self.rows_a_step
+        return max(1, math.floor(steps) if self.drop_last else math.ceil(steps))
 
     def epoch_at(self, step: int) -> float:
         """Passes over the data after `step` steps."""

@@ -6,6 +6,7 @@ this works from scripts and notebooks as well; and no thread of ours is forked.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import queue
@@ -181,6 +182,7 @@ def serve() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with the answers
     template, options, make = pickle.loads(_receive(sys.stdin.buffer))
+    gc.freeze()  # what the imports left stays for good; looking through it again and again takes longer than reading
     while True:
         try:
             part = pickle.loads(_receive(sys.stdin.buffer))

@@ -43,6 +43,9 @@ def run_chat(
         enable_thinking=all_settings.data.enable_thinking,
         preserve_thinking=all_settings.data.preserve_thinking,
         split_special_tokens=all_settings.data.split_special_tokens,
+        quantization_bit=all_settings.model.quantization_bit,
+        quantization_type=all_settings.model.quantization_type,
+        double_quantization=all_settings.model.double_quantization,
         say=(lambda _: None) if prompt is not None else log.say,
         sampling=Sampling(
             max_new_tokens=settings.max_new_tokens,
@@ -70,6 +73,7 @@ def run_chat(
 # Besides those that steer generation, which all work here but one.
 _ALSO = {"template", "default_system", "adapter_name_or_path", "use_cpu", "trust_remote_code", "seed"}
 _ALSO |= {"enable_thinking", "preserve_thinking", "split_special_tokens"}
+_ALSO |= {"quantization_bit", "quantization_method", "quantization_type", "double_quantization"}
 
 
 def _refuse_others(settings: Settings) -> None:

@@ -155,9 +155,9 @@ def _report(folder: Path, record: dict[str, Any], base: Any, tuned: Any, seconds
     from rich.text import Text
 
     from burnish.evaluate.score import sampled_pairs
+    from burnish.runs.charts import loss_chart
     from burnish.runs.folder import RunFolder
     from burnish.runs.memory import peak_rss_mb
-    from burnish.runs.plots import loss_chart
 
     out = log.console()
     log.say("\nFive answers side by side (taken at even distances, not chosen)", style="bold")

@@ -75,28 +75,15 @@ LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
         **{("stage", stage): "use stage: sft" for stage in ("rm", "ppo", "dpo", "kto")},
         **{("lora_init", start): "use lora_init: pissa or default" for start in ("loftq", "eva", "corda", "lora_ga")},
         ("finetuning_type", "oft"): "use finetuning_type: lora",
+        **{
+            ("quantization_method", method): "use quantization_method: bnb"
+            for method in ("hqq", "eetq", "gptq", "awq", "aqlm", "quanto", "mxfp4", "fp8")
+        },
         ("infer_backend", "vllm"): "use infer_backend: huggingface",
         ("infer_backend", "sglang"): "use infer_backend: huggingface",
         ("infer_backend", "ktransformers"): "use infer_backend: huggingface",
         ("flash_attn", "fa3"): "use flash_attn: auto",
         ("ignore_pad_token_for_loss", False): "leave it out: padding never counts in Burnish's loss",
-        **{
-            (
-                "report_to",
-                tracker,
-            ): "use report_to: none; the metrics are in metrics.jsonl in the output folder"
-            for tracker in (
-                "all",
-                "tensorboard",
-                "wandb",
-                "swanlab",
-                "mlflow",
-                "comet_ml",
-                "trackio",
-                "clearml",
-                "neptune",
-            )
-        },
         **{
             ("optim", name): "use optim: adamw_torch"
             for name in (
@@ -241,3 +228,9 @@ def find(key: str) -> Entry | None:
             row = FAMILIES[family]
             entry = Entry(key, row.room, "never", ANY, (), row.text)
     return entry
+
+
+def is_secret(key: str) -> bool:
+    """Whether the value of a setting must never leave the machine."""
+    entry = find(key)
+    return entry is not None and entry.secret

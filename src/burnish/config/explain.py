@@ -16,7 +16,7 @@ from burnish.config.catalogue import (
     choices_of,
     find,
 )
-from burnish.config.fields import CHOICE, FLAG, NAMES, NUMBER, PATHS, RESUME, TABLE, TEXT, WHOLE
+from burnish.config.fields import CHOICE, FLAG, NAMES, NUMBER, PATHS, RESUME, STEPS, TABLE, TEXT, WHOLE
 from burnish.config.reading import Given, printable
 from burnish.errors import BurnishError
 from burnish.registry import nearest
@@ -24,6 +24,7 @@ from burnish.registry import nearest
 _HINTS = {
     FLAG: "write true or false",
     WHOLE: "write a number without a fraction, such as 8",
+    STEPS: "write 500, or 0.1 for every tenth of the run",
     NUMBER: "write a number, such as 0.1 or 1e-4",
     TEXT: "put it in quotes",
     NAMES: "write names with commas between them, or a list",

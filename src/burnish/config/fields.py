@@ -33,6 +33,7 @@ PATH = Kind("path", "a path")
 NAMES = Kind("names", "a list of names, or names with commas between them")
 PATHS = Kind("paths", "a list of paths, or paths with commas between them")
 NUMBERS = Kind("numbers", "a list of numbers, or numbers with commas between them")
+STEPS = Kind("steps", "a whole number of steps, or a share of the run below 1")
 CHOICE = Kind("choice", "one of a few words")
 TABLE = Kind("table", "a mapping of names to values")
 RESUME = Kind("resume", "true, false or the path of a checkpoint")
@@ -92,6 +93,16 @@ def as_number(value: Any) -> float:
     raise _refuse(NUMBER)
 
 
+def as_steps(value: Any) -> int | float:
+    """A whole number from 1 on, or a share of all steps between 0 and 1."""
+    number = as_number(value)
+    if 0 < number < 1:
+        return number
+    if number >= 1 and number.is_integer():
+        return int(number)
+    raise _refuse(STEPS)
+
+
 def as_text(value: Any) -> str:
     """Text as it is; anything else is refused."""
     if isinstance(value, str):
@@ -144,13 +155,6 @@ def as_word(value: Any) -> Any:
     return "no" if value is False else value
 
 
-def as_only_word(value: Any) -> Any:
-    """A choice that other tools also write as a list of one."""
-    if isinstance(value, list | tuple):
-        return value[0] if len(value) == 1 else ",".join(map(str, value))
-    return as_word(value)
-
-
 def as_table(value: Any) -> dict[str, Any]:
     """A flat mapping from names to plain values."""
     if isinstance(value, Mapping) and all(isinstance(key, str) and _is_plain(item) for key, item in value.items()):
@@ -178,6 +182,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "flag": as_flag,
         "whole": as_whole,
         "number": as_number,
+        "steps": as_steps,
         "text": as_text,
         "path": as_path,
         "names": as_names,
@@ -192,6 +197,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
 Flag = Annotated[bool, FLAG, BeforeValidator(as_flag)]
 Whole = Annotated[int, WHOLE, BeforeValidator(as_whole)]
 Number = Annotated[float, NUMBER, BeforeValidator(as_number)]
+Steps = Annotated[int | float, STEPS, BeforeValidator(as_steps)]
 Text = Annotated[str, TEXT, BeforeValidator(as_text)]
 PathText = Annotated[str, PATH, BeforeValidator(as_path)]
 Names = Annotated[tuple[str, ...], NAMES, BeforeValidator(as_names)]

@@ -58,20 +58,11 @@ ACCEPTED: tuple[Row, ...] = (
     *_rows("training", "batches are made in the training process", dataloader_persistent_workers=False),
     *_rows("training", "it never changes what is computed", dataloader_pin_memory=True, disable_tqdm=FLAG),
     *_rows("training", "the run is one process", ddp_timeout=(180000000, 1800), ddp_find_unused_parameters=FLAG),
-    *_rows("training", "only trackers write there; metrics and log are in output_dir", logging_dir=PATH),
     *_rows("training", "only the columns that are needed are read", remove_unused_columns=True),
 )
 
 LATER: tuple[Row, ...] = (
     *_rows("model", _OUT, enable_liger_kernel=False),
-    *_rows(
-        "model",
-        "leave it out and train on the 16-bit model",
-        quantization_bit=WHOLE,
-        quantization_method=("bnb", "bitsandbytes"),
-        quantization_type="nf4",
-        double_quantization=True,
-    ),
     *_rows(
         "model",
         "leave it out; exporting is a command of its own, not a setting",
@@ -107,8 +98,7 @@ LATER: tuple[Row, ...] = (
     *_rows("training", _OUT, torch_compile=False),
     *_rows("training", "leave it out and train on one device", deepspeed=ANY, fsdp=False, fsdp_config=ANY),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
-    *_rows("training", _OUT, logging_strategy="steps"),
-    *_rows("training", _OUT, dataloader_drop_last=False, gradient_checkpointing_kwargs=ANY, optim_args=TEXT),
+    *_rows("training", _OUT, gradient_checkpointing_kwargs=ANY, optim_args=TEXT),
     *_rows("training", _OUT, torch_compile_backend=TEXT, torch_compile_mode=TEXT),
     *_rows("generating", _OUT, num_beams=1, length_penalty=1.0),
 )
@@ -127,7 +117,6 @@ NEVER: tuple[Row, ...] = (
     *_rows("model", _MEDIA, audio_sampling_rate=16000, use_audio_in_video=False, crop_to_patches=False),
     *_rows("tuning", _VENDOR, use_galore=False, use_apollo=False, use_badam=False, use_llama_pro=False),
     *_rows("tuning", _OUT, use_mca=False, use_dft_loss=False),
-    *_rows("tuning", "leave it out; the metrics are in metrics.jsonl in the output folder", use_swanlab=False),
     *_rows("training", "set per_device_train_batch_size yourself", auto_find_batch_size=False),
     *_rows(
         "training",
@@ -155,9 +144,9 @@ FAMILIES: Mapping[str, Row] = MappingProxyType(
             Row("oft_", "tuning", (), "use finetuning_type: lora and leave it out"),
             Row(
                 "swanlab_",
-                "tuning",
+                "training",
                 (),
-                "leave it out; the metrics are in metrics.jsonl in the output folder",
+                "use swanlab's environment variables, such as SWANLAB_PROJECT, SWANLAB_MODE and SWANLAB_API_KEY",
             ),
         )
     }

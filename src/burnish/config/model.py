@@ -6,12 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from burnish.config.fields import CHOICE, Flag, Names, Paths, PathText, RoomSettings, Text, as_word, setting
+from burnish.config.fields import CHOICE, Flag, Names, Paths, PathText, RoomSettings, Text, Whole, as_word, setting
 
 Attention = Annotated[Literal["auto", "disabled", "sdpa", "fa2"], CHOICE, BeforeValidator(as_word)]
 InferBackend = Annotated[Literal["huggingface"], CHOICE, BeforeValidator(as_word)]
 RopeScaling = Annotated[Literal["linear", "dynamic", "yarn", "llama3"], CHOICE, BeforeValidator(as_word)]
 InferDtype = Annotated[Literal["auto", "float16", "bfloat16", "float32"], CHOICE, BeforeValidator(as_word)]
+QuantizationMethod = Annotated[
+    Literal["bnb"], CHOICE, BeforeValidator(lambda value: "bnb" if value == "bitsandbytes" else as_word(value))
+]
+QuantizationType = Annotated[Literal["nf4", "fp4"], CHOICE, BeforeValidator(as_word)]
 
 
 class ModelSettings(RoomSettings):
@@ -66,4 +70,14 @@ class ModelSettings(RoomSettings):
     )
     print_param_status: Flag = setting(
         False, "Print name, number format, device and trainability of every parameter after loading."
+    )
+    quantization_bit: Whole | None = setting(
+        None, "Hold the base model in 8 or 4 bits a weight and train an adapter on it; 16 quantizes nothing."
+    )
+    quantization_method: QuantizationMethod = setting("bnb", "The library that quantizes: bnb is bitsandbytes.")
+    quantization_type: QuantizationType = setting(
+        "nf4", "Number format of 4-bit weights: nf4, made for normally distributed ones, or fp4."
+    )
+    double_quantization: Flag = setting(
+        True, "Quantize the scales of 4-bit weights too, which saves 0.4 bits a weight."
     )

@@ -30,6 +30,7 @@ _SCHEMAS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "flag": {"type": "boolean"},
         "whole": {"type": "integer"},
         "number": {"type": "number"},
+        "steps": {"type": "number", "exclusiveMinimum": 0},
         "text": {"type": "string"},
         "path": {"type": "string"},
         "names": _NAMES_SCHEMA,

@@ -17,6 +17,8 @@ from burnish.config.method_rules import (
     pissa_rounds_need_pissa,
     scratch_trains_all,
 )
+from burnish.config.training import TRACKERS
+from burnish.registry import did_you_mean
 
 # Rules: problems.
 
@@ -139,7 +141,7 @@ def streams_hold_out_a_count(draft: Draft) -> Iterator[Finding]:
 
 
 def streams_save_by_steps(draft: Draft) -> Iterator[Finding]:
-    for what in ("eval", "save"):
+    for what in ("eval", "save", "logging"):
         if draft["streaming"] and draft[f"{what}_strategy"] == "epoch":
             text = f"{what}_strategy: epoch does not fit streaming, which knows no length of an epoch"
             yield Finding((f"{what}_strategy", "streaming"), text, f"use {what}_strategy: steps")
@@ -155,6 +157,32 @@ def probabilities_are_positive(draft: Draft) -> Iterator[Finding]:
     probs = draft["interleave_probs"]
     if probs and (min(probs) < 0 or sum(probs) <= 0):
         yield Finding(("interleave_probs",), "interleave_probs must be 0 or more, and not all 0", "write 0.7,0.3")
+
+
+def trackers_are_known(draft: Draft) -> Iterator[Finding]:
+    names = draft["report_to"]
+    unknown = [name for name in names if name not in (*TRACKERS, "none", "all")]
+    if unknown:
+        what = f"Burnish knows no tracker '{unknown[0]}'"
+        yield Finding(("report_to",), what, did_you_mean(unknown[0], TRACKERS))
+    elif "none" in names and len(names) > 1:
+        yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
+
+
+def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
+    bits = draft["quantization_bit"]
+    if bits not in (None, 4, 8, 16):
+        yield Finding(
+            ("quantization_bit",), f"quantization_bit: {bits} does not exist", "write 4 or 8, or leave it out"
+        )
+
+
+def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
+    kind = draft["finetuning_type"]
+    if draft["quantization_bit"] in (4, 8) and kind != "lora":
+        what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
+        fix = "use finetuning_type: lora, or leave quantization_bit out"
+        yield Finding(("quantization_bit", "finetuning_type"), what, fix)
 
 
 # Adjustments: values that follow from others.
@@ -203,6 +231,12 @@ def older_lengths_add_up(draft: Draft) -> Iterator[Change]:
     if all(parts) and "cutoff_len" not in draft.given:
         note = f"cutoff_len is {sum(parts)}: max_source_length and max_target_length together"
         yield Change("cutoff_len", sum(parts), note)
+
+
+def swanlab_reports(draft: Draft) -> Iterator[Change]:
+    names = tuple(name for name in draft["report_to"] if name != "none")
+    if draft["use_swanlab"] and not {"swanlab", "all"} & set(names):
+        yield Change("report_to", (*names, "swanlab"), "")
 
 
 # Remarks: given values without effect.
@@ -257,7 +291,7 @@ def warmup_ends_in_time(draft: Draft) -> Iterator[str]:
 
 
 def steps_need_their_strategy(draft: Draft) -> Iterator[str]:
-    for what in ("eval", "save"):
+    for what in ("eval", "save", "logging"):
         strategy = draft[f"{what}_strategy"]
         if strategy != "steps" and draft.chosen(f"{what}_steps"):
             yield f"{what}_steps has no effect with {what}_strategy: {strategy}"
@@ -307,6 +341,17 @@ def new_adapter_needs_old(draft: Draft) -> Iterator[str]:
         yield "create_new_adapter has no effect without adapter_name_or_path"
 
 
+def no_tracker_writes(draft: Draft) -> Iterator[str]:
+    if draft["logging_dir"] and draft["report_to"] == ("none",):
+        yield "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir"
+
+
+def only_four_bits_have_a_type(draft: Draft) -> Iterator[str]:
+    idle = [key for key in ("quantization_type", "double_quantization") if draft.chosen(key)]
+    if idle and draft["quantization_bit"] != 4:
+        yield f"{', '.join(idle)}: no effect without quantization_bit: 4"
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
     best_needs_evaluation,
@@ -330,6 +375,9 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     orthogonal_rank_is_even,
     freeze_trains_something,
     scratch_trains_all,
+    trackers_are_known,
+    quantization_has_8_or_4_bits,
+    quantized_bases_need_lora,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -340,6 +388,7 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     new_tokens_win,
     pretraining_packs,
     older_lengths_add_up,
+    swanlab_reports,
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
@@ -356,4 +405,6 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     pretraining_has_no_turns,
     no_thoughts_to_preserve,
     new_adapter_needs_old,
+    no_tracker_writes,
+    only_four_bits_have_a_type,
 )

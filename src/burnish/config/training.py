@@ -8,15 +8,17 @@ from pydantic import BeforeValidator
 
 from burnish.config.fields import (
     CHOICE,
+    NAMES,
     Flag,
     Number,
     PathText,
     Resume,
     RoomSettings,
+    Steps,
     Table,
     Text,
     Whole,
-    as_only_word,
+    as_names,
     as_word,
     setting,
 )
@@ -40,17 +42,27 @@ Schedule = Annotated[
 Optimizer = Annotated[Literal["adamw_torch", "adamw_torch_fused"], CHOICE, BeforeValidator(as_word)]
 Moments = Annotated[Literal["no", "steps", "epoch"], CHOICE, BeforeValidator(as_word)]
 SaveMoments = Annotated[Literal["no", "steps", "epoch", "best"], CHOICE, BeforeValidator(as_word)]
-ReportTo = Annotated[Literal["none"], CHOICE, BeforeValidator(as_only_word)]
+TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow", "trackio", "comet_ml", "clearml", "aim", "dvclive")
+"""Experiment trackers that `report_to` can name."""
+
 
 LARGEST_SEED = 2**32 - 1
+
+
+def _as_trackers(value: Any) -> tuple[str, ...]:
+    names = tuple(name.lower() for name in as_names("no" if value is False else value))
+    return ("none",) if names in ((), ("no",)) else names
+
+
+ReportTo = Annotated[tuple[str, ...], NAMES, BeforeValidator(_as_trackers)]
 
 
 def _do_eval_default(above: dict[str, Any]) -> bool:
     return above.get("eval_strategy", "no") != "no"
 
 
-def _eval_steps_default(above: dict[str, Any]) -> int:
-    return int(above.get("logging_steps", 10))
+def _eval_steps_default(above: dict[str, Any]) -> Any:
+    return above.get("logging_steps", 10)
 
 
 def _greater_default(above: dict[str, Any]) -> bool:
@@ -93,18 +105,30 @@ class TrainingSettings(RoomSettings):
     label_smoothing_factor: Number = setting(
         0.0, "Share of each target that is spread evenly over the vocabulary in training.", ge=0, lt=1
     )
+    dataloader_drop_last: Flag = setting(False, "Leave the last samples of an epoch out where they do not fill a step.")
     group_by_length: Flag = setting(
         False, "Put samples of like length into one step; for models that train on padded batches."
     )
-    logging_steps: Whole = setting(10, "Steps between two rows of metrics.", ge=1)
+    logging_strategy: Moments = setting(
+        "steps", "When rows of metrics are written: every logging_steps, every epoch, or only at the end (no)."
+    )
+    logging_steps: Steps = setting(10, "Steps between two rows of metrics; below 1 a share of the run.")
     logging_first_step: Flag = setting(False, "Also write a row of metrics after the first step.")
-    report_to: ReportTo = setting("none", "Experiment tracker that also receives the metrics.")
-    run_name: Text | None = setting(None, "A name for the run.")
+    report_to: ReportTo = setting(
+        ("none",), "Trackers that also get the metrics: none, all that are installed, or names such as wandb."
+    )
+    use_swanlab: Flag = setting(False, "The same as adding swanlab to report_to.")
+    logging_dir: PathText | None = setting(
+        None, "Folder for the files of trackers; TensorBoard's go below it under run_name.", derived="output_dir"
+    )
+    run_name: Text | None = setting(None, "The name that trackers show for the run.", derived="the name of output_dir")
     save_strategy: SaveMoments = setting(
         "steps",
         "When checkpoints are saved: never, every save_steps, every epoch, or whenever an evaluation is the best.",
     )
-    save_steps: Whole = setting(500, "Steps between two checkpoints with save_strategy: steps.", ge=1)
+    save_steps: Steps = setting(
+        500, "Steps between two checkpoints with save_strategy: steps; below 1 a share of the run."
+    )
     save_total_limit: Whole | None = setting(None, "Most checkpoints kept; without it, all.", ge=1)
     save_only_model: Flag = setting(
         False, "Checkpoints hold the weights only; smaller, but a run cannot be resumed exactly from them."
@@ -112,12 +136,11 @@ class TrainingSettings(RoomSettings):
     eval_strategy: Moments = setting(
         "no", "When the loss is measured on held-out data: never, every eval_steps, or every epoch."
     )
-    eval_steps: Whole = setting(
+    eval_steps: Steps = setting(
         None,
-        "Steps between two evaluations with eval_strategy: steps.",
+        "Steps between two evaluations with eval_strategy: steps; below 1 a share of the run.",
         derived="the value of logging_steps",
         factory=_eval_steps_default,
-        ge=1,
     )
     eval_on_start: Flag = setting(False, "Also evaluate before the first step.")
     eval_delay: Number = setting(0, "Steps, or epochs with eval_strategy: epoch, before the first evaluation.", ge=0)

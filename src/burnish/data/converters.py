@@ -15,6 +15,7 @@ from burnish.data.messages import (
     End,
     Placed,
     arrange,
+    as_weight,
     read_message,
     read_messages,
     read_openai_messages,
@@ -55,7 +56,17 @@ def answered(row: Row, spec: DatasetSpec, repairs: Counter[str]) -> Conversation
     names is a bad row; openai rows may also use the standard names.
     """
     turns = conversation_turns(row, spec, repairs, "trained")
+    key = spec.columns.weight
+    if key is not None and row.get(key) is not None:
+        turns = _weighted(turns, as_weight(row[key], key), key)
     return Conversation(turns, tools_of(row, spec))
+
+
+def _weighted(turns: tuple[Turn, ...], weight: float, key: str) -> tuple[Turn, ...]:
+    """The weight of a row scales that of each of its answers."""
+    if not weight:
+        raise BadRow("no answer is trained", key, "the weight is 0")
+    return tuple(replace(turn, weight=turn.weight * weight) if turn.role == "assistant" else turn for turn in turns)
 
 
 def feedback(row: Row, spec: DatasetSpec, repairs: Counter[str]) -> Feedback:

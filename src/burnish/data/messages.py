@@ -76,12 +76,17 @@ def read_weight(message: Mapping[str, Any], key: str) -> float:
         value = message.get(name)
         if value is None:
             continue
-        if isinstance(value, bool):
-            return 1.0 if value else 0.0
-        if isinstance(value, int | float) and 0 <= value <= 1e6 and math.isfinite(value):
-            return float(value)
-        raise BadRow("broken weight", f"{key}.{name}", f"{shown(value)}, not a number of 0 or more")
+        return as_weight(value, f"{key}.{name}")
     return 1.0
+
+
+def as_weight(value: Any, key: str) -> float:
+    """A loss weight from a number of 0 or more, or from true and false."""
+    if isinstance(value, bool):
+        return 1.0 if value else 0.0
+    if isinstance(value, int | float) and 0 <= value <= 1e6 and math.isfinite(value):
+        return float(value)
+    raise BadRow("broken weight", key, f"{shown(value)}, not a number of 0 or more")
 
 
 def read_reasoning(message: Mapping[str, Any], key: str) -> str | None:

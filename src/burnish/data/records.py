@@ -8,8 +8,18 @@ from typing import Any, Literal
 Role = Literal["system", "user", "assistant", "tool"]
 
 
+class _Quick:
+    """Pickles a frozen dataclass as its values; the way that dataclasses have is five times as slow to read back."""
+
+    __slots__ = ()
+    __match_args__: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, name) for name in self.__match_args__)
+
+
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(_Quick):
     """One call that an assistant turn makes. `arguments` is the parsed JSON object; `id` where the data has one."""
 
     name: str
@@ -18,7 +28,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(_Quick):
     """One message. `weight` scales its loss (0 leaves an assistant turn untrained).
 
     `name` and `call_id` belong to tool turns: the tool that answered, and the id of the call it answers.
@@ -34,14 +44,14 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class Document(_Quick):
     """Plain text, for pretraining."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(_Quick):
     """Turns in order: an optional system turn, then user (or tool) and assistant turns.
 
     `tools` holds the tool descriptions as parsed JSON objects, empty when there are none.
@@ -52,7 +62,7 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Preference:
+class Preference(_Quick):
     """A prompt (ends with a user or tool turn) and two answers, the first preferred."""
 
     prompt: Conversation
@@ -61,7 +71,7 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(_Quick):
     """A conversation whose last answer was judged useful or not."""
 
     conversation: Conversation
@@ -69,7 +79,7 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(_Quick):
     """A prompt without an answer, and the reference fields that a reward may look at."""
 
     prompt: Conversation
@@ -80,7 +90,7 @@ Record = Document | Conversation | Preference | Feedback | Prompt
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(_Quick):
     """A record and where it came from: `row` counts from 0 in its source file `file`."""
 
     record: Record

@@ -29,6 +29,7 @@ class Columns:
     chosen: str | None = None
     rejected: str | None = None
     kto_tag: str | None = None
+    weight: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

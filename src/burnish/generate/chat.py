@@ -10,9 +10,10 @@ from typing import Any
 from burnish.data.records import Conversation, Turn
 from burnish.generate.sampler import Completion, Sampling, generate
 from burnish.generate.stream import TextStream
-from burnish.model.load import load_model
+from burnish.model.load import load_model, stored_quantization
 from burnish.model.precision import choose_device, choose_precision
-from burnish.model.source import find_model
+from burnish.model.quantize import quantization_of
+from burnish.model.source import find_model, trained_over
 from burnish.template import ChatTemplate, load_template
 
 
@@ -94,22 +95,34 @@ def load_chat_model(
     enable_thinking: bool | None = None,
     preserve_thinking: bool = False,
     split_special_tokens: bool = True,
+    quantization_bit: int | None = None,
+    quantization_type: str = "nf4",
+    double_quantization: bool = True,
     say: Callable[[str], None] = lambda _: None,
 ) -> ChatModel:
     """Load a base model, a run folder or a GGUF file to talk to.
 
     A run folder brings the template and system prompt it was trained with; the adapter is merged in memory. What is
     asked for besides (`enable_thinking` and so on) is as in `ChatTemplate`.
+
+    Args:
+        quantization_bit: 8 or 4 bits for the base weights, 16 for whole ones; None holds them as the run was trained.
+            An adapter is merged into whole weights, and stays beside quantized ones.
     """
     source = find_model(name, say)
     if adapters:
         source = replace(source, adapters=(*source.adapters, *adapters))
     device = choose_device(use_cpu)
+    quantization = quantization_of(quantization_bit, quantization_type, double_quantization)
+    if quantization_bit is None and trained_over(source):
+        quantization = trained_over(source)
+        say(f"the base is held in {quantization}, as it was trained; quantization_bit=16 takes the whole one")
     loaded = load_model(
         source,
         dtype=choose_precision(device).dtype,
         device=device,
-        merge=bool(source.adapters),
+        merge=bool(source.adapters) and not quantization and not stored_quantization(source),
+        quantization=quantization,
         trust_remote_code=trust_remote_code,
     )
     # The tokenizer in a run folder already carries the training template; naming it again gives the same text.

@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from burnish.errors import ModelError
+from burnish.model.quantize import scale_bytes, weight_count
 from burnish.model.quiet import quiet_transformers
 from burnish.registry import did_you_mean
 
-# Linear layers that are no nn.Linear: bitsandbytes', and GPT-2's, which is written as a convolution.
-_OTHER_LINEAR = ("Linear4bit", "Linear8bitLt", "Conv1D")
+# Linear layers that are no nn.Linear: bitsandbytes', what all GPTQ and AWQ layers of gptqmodel derive from, and
+# GPT-2's, which is written as a convolution.
+_OTHER_LINEAR = {"Linear4bit", "Linear8bitLt", "BaseQuantLinear", "Conv1D"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def _head(model: nn.Module) -> nn.Module | None:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ in _OTHER_LINEAR
+    return isinstance(module, nn.Linear) or any(kind.__name__ in _OTHER_LINEAR for kind in type(module).__mro__)
 
 
 def attach_lora(
@@ -223,10 +225,11 @@ def _token_rows(model: Any, rows: Sequence[int], whole: Sequence[str]) -> dict[s
 
 
 def count_parameters(model: nn.Module) -> TrainableCount:
-    """Count parameters and bytes; tied weights count once."""
-    total = trainable = size = 0
+    """Count weights and bytes; tied weights count once, and the scales of quantized ones count as bytes."""
+    total = trainable = 0
+    size = scale_bytes(model)
     for parameter in model.parameters():
-        total += parameter.numel()
+        total += weight_count(parameter)
         size += parameter.numel() * parameter.element_size()
         if parameter.requires_grad:
             trainable += parameter.numel()

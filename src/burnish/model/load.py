@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -13,6 +15,16 @@ from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
 from burnish.model.base import BaseChanges, read_changes
+from burnish.model.compat import correct_quantized_layers
+from burnish.model.quantize import (
+    Quantization,
+    bitsandbytes_config,
+    heads,
+    quantize_linear_layers,
+    require_bitsandbytes,
+    require_packages,
+    stored_method,
+)
 from burnish.model.quiet import quiet_transformers
 from burnish.model.residual import Factors
 from burnish.model.rope import stretched
@@ -25,8 +37,9 @@ _FLASH_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "f
 
 @dataclass
 class Loaded:
-    """A model in memory. `stop_ids`: where the model's own generation settings stop.
+    """A model in memory.
 
+    `stop_ids`: where the model's own generation settings stop. `quantization`: how base weights are held, in words.
     `merged`: adapters folded into the weights. `changes`: what the base needs before an adapter is put on.
     `start`: where LoRA's factors started, if that was taken out of the weights (PiSSA, OLoRA).
     """
@@ -36,6 +49,7 @@ class Loaded:
     source: ModelSource
     stop_ids: tuple[int, ...]
     merged: tuple[str, ...] = ()
+    quantization: str | None = None
     start: Factors | None = None
     changes: BaseChanges = field(default_factory=BaseChanges)
 
@@ -78,53 +92,106 @@ def load_model(
     token: str | None = None,
     merge: bool = False,
     trainable_adapter: bool = False,
+    quantization: Quantization | None = None,
+    compute_dtype: torch.dtype | None = None,
+    keep_whole: Sequence[str] = (),
     rope: tuple[str, int] | None = None,
     random_weights: bool = False,
 ) -> Loaded:
     """Load weights, put adapters on top, move to the device.
 
     Args:
-        dtype: of all weights.
+        dtype: of all weights that are not quantized.
         flash_attn: auto, disabled, sdpa or fa2.
         merge: fold the adapters into the weights (faster to generate from).
         trainable_adapter: leave the last adapter trainable, to go on training it.
+        quantization: of the linear layers below the adapter. Adapters are merged first, while the weights are whole.
+        compute_dtype: in which 4-bit layers multiply; None for `dtype`.
+        keep_whole: modules that are not quantized, besides the output head.
         rope: stretch rotary positions in this way, for texts of so many tokens.
         random_weights: draw new ones from torch's generator; only the config and the tokenizer are read.
     Raises:
-        ModelError: the weights cannot be found or read.
-        MissingExtraError: flash_attn is fa2 and flash-attn is not installed.
+        ModelError: the weights cannot be found or read, are quantized already, or cannot be merged into.
+        MissingExtraError: flash-attn, bitsandbytes or what a quantized checkpoint needs is not installed.
     """
     hub = {"revision": revision, "cache_dir": cache_dir, "token": token}
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code, **hub)
-    attention = _attention(flash_attn, device)
+    mergers = source.adapters if merge else source.adapters[:-1]
+    stored = stored_quantization(source, **hub)
+    _check_quantization(quantization, stored, mergers)
+    later = quantization if mergers or source.gguf_file else None  # what can only be quantized once it is loaded
+    whole = [*keep_whole, *_modules_trained_whole(source.adapters[len(mergers) :])]
     changes = reduce(or_, map(read_changes, source.adapters), BaseChanges())
-    where = {"trust_remote_code": trust_remote_code, **_from_hub(source, **hub)}
     config = None
     if rope or changes.config or random_weights:
-        config = _load_config(source, where, changes.config)
-        stretch = stretched(config, *rope) if rope else {}
-        changes |= BaseChanges(config=stretch)
-        _set_values(config, stretch)
-    if random_weights:
-        model = _new_model(config, dtype, attention, trust_remote_code)
-    else:
-        model = _load_base(source, dtype, attention, where, config)
-    merged = []
-    for place, adapter in enumerate(source.adapters):
-        last = place == len(source.adapters) - 1
-        rows = rows_for_adapter(model, adapter)
-        if rows:
-            set_rows(model, rows)
-            changes |= BaseChanges(rows=rows)
-        model = _put_adapter(model, adapter, trainable=trainable_adapter and last)
-        if not last or merge:
-            model = model.merge_and_unload()
-            merged.append(adapter)
-    model.to(device)
+        config = _load_config(source, changes.config, trust_remote_code, **hub)
+        stretch = BaseChanges(config=stretched(config, *rope) if rope else {})
+        _set_values(config, stretch.config)
+        changes |= stretch
+    how = _Base(dtype, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, whole, config)
+    place = device if stored or (quantization and not later) else None
+    new = random_weights and config is not None
+    model = _new_model(how) if new else _load_base(source, how, None if later else quantization, place, **hub)
+    for adapter in mergers:
+        changes |= _fit_rows(model, adapter)
+        model = _put_adapter(model, adapter, trainable=False).merge_and_unload()
+    if later:
+        quantize_linear_layers(model, later, compute=how.compute, device=device, skip=whole)
+    correct_quantized_layers(model)
+    if len(mergers) < len(source.adapters):
+        changes |= _fit_rows(model, source.adapters[-1])
+        model = _put_adapter(model, source.adapters[-1], trainable=trainable_adapter)
+    if place is None and not later:  # quantized weights are on their device already
+        model.to(device)
     if not trainable_adapter:
         model.requires_grad_(False)
         model.eval()
-    return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(merged), changes=changes)
+    held = str(quantization) if quantization else stored
+    return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(mergers), held, changes=changes)
+
+
+def stored_quantization(source: ModelSource, **hub: Any) -> str | None:
+    """How a model's weights are quantized on disk (gptq, awq, …); None for whole ones, which a GGUF file's become."""
+    return None if source.gguf_file else stored_method(source.location, **_from_hub(source, **hub))
+
+
+def _modules_trained_whole(adapters: Sequence[str]) -> list[str]:
+    """Layers that adapters hold whole, and that therefore fit onto whole ones only."""
+    files = [Path(folder) / "adapter_config.json" for folder in adapters]
+    return [
+        name for file in files if file.is_file() for name in json.loads(file.read_text()).get("modules_to_save") or ()
+    ]
+
+
+def _check_quantization(asked: Quantization | None, stored: str | None, mergers: Sequence[str]) -> None:
+    if stored and asked:
+        raise ModelError(
+            f"the weights of this model are quantized already ({stored})",
+            at="quantization_bit",
+            fix="leave quantization_bit out, or give the 16-bit model",
+        )
+    if stored and mergers:
+        raise ModelError(
+            f"an adapter cannot be merged into weights that are quantized ({stored})",
+            at=mergers[0],
+            fix="give the 16-bit model as model_name_or_path",
+        )
+    if stored:
+        require_packages(stored)
+    if asked:
+        require_bitsandbytes(f"quantization_bit: {asked.bits}")
+
+
+@dataclass(frozen=True)
+class _Base:
+    """How base weights are read: `compute` is the number format in which 4-bit layers multiply."""
+
+    dtype: torch.dtype
+    compute: torch.dtype
+    attention: str | None
+    trust_remote_code: bool
+    keep_whole: Sequence[str]
+    config: Any = None  # the model's own, where values of it are changed
 
 
 def _attention(flash_attn: str, device: torch.device | str) -> str | None:
@@ -135,44 +202,59 @@ def _attention(flash_attn: str, device: torch.device | str) -> str | None:
         try:
             import flash_attn as _  # noqa: F401
         except ImportError as error:
-            raise MissingExtraError("flash_attn: fa2", "flash-attn") from error
+            raise MissingExtraError("flash_attn: fa2", packages=["flash-attn"]) from error
     return chosen
 
 
 def _load_base(
-    source: ModelSource,
-    dtype: torch.dtype,
-    attention: str | None,
-    where: dict[str, Any],
-    config: Any = None,
+    source: ModelSource, how: _Base, quantization: Quantization | None, device: torch.device | str | None, **hub: Any
 ) -> Any:
-    from transformers import AutoModelForCausalLM, GgufConfig
+    """The base model. `device`: where quantized weights go while they are read; None reads whole ones on the CPU."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, **where}
-    if config is not None:
-        options["config"] = config
-    if attention:
-        options["attn_implementation"] = attention
+    options: dict[str, Any] = {
+        "dtype": how.dtype,
+        "trust_remote_code": how.trust_remote_code,
+        "use_safetensors": True,
+    }
+    if how.attention:
+        options["attn_implementation"] = how.attention
     if source.gguf_file:
         options |= {"gguf_file": source.gguf_file, "quantization_config": GgufConfig(dequantize=True)}
         options.pop("use_safetensors")
+    options |= _from_hub(source, **hub)
+    if how.config is not None:
+        options["config"] = how.config
+    if device is not None:
+        options["device_map"] = {"": device}
+    unreadable: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, ImportError, SafetensorError)
+    if device is not None:  # transformers' word for hardware that a kind of quantization needs
+        unreadable += (RuntimeError,)
     try:
         with quiet_transformers():
+            if quantization:
+                skip: list[str] = []  # by itself transformers leaves the head whole, but not beside other names
+                if how.keep_whole:
+                    code = {"trust_remote_code": how.trust_remote_code}
+                    config = AutoConfig.from_pretrained(source.location, **code, **_from_hub(source, **hub))
+                    skip = [*how.keep_whole, *heads(config, **code)]
+                options["quantization_config"] = bitsandbytes_config(quantization, how.compute, skip)
             model = AutoModelForCausalLM.from_pretrained(source.location, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except unreadable as error:
         raise _cannot_load("model", source, error) from error
     model.config.use_cache = False
     return model
 
 
-def _load_config(source: ModelSource, where: dict[str, Any], values: dict[str, Any]) -> Any:
+def _load_config(source: ModelSource, values: dict[str, Any], trust_remote_code: bool, **hub: Any) -> Any:
     """The model's config with some values changed."""
     from transformers import AutoConfig
 
     gguf = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(source.location, **where, **gguf)
+            where = {**_from_hub(source, **hub), **gguf}
+            config = AutoConfig.from_pretrained(source.location, trust_remote_code=trust_remote_code, **where)
     except (OSError, ValueError, KeyError) as error:
         raise _cannot_load("model", source, error) from error
     _set_values(config, values)
@@ -184,15 +266,23 @@ def _set_values(config: Any, values: dict[str, Any]) -> None:
         setattr(config.get_text_config(), key, value)
 
 
-def _new_model(config: Any, dtype: torch.dtype, attention: str | None, trust_remote_code: bool) -> Any:
+def _new_model(how: _Base) -> Any:
+    """A model with random weights, drawn in float32: a number format does not change which ones a seed gives."""
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    options: dict[str, Any] = {"attn_implementation": how.attention} if how.attention else {}
     with quiet_transformers():
-        # Drawn in float32 and rounded, so that a number format does not change which weights a seed gives.
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **options)
+        model = AutoModelForCausalLM.from_config(how.config, trust_remote_code=how.trust_remote_code, **options)
     model.config.use_cache = False
-    return model.to(dtype)
+    return model.to(how.dtype)
+
+
+def _fit_rows(model: Any, adapter: str) -> BaseChanges:
+    """Give the base the rows that an adapter needs."""
+    rows = rows_for_adapter(model, adapter)
+    if rows:
+        set_rows(model, rows)
+    return BaseChanges(rows=rows)
 
 
 def _put_adapter(model: Any, folder: str, *, trainable: bool) -> Any:
@@ -216,7 +306,9 @@ def _put_adapter(model: Any, folder: str, *, trainable: bool) -> Any:
     return adapted
 
 
-def _from_hub(source: ModelSource, revision: str | None, cache_dir: str | None, token: str | None) -> dict[str, Any]:
+def _from_hub(
+    source: ModelSource, revision: str | None = None, cache_dir: str | None = None, token: str | None = None
+) -> dict[str, Any]:
     """Arguments that every download of one model shares, so that none of its files comes from another revision."""
     if source.local:
         return {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from burnish.errors import ModelError
 from burnish.model import default
+from burnish.model.quantize import Quantization, quantization_of
 from burnish.model.save import MERGED_FILE
 from burnish.registry import nearest
 
@@ -64,11 +65,13 @@ def find_model(name: str, say: Callable[[str], None] = lambda _: None) -> ModelS
 
 
 def _from_folder(name: str, path: Path, say: Callable[[str], None]) -> ModelSource:
-    template, default_system, base = _trained_with(path)
+    settings = _trained_with(path)
+    template, default_system = settings.get("template"), settings.get("default_system")
     if (path / "tokenizer_config.json").is_file():
         template = None  # the tokenizer saved there carries the text of the template, wherever its file went
     if (path / "adapter_config.json").is_file():
         written = _read_json(path / "adapter_config.json").get("base_model_name_or_path")
+        base = settings.get("model_name_or_path")
         for candidate in (written, base):
             if not candidate:
                 continue
@@ -114,21 +117,23 @@ def _merged_below(path: Path) -> list[str]:
     return adapters
 
 
-def _trained_with(path: Path) -> tuple[str | None, str | None, str | None]:
-    """(template, default_system, base model) of the run that wrote a folder, or of the run a checkpoint lies in."""
+def trained_over(source: ModelSource) -> Quantization | None:
+    """How the base was held while a model's last adapter was trained; None for whole weights and without adapters."""
+    settings = _trained_with(Path(source.adapters[-1])) if source.adapters else {}
+    bits, kind = settings.get("quantization_bit"), settings.get("quantization_type", "nf4")
+    return quantization_of(bits, kind, settings.get("double_quantization", True))
+
+
+def _trained_with(path: Path) -> dict[str, Any]:
+    """The settings of the run that wrote a folder, or of the run that a checkpoint lies in; empty without a run."""
     for folder in (path, path.parent):
         record = folder / "run.json"
         if record.is_file():
             try:
-                settings = json.loads(record.read_text(encoding="utf-8")).get("settings", {})
+                return dict(json.loads(record.read_text(encoding="utf-8")).get("settings", {}))
             except ValueError:
-                return None, None, None
-            return (
-                settings.get("template"),
-                settings.get("default_system"),
-                settings.get("model_name_or_path"),
-            )
-    return None, None, None
+                return {}
+    return {}
 
 
 def _looks_like_hub_name(name: str) -> bool:

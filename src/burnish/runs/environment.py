@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,13 +13,29 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from burnish.runs import gpus
 from burnish.runs.preflight import free_bytes
 
 PACKAGES = (
-    *("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors"),
-    *("bitsandbytes", "flash-attn", "deepspeed"),
+    *("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "pyarrow", "gguf"),
+    *("bitsandbytes", "flash-attn", "deepspeed", "ray", "liger-kernel", "triton", "trl", "lm-eval", "datasets"),
+    *("tensorboard", "wandb", "swanlab", "mlflow", "trackio"),
 )
-FLAGS_THAT_MATTER = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
+FLAGS_THAT_MATTER = (
+    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
+    *("asimd", "bf16", "i8mm", "sve"),  # ARM
+)
+# Environment variables that change what Burnish or the libraries below it do.
+VARIABLES = (
+    *("BURNISH_CACHE", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "USE_MODELSCOPE_HUB"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM", "LD_PRELOAD"),
+    *("FORCE_TORCHRUN", "NNODES", "NODE_RANK", "NPROC_PER_NODE", "MASTER_ADDR", "MASTER_PORT"),
+    *("WORLD_SIZE", "RANK", "LOCAL_RANK", "NCCL_DEBUG", "NCCL_P2P_DISABLE", "NCCL_IB_DISABLE", "NCCL_SOCKET_IFNAME"),
+    *("API_HOST", "API_PORT", "API_KEY", "API_MODEL_NAME", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"),
+    *("WANDB_MODE", "WANDB_PROJECT", "SWANLAB_MODE", "MLFLOW_TRACKING_URI", "TRACKIO_DIR"),
+)
+_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD")
 
 _GB = 1e9
 _TIMEOUT_S = 5.0
@@ -66,10 +82,44 @@ def render_environment(facts: Mapping[str, Any]) -> str:
         lines.append(("disk", f"{facts['disk_free_gb']} GB free"))
     if "gpus" in facts:
         lines += [("gpu", _gpu_text(gpu)) for gpu in facts["gpus"]] or [("gpu", "none found")]
-    for name, version in facts.get("packages", {}).items():
-        lines.append((name, version or "not installed"))
+    packages = facts.get("packages", {})
+    lines += [(name, version) for name, version in packages.items() if version]
+    if missing := [name for name, version in packages.items() if not version]:
+        lines.append(("not installed", ", ".join(missing)))
+    lines += facts.get("places", {}).items()
+    lines += facts.get("variables", {}).items()
     width = max((len(name) for name, _ in lines), default=0)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def surroundings(cache: Path) -> dict[str, Any]:
+    """Where things are on this machine, for the user's own eyes: not part of run.json.
+
+    Args:
+        cache: Burnish's cache folder.
+    Returns:
+        places: installed, interpreter and cache (with the space that is free there), the home folder written `~`.
+        variables: those of `VARIABLES` that are set; what looks like a secret only as `(set, not shown)`.
+    """
+    return {
+        "places": {
+            "installed in": _short(str(Path(__file__).parents[1])),
+            "interpreter": _short(sys.executable),
+            "cache": f"{_short(str(cache))}, {free_bytes(cache) / _GB:.1f} GB free",
+        },
+        "variables": {name: _shown(name, os.environ[name]) for name in VARIABLES if name in os.environ},
+    }
+
+
+def _short(path: str) -> str:
+    home = str(Path.home())
+    return "~" + path.removeprefix(home) if path == home or path.startswith(home + os.sep) else path
+
+
+def _shown(name: str, value: str) -> str:
+    if _SECRET.search(name):
+        return "(set, not shown)"
+    return _short(re.sub(r"//[^/@]*@", "//(login not shown)@", value)) or "(empty)"
 
 
 def cpu_flags() -> set[str]:
@@ -127,33 +177,31 @@ def _memory() -> dict[str, float]:
 
 def _version(name: str) -> str | None:
     try:
-        return metadata.version(name)
+        found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return None
+    return f"{found.version}{_built_for(found)}" if name == "torch" else found.version
+
+
+def _built_for(torch: metadata.Distribution) -> str:
+    """What torch was built for, from its version file; importing it would take seconds."""
+    text = _read(str(torch.locate_file("torch/version.py")))
+    built = re.findall(r"^(cuda|hip|xpu)\b.*?=\s*'([\d.]+)", text, flags=re.MULTILINE)
+    return "".join(f" ({kind.upper()} {version})" for kind, version in built)
 
 
 def _gpus() -> list[dict[str, Any]]:
     """What `nvidia-smi` lists; empty without it, or when it does not answer in time."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    text = _output([program, f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"])
-    gpus = []
-    for line in text.splitlines():
-        values = [value.strip() for value in line.split(",")]
-        if len(values) != len(_GPU_FIELDS):
-            continue
-        name, total, free, driver, capability = values
-        gpus.append(
-            {
-                "name": name,
-                "memory_gb": _mib_as_gb(total),
-                "free_gb": _mib_as_gb(free),
-                "driver": driver,
-                "compute_capability": capability,
-            }
-        )
-    return gpus
+    return [
+        {
+            "name": name,
+            "memory_gb": _mib_as_gb(total),
+            "free_gb": _mib_as_gb(free),
+            "driver": driver,
+            "compute_capability": capability,
+        }
+        for name, total, free, driver, capability in gpus.query(_GPU_FIELDS)
+    ]
 
 
 def _gpu_text(gpu: Mapping[str, Any]) -> str:

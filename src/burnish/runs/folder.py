@@ -17,6 +17,7 @@ from burnish.runs.checkpoints import clean_leftovers, list_checkpoints, remove_c
 from burnish.runs.files import is_disk_full, to_json, write_atomically
 from burnish.runs.metrics import MetricsLog
 from burnish.runs.preflight import (
+    EVENTS,
     LOG,
     LOSS_PLOT,
     METRICS,
@@ -140,7 +141,7 @@ class RunFolder:
         return not (ended_early and not own_weights(self.path))
 
     def delete_run(self) -> list[Path]:
-        """Delete what Burnish writes here (`OWN_FILES`, weight shards, `checkpoint-N`), nothing else.
+        """Delete what Burnish writes here (`OWN_FILES`, weight shards, `checkpoint-N`, event files), nothing else.
 
         Links are removed, never what they point to.
 
@@ -149,7 +150,7 @@ class RunFolder:
         Raises:
             RunFolderError: something could not be deleted.
         """
-        files = sorted(path for path in self.path.iterdir() if is_own_file(path))
+        files = sorted([*(path for path in self.path.iterdir() if is_own_file(path)), *self.path.glob(EVENTS)])
         # The summary goes last: while it is there, the folder still holds a run.
         files.sort(key=lambda path: path.name == SUMMARY)
         gone = []

@@ -1,26 +1,26 @@
-"""Looking back: the runs below a folder, one run in full, several side by side. Reads only."""
+"""Looking back: the runs below a folder, and one run in full. Reads only."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from burnish.errors import RunFolderError
 from burnish.log import clock
+from burnish.runs.charts import loss_chart
 from burnish.runs.checkpoints import checkpoint_step, list_checkpoints
 from burnish.runs.folder import RunFolder, read_summary
-from burnish.runs.plots import loss_chart
+from burnish.runs.metrics import MetricsLog
+from burnish.runs.monitor import mean_figures
 from burnish.runs.preflight import LOG, LOSS_PLOT, METRICS, SUMMARY, is_own_file
+from burnish.runs.tables import count, narrowed, number, part, phrase, spent, table, whole
 
 DEPTH = 6  # levels of sub-folders in which runs are looked for
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
 _SILENT_S = 120.0  # a run that wrote nothing for this long is said to be silent
-
-# The figures of run.json that runs are compared by: part, name, title, how to write it.
-_FIGURES: tuple[tuple[str, str, str, Callable[[Any], str]], ...]
 
 
 def list_runs(root: str | os.PathLike[str], now: float | None = None) -> list[dict[str, Any]]:
@@ -33,30 +33,57 @@ def list_runs(root: str | os.PathLike[str], now: float | None = None) -> list[di
         root: the folder to search; one that does not exist has no runs.
         now: seconds since the epoch, for tests.
     Returns:
-        One dict a run: path, status, model, stage, steps, train_loss, eval_loss, runtime_s, problem, and
-        age_s, the seconds since the run wrote something. What a run does not tell is None.
+        One dict a run: path, status, silent (it says it is running, but wrote nothing for two minutes), model,
+        stage, steps (done so far), train_loss, eval_loss, runtime_s, problem, and age_s, the seconds since the run
+        wrote something. What a run does not tell is None.
     """
     now = time.time() if now is None else now
     return sorted((_entry(folder, now) for folder in _run_folders(Path(root))), key=lambda run: run["age_s"])
 
 
-def render_runs(runs: Sequence[Mapping[str, Any]], root: str | os.PathLike[str] | None = None) -> str:
-    """`list_runs` as a table; paths are shown relative to `root` where they lie below it."""
+SORTS = {
+    "newest": "age_s",
+    "name": "path",
+    "status": "status",
+    "steps": "steps",
+    "loss": "train_loss",
+    "eval": "eval_loss",
+    "time": "runtime_s",
+}
+"""What `burnish runs list --sort` takes → the figure; the smallest stands first, runs without it last."""
+
+
+def sorted_runs(runs: Sequence[dict[str, Any]], by: str) -> list[dict[str, Any]]:
+    """The runs ordered by one of `SORTS`."""
+    return sorted(runs, key=lambda run: (run[SORTS[by]] is None, run[SORTS[by]]))
+
+
+def render_runs(
+    runs: Sequence[Mapping[str, Any]], root: str | os.PathLike[str] | None = None, width: int | None = None
+) -> str:
+    """`list_runs` as a table, with what is wrong with broken runs below it.
+
+    Args:
+        root: paths are shown relative to it where they lie below it.
+        width: columns of the terminal; where they are few, the less telling columns are left out.
+    """
     if not runs:
         return "no runs here"
-    rows = [["run", "status", "model", "steps", "train loss", "eval loss", "time", "last written"]]
+    rows = [["run", "status", "stage", "model", "steps", "train loss", "eval loss", "time", "last written"]]
     for run in runs:
         rows.append(
             [
                 _relative(Path(run["path"]), root),
-                run["status"] if not run["problem"] else f"{run['status']}: {run['problem']}",
-                *(str(run[key]) if run[key] is not None else "-" for key in ("model", "steps")),
-                *(_number(run[key]) for key in ("train_loss", "eval_loss")),
-                _time(run["runtime_s"]),
+                "silent" if run["silent"] else run["status"],
+                *(str(run[key]) if run[key] is not None else "-" for key in ("stage", "model", "steps")),
+                *(number(run[key]) for key in ("train_loss", "eval_loss")),
+                spent(run["runtime_s"]),
                 f"{clock(run['age_s'])} ago",
             ]
         )
-    return _table(rows)
+    text = table(narrowed(rows, width, ["stage", "time", "model", "last written", "steps"]), width)
+    problems = [f"{_relative(Path(run['path']), root)}: {run['problem']}" for run in runs if run["problem"]]
+    return "\n\n".join([text, *(["\n".join(problems)] if problems else [])])
 
 
 def show_run(path: str | os.PathLike[str], width: int = 72, now: float | None = None) -> str:
@@ -74,37 +101,31 @@ def show_run(path: str | os.PathLike[str], width: int = 72, now: float | None = 
     lines = [("run", str(folder.path)), ("status", _status(folder.path, summary, now))]
     if error := summary.get("error"):
         lines.append(("error", _error_text(error)))
+    rows = folder.metrics.read()
     lines += _about(summary)
+    lines.append(("machine", _machine(mean_figures(rows))))
     lines.append(("files", _files(folder.path)))
     label = max(len(name) for name, _ in lines)
     text = "\n".join(f"{name:<{label}}  {value}" for name, value in lines if value)
-    rows = folder.metrics.read()
     return f"{text}\n\n{loss_chart(rows, width)}" if rows else f"{text}\n\nnothing was logged yet"
 
 
-def compare_runs(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """Several runs side by side: the settings in which they differ, then their figures.
+def show_json(path: str | os.PathLike[str], now: float | None = None) -> dict[str, Any]:
+    """One run as plain values: run.json, and path, age_s, checkpoints, how many rows were logged, and the last one.
 
     Raises:
-        RunFolderError: a path holds no run that can be read.
+        RunFolderError: no run here, or its `run.json` cannot be read.
     """
-    folders = [Path(path) for path in paths]
-    summaries = [read_summary(folder) for folder in folders]
-    names = _short_names(folders)
-    settings = [_flat(_part(summary, "settings")) for summary in summaries]
-    keys = sorted({key for one in settings for key in one if key != "output_dir"})
-    rows = [["setting", *names]]
-    for key in keys:
-        values = [_setting(one[key]) if key in one else "-" for one in settings]
-        if len(set(values)) > 1:
-            rows.append([key, *values])
-    text = _table(rows) if len(rows) > 1 else "the settings are the same"
-    figures = [["figure", *names], ["status", *(str(one.get("status", "-")) for one in summaries)]]
-    for part, name, title, write in _FIGURES:
-        found = [_part(summary, part).get(name) for summary in summaries]
-        if any(value is not None for value in found):
-            figures.append([title, *(write(value) for value in found)])
-    return f"{text}\n\n{_table(figures)}"
+    folder = RunFolder(path)
+    summary, rows = read_summary(folder.path), folder.metrics.read()
+    return {
+        **summary,
+        "path": str(folder.path),
+        "age_s": round(_age_s(folder.path, time.time() if now is None else now), 1),
+        "checkpoints": [found.name for found in list_checkpoints(folder.path)],
+        "rows": len(rows),
+        "last_row": rows[-1] if rows else None,
+    }
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
@@ -125,6 +146,7 @@ def _entry(folder: Path, now: float) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "path": str(folder),
         "status": "broken",
+        "silent": False,
         "age_s": _age_s(folder, now),
         "problem": None,
     }
@@ -132,36 +154,57 @@ def _entry(folder: Path, now: float) -> dict[str, Any]:
     try:
         summary = read_summary(folder)
         entry["status"] = str(summary.get("status", "unknown"))
+        entry["silent"] = entry["status"] == "running" and entry["age_s"] > _SILENT_S
     except RunFolderError as error:
         entry["problem"] = error.what
-    train = _part(summary, "train")
+    train = part(summary, "train")
+    if train.get("steps") is None:  # it has not come to its end
+        train = {**train, "steps": _last_step(folder)}
+    name = part(summary, "model").get("name")
     return {
         **entry,
-        "model": _part(summary, "model").get("name"),
-        "stage": _part(summary, "settings").get("stage"),
+        "model": None if name is None else Path(str(name)).name or str(name),
+        "stage": part(summary, "settings").get("stage"),
         **{key: train.get(key) for key in ("steps", "train_loss", "eval_loss", "runtime_s")},
     }
 
 
+def _last_step(folder: Path) -> int | None:
+    rows = MetricsLog(folder / METRICS).read()
+    step = rows[-1].get("step") if rows else None
+    return step if isinstance(step, int) else None
+
+
+def _machine(figures: Mapping[str, float]) -> str:
+    """What the monitor saw, in words: `CPU 85 %, 5,001 MB of memory in use, GPU 93 % at 310 W`."""
+    gpu = phrase(figures, "GPU {} %", "gpu_percent", whole) + phrase(figures, " at {} W", "gpu_power_w", whole)
+    return _join(
+        phrase(figures, "CPU {} % busy", "cpu_percent", whole),
+        phrase(figures, "{} MB of memory in use", "memory_used_mb", whole),
+        gpu.strip(),
+        phrase(figures, "{} MB of GPU memory in use", "gpu_memory_mb", whole),
+    )
+
+
 def _about(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Model, data, training and memory, a line each; empty where the run does not tell."""
-    model, data = _part(summary, "model"), _part(summary, "data")
-    train, memory = _part(summary, "train"), _part(summary, "memory")
-    parameters = _phrase(model, "{} parameters", "parameters", _count)
-    trainable = _phrase(model, "{} trainable", "trainable", _count)
-    used = _phrase(data, "{} rows used", "rows_used", _count) + _phrase(data, " of {}", "rows_read", _count)
-    dropped = [f"{count} {reason}" for reason, count in _part(data, "dropped").items() if count]
+    model, data = part(summary, "model"), part(summary, "data")
+    train, memory = part(summary, "train"), part(summary, "memory")
+    parameters = phrase(model, "{} parameters", "parameters", count)
+    trainable = phrase(model, "{} trainable", "trainable", count)
+    used = phrase(data, "{} rows used", "rows_used", count) + phrase(data, " of {}", "rows_read", count)
+    dropped = [f"{count} {reason}" for reason, count in part(data, "dropped").items() if count]
     return [
         ("model", _join(model.get("name"), parameters, trainable, model.get("dtype"))),
-        ("data", _join(used, _phrase(data, "{} tokens", "tokens", _count),
-                       _phrase(data, "{} supervised", "supervised_tokens", _count))),
+        ("data", _join(used, phrase(data, "{} tokens", "tokens", count),
+                       phrase(data, "{} supervised", "supervised_tokens", count))),
         ("dropped", _join(*dropped)),
-        ("train", _join(_phrase(train, "{} steps", "steps", _count), _phrase(train, "{}", "runtime_s", _time),
-                        _phrase(train, "{} tokens/s", "tokens_per_second", _whole))),
-        ("loss", _join(_phrase(train, "train {}", "train_loss", _number),
-                       _phrase(train, "eval {}", "eval_loss", _number))),
-        ("memory", _join(_phrase(memory, "peak {} MB", "peak_rss_mb", _whole),
-                         _phrase(memory, "GPU peak {} MB", "peak_gpu_mb", _whole))),
+        ("train", _join(phrase(train, "{} steps", "steps", count), phrase(train, "{}", "runtime_s", spent),
+                        phrase(train, "{} tokens/s", "tokens_per_second", whole))),
+        ("loss", _join(phrase(train, "train {}", "train_loss", number),
+                       phrase(train, "eval {}", "eval_loss", number))),
+        ("memory", _join(phrase(memory, "peak {} MB", "peak_rss_mb", whole),
+                         phrase(memory, "GPU peak {} MB", "peak_gpu_mb", whole))),
     ]  # fmt: skip
 
 
@@ -197,33 +240,8 @@ def _age_s(folder: Path, now: float) -> float:
     return max(0.0, now - max(times, default=now))
 
 
-def _part(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = summary.get(name)
-    return part if isinstance(part, Mapping) else {}
-
-
-def _phrase(part: Mapping[str, Any], text: str, key: str, write: Callable[[Any], str]) -> str:
-    return text.format(write(part[key])) if part.get(key) is not None else ""
-
-
 def _join(*parts: Any) -> str:
     return ", ".join(str(part) for part in parts if part)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' own names, or their paths where two have the same name."""
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def _relative(path: Path, root: str | os.PathLike[str] | None) -> str:
@@ -231,47 +249,3 @@ def _relative(path: Path, root: str | os.PathLike[str] | None) -> str:
         return str(path)
     here = Path(root)
     return str(path.relative_to(here)) if path.is_relative_to(here) and path != here else str(path)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-    lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _setting(value: Any) -> str:
-    text = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _whole(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, int | float) else "-"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "-"
-
-
-def _time(value: Any) -> str:
-    return clock(value) if isinstance(value, int | float) else "-"
-
-
-_FIGURES = (
-    ("train", "train_loss", "train loss", _number),
-    ("train", "eval_loss", "eval loss", _number),
-    ("train", "steps", "steps", _whole),
-    ("train", "runtime_s", "time", _time),
-    ("train", "tokens_per_second", "tokens/s", _whole),
-    ("train", "samples_per_second", "samples/s", _number),
-    ("memory", "peak_rss_mb", "peak memory, MB", _whole),
-    ("memory", "peak_gpu_mb", "peak GPU memory, MB", _whole),
-    ("model", "trainable", "trainable parameters", _whole),
-    ("data", "rows_used", "rows used", _whole),
-    ("data", "tokens", "tokens", _whole),
-    ("data", "supervised_tokens", "supervised tokens", _whole),
-)

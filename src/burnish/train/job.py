@@ -46,6 +46,7 @@ from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Stage
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
+from burnish.train.watch import Watch
 
 
 class Job:
@@ -67,6 +68,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self.watch = Watch(settings, self.folder, self.is_main)
 
     def record(self, **parts: Any) -> None:
         """Merge parts into run.json; only the first rank writes."""
@@ -75,6 +77,10 @@ class Job:
 
     def run(self, stop: StopRequest) -> dict[str, Any]:
         """Read the data, load the model, train, save; returns what run.json holds."""
+        with self.watch:
+            return self._run(stop)
+
+    def _run(self, stop: StopRequest) -> dict[str, Any]:
         settings = self.settings
         for line in settings.notes:
             log.note(line)
@@ -91,11 +97,13 @@ class Job:
             log.say(line)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
+        self.watch.start()
         loaded = build_model(settings, source, self.precision, self.accelerator.device)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
         loop = self._loop(loaded, template, data)
+        self.watch.go_on_after(loop.progress.step)
         started = time.perf_counter()
         before = loop.progress.elapsed_s
         with ExitStack() as stack:
@@ -168,7 +176,7 @@ class Job:
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
-        names = [] if data.train is None else _dataset_titles(data.train.names)
+        names, datasets = _datasets(settings, data.train, plan)
         module = self.stage.module(settings, loaded.model, self._packs, names)
         if training.neftune_noise_alpha:
             EmbeddingNoise(loaded.model, training.neftune_noise_alpha).watch(module)
@@ -196,11 +204,11 @@ class Job:
             prepared_optimizer,
             optimizer,
             plan,
-            self._batches(example, pad_id, data.train),
+            self._batches(example, pad_id, datasets),
             rate,
             self._loop_options(total, plan),
             Hooks(
-                self.folder.metrics.append,
+                self.watch.row,
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
@@ -212,18 +220,18 @@ class Job:
 
     def _loop_options(self, total: int, plan: BatchPlan | StreamPlan) -> LoopOptions:
         training, tuning = self.settings.training, self.settings.tuning
-        eval_steps = _every(training.eval_strategy, training.eval_steps or training.logging_steps, plan)
+        eval_steps = _every(training.eval_strategy, training.eval_steps or training.logging_steps, plan, total)
         delay = training.eval_delay * (plan.steps_an_epoch if training.eval_strategy == "epoch" else 1)
         return LoopOptions(
             total_steps=total,
             max_grad_norm=training.max_grad_norm,
-            logging_steps=training.logging_steps,
+            logging_steps=_every(training.logging_strategy, training.logging_steps, plan, total),
             logs_first_step=training.logging_first_step,
             eval_steps=eval_steps,
             eval_delay_steps=math.ceil(delay) - 1,
             evaluates_first=training.eval_on_start,
             evaluates_last="do_eval" not in self.settings.given or training.do_eval,
-            save_steps=_every(training.save_strategy, training.save_steps, plan),
+            save_steps=_every(training.save_strategy, training.save_steps, plan, total),
             best=Best(
                 training.metric_for_best_model,
                 training.greater_is_better,
@@ -264,18 +272,21 @@ class Job:
             ranks=self.accelerator.num_processes,
             seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
+            drop_last=shuffle and self.settings.training.dataloader_drop_last,
             lengths=lengths.tolist() if grouped else None,
         )
 
     def _batches(
-        self, example: Callable[[int], Example], pad_id: int, train: TrainSet | None = None
+        self,
+        example: Callable[[int], Example],
+        pad_id: int,
+        datasets: Callable[[Sequence[int]], tuple[int, ...]] | None = None,
     ) -> Callable[[Sequence[int]], Batch]:
-        """Sample numbers → Batch; a training set of several datasets marks which one each document is from."""
-        datasets = train.datasets if train is not None and len(train.names) > 1 else None
+        """Sample numbers → Batch; `datasets` tells which one each sample is from, where there are several."""
 
         def make(numbers: Sequence[int]) -> Batch:
             batch = self.stage.collate([example(n) for n in numbers], numbers, self._packs, pad_id)
-            return batch if datasets is None else replace(batch, datasets=tuple(datasets[list(numbers)].tolist()))
+            return batch if datasets is None else replace(batch, datasets=datasets(numbers))
 
         return make
 
@@ -348,13 +359,29 @@ def build_accelerator(device: torch.device, mixed: str) -> Any:
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
 
 
-def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan) -> int:
-    if strategy == "no":
+def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int) -> int:
+    """Steps between two of something; 0 for never. Below 1, `steps` is a share of all steps, rounded up."""
+    if strategy in ("no", "best"):
         return 0
-    return plan.steps_an_epoch if strategy == "epoch" else int(steps)
+    if strategy == "epoch":
+        return plan.steps_an_epoch
+    return math.ceil(steps * total) if steps < 1 else int(steps)
 
 
-def _dataset_titles(names: Sequence[str]) -> list[str]:
-    """Short names of datasets for figures: of a path only its last part, where that tells them apart."""
+def _datasets(
+    settings: Settings, train: TrainSet | None, plan: BatchPlan | StreamPlan
+) -> tuple[list[str], Callable[[Sequence[int]], tuple[int, ...]] | None]:
+    """Short names of the datasets of a run, and what tells the dataset of samples by its number; None for only one.
+
+    Of a path the name is its last part, where that tells them apart.
+    """
+    names = list(settings.data.dataset) if train is None else train.names
+    if len(names) < 2:
+        return [], None
     short = [Path(name).stem if "/" in name or "\\" in name else name for name in names]
-    return short if len(set(short)) == len(short) else list(names)
+    titles = short if len(set(short)) == len(short) else list(names)
+    if train is not None:
+        numbers_of = train.datasets
+        return titles, lambda numbers: tuple(numbers_of[list(numbers)].tolist())
+    assert isinstance(plan, StreamPlan)
+    return titles, lambda numbers: tuple(names.index(plan.dataset(number)) for number in numbers)

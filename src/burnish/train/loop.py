@@ -292,7 +292,9 @@ class Loop:
     def _speed(self) -> dict[str, str]:
         progress = self.progress
         speed = progress.tokens / max(progress.elapsed_s, 1e-9)
-        return {"tok/s": f"{speed:.0f}", "MB": f"{rss_mb():.0f}"}
+        gpu = self.accelerator.device.type == "cuda"
+        memory = torch.cuda.memory_reserved() / 2**20 if gpu else rss_mb()
+        return {"tok/s": f"{speed:,.0f}", "GPU memory" if gpu else "memory": f"{memory:,.0f} MB"}
 
     def _not_finite(self, micro: Sequence[Sequence[int]], value: float, what: str = "loss") -> BurnishError:
         numbers = [number for part in micro for number in part]

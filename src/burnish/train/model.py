@@ -13,13 +13,14 @@ from burnish.kernels.attention import reason_not_packed
 from burnish.model.adapter import attach_lora, count_parameters, embedding_modules
 from burnish.model.base import BaseChanges
 from burnish.model.freeze import train_layers
-from burnish.model.load import Loaded, load_model
+from burnish.model.load import Loaded, load_model, stored_quantization
 from burnish.model.noise import upcast_norms
 from burnish.model.precision import Precision
+from burnish.model.quantize import Quantization, quantization_of
 from burnish.model.residual import start_from_weights
 from burnish.model.rope import forget_longest_text
 from burnish.model.save import without_adapter
-from burnish.model.source import ModelSource
+from burnish.model.source import ModelSource, trained_over
 from burnish.model.vocabulary import NewTokens, extend_tokenizer, grow_embeddings, new_tokens
 
 
@@ -33,7 +34,9 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
     tokens = new_tokens(
         model_settings.add_tokens, model_settings.add_special_tokens, model_settings.new_special_tokens_config
     )
+    quantization = _quantization(settings)
     go_on = bool(source.adapters) and tuning.finetuning_type == "lora" and not tuning.create_new_adapter
+    _check_base(settings, source, quantization, go_on)
     torch.manual_seed(settings.training.seed)  # random weights depend on the seed alone
     loaded = load_model(
         source,
@@ -48,6 +51,9 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
         trainable_adapter=go_on,
         rope=(model_settings.rope_scaling, settings.data.cutoff_len) if model_settings.rope_scaling else None,
         random_weights=model_settings.train_from_scratch,
+        quantization=quantization,
+        compute_dtype=torch.float16 if precision.mixed == "fp16" else precision.dtype,
+        keep_whole=tuning.additional_target,
     )
     new_rows = _add_tokens(loaded, tokens, model_settings.resize_vocab, go_on)
     forget_longest_text(loaded.model)
@@ -143,6 +149,33 @@ def _choose_trained(settings: Settings, loaded: Loaded, new_rows: list[int], go_
     return " · ".join(parts)
 
 
+def _quantization(settings: Settings) -> Quantization | None:
+    """How the settings want the base weights held; None for whole ones."""
+    model = settings.model
+    return quantization_of(model.quantization_bit, model.quantization_type, model.double_quantization)
+
+
+def _check_base(settings: Settings, source: ModelSource, quantization: Quantization | None, goes_on: bool) -> None:
+    """Refuse to train weights that are quantized on disk; say when an adapter goes on over another kind of base."""
+    model = settings.model
+    stored = stored_quantization(
+        source, revision=model.model_revision, cache_dir=model.cache_dir, token=model.hf_hub_token
+    )
+    if stored and settings.tuning.finetuning_type != "lora":
+        raise ModelError(
+            f"the weights of this model are quantized ({stored}) and cannot be trained themselves",
+            at="finetuning_type",
+            fix="use finetuning_type: lora, or give the 16-bit model",
+        )
+    before = trained_over(source)
+    if goes_on and before != quantization:
+        log.note(f"{source.adapters[-1]} was trained over {_base(before)} and now meets {_base(quantization)}")
+
+
+def _base(quantization: Quantization | None) -> str:
+    return f"a base in {quantization}" if quantization else "a base that is not quantized"
+
+
 def model_record(settings: Settings, loaded: Loaded, precision: Precision) -> dict[str, Any]:
     """The `model` part of run.json."""
     counts = count_parameters(loaded.model)
@@ -152,6 +185,7 @@ def model_record(settings: Settings, loaded: Loaded, precision: Precision) -> di
         "parameters": counts.total,
         "trainable": counts.trainable,
         "dtype": precision.name,
+        "quantization": loaded.quantization,
         "footprint_mb": round(counts.footprint_mb, 1),
     }
 

@@ -37,6 +37,9 @@ from burnish.train.state import (
 # Settings that change which tokens a step sees or how it updates: a resumed run with others is not the same run.
 _EXACT = [
     "model_name_or_path",
+    "quantization_bit",
+    "quantization_type",
+    "double_quantization",
     "finetuning_type",
     "lora_rank",
     "lora_alpha",
@@ -102,6 +105,7 @@ _EXACT = [
     "train_from_scratch",
     "upcast_layernorm",
     "neftune_noise_alpha",
+    "dataloader_drop_last",
 ]
 
 

@@ -39,6 +39,7 @@ class _Block:
     place: Place
     after: Place
     examples: list[Example]
+    datasets: list[str]  # of each example
     rows: list[list[int]]
 
     @property
@@ -133,6 +134,11 @@ class StreamPlan:
         row, place = divmod(number, 1 << 20)
         return self._block_of(row).examples[place]
 
+    def dataset(self, number: int) -> str:
+        """The dataset of such an example; of a window, that of the document in which it begins."""
+        row, place = divmod(number, 1 << 20)
+        return self._block_of(row).datasets[place]
+
     def _numbers(self, row: int) -> list[int]:
         block = self._block_of(row)
         return [(row << 20) + place for place in block.rows[row - block.place.first_row]]
@@ -161,7 +167,7 @@ class StreamPlan:
                 place = Place(place.epoch + 1, 0, 0, place.first_row)
                 self._reader = None
                 continue
-            examples, dropped = self._prepare(samples)
+            examples, datasets, dropped = self._prepare(samples)
             rows = self._rows(examples)
             if self.options.shuffle:
                 random.Random(f"{self.options.seed}/{place.epoch}/{place.block}").shuffle(rows)
@@ -171,7 +177,7 @@ class StreamPlan:
             self.samples_read += len(samples)
             self.dropped += dropped
             if rows or self._closed:
-                return _Block(place, after, examples, rows)
+                return _Block(place, after, examples, datasets, rows)
             place = after
 
     def _take(self, place: Place) -> list[Sample]:
@@ -181,20 +187,32 @@ class StreamPlan:
                 pass
         return list(islice(self._reader, self.options.block_samples))
 
-    def _prepare(self, samples: Sequence[Sample]) -> tuple[list[Example], Counter[str]]:
+    def _prepare(self, samples: Sequence[Sample]) -> tuple[list[Example], list[str], Counter[str]]:
         examples: list[Example] = []
+        datasets: list[str] = []
         dropped: Counter[str] = Counter()
-        for chunk, _ in make_chunks(samples, self.template, self.labels, self.make, self.options.workers):
+        for chunk, part in make_chunks(samples, self.template, self.labels, self.make, self.options.workers):
             if self._closed:
-                return [], dropped
-            examples += [example for example, _ in chunk.examples()]
+                return [], [], dropped
+            for example, owner in chunk.examples():
+                examples.append(example)
+                datasets.append(part[owner].dataset)
             dropped += chunk.dropped
-        if self.options.pack != "windows" or not examples:
-            return examples, dropped
-        ids = np.concatenate([np.asarray(example.input_ids, dtype=np.int32) for example in examples])
+        if self.options.pack == "windows" and examples:
+            examples, datasets = self._windows(examples, datasets)
+        return examples, datasets, dropped
+
+    def _windows(self, documents: Sequence[Example], datasets: Sequence[str]) -> tuple[list[Example], list[str]]:
+        ids = np.concatenate([np.asarray(document.input_ids, dtype=np.int32) for document in documents])
+        ends = np.cumsum([len(document.input_ids) for document in documents])
         width = self.options.cutoff_len
-        parts = [ids[start : start + width] for start in range(0, len(ids), width)]
-        return [example_of(part, np.ones(len(part), bool), None) for part in parts if len(part) > 1], dropped
+        starts = [start for start in range(0, len(ids), width) if len(ids) - start > 1]
+        parts = [ids[start : start + width] for start in starts]
+        owners = np.searchsorted(ends, starts, side="right")
+        return (
+            [example_of(part, np.ones(len(part), bool), None) for part in parts],
+            [datasets[owner] for owner in owners.tolist()],
+        )
 
     def _rows(self, examples: Sequence[Example]) -> list[list[int]]:
         if self.options.pack != "whole":

@@ -21,6 +21,7 @@ def model_line(model: Mapping[str, Any]) -> str:
         str(model["name"]),
         f"{count(model['parameters'])} parameters",
         f"{model['method']} trains {count(model['trainable'])} ({share:.1f}%)",
+        *([f"base in {model['quantization']}"] if model.get("quantization") else []),
         str(model["dtype"]),
         f"{model['footprint_mb']:.0f} MB of weights",
     ]

@@ -93,7 +93,7 @@ def test_a_llama_factory_file_loads_unchanged(tmp_path: Path) -> None:
     assert settings.data.dataset == ("identity", "alpaca_en_demo")
     assert settings.training.learning_rate == 1e-4
     assert settings.training.bf16 is True
-    assert settings.training.report_to == "none"
+    assert settings.training.report_to == ("none",)
     assert settings.training.resume_from_checkpoint is False
     assert settings.origins["lora_rank"] == f"{path}:9"
     assert settings.source_path == Path(path)
@@ -171,8 +171,11 @@ def test_rates_are_floats_however_written(tmp_path: Path, written: str) -> None:
         ("save_total_limit", "null", None),
         ("resume_from_checkpoint", "true", True),
         ("resume_from_checkpoint", "out/checkpoint-8", "out/checkpoint-8"),
-        ("report_to", "none", "none"),
-        ("report_to", "[none]", "none"),
+        ("report_to", "none", ["none"]),
+        ("report_to", "no", ["none"]),
+        ("report_to", "[]", ["none"]),
+        ("report_to", "tensorboard, WandB", ["tensorboard", "wandb"]),
+        ("report_to", "[all]", ["all"]),
         ("lr_scheduler_kwargs", '{"num_cycles": 2}', {"num_cycles": 2}),
         ("cutoff_len", "", 2048),
         ("optim", "adamw_torch_fused", "adamw_torch_fused"),

@@ -179,15 +179,10 @@ def test_values_that_are_not_there_yet_say_so(key: str, value: object) -> None:
     ]
 
 
-def test_a_tracker_in_a_list_is_not_there_yet_either() -> None:
-    assert problems_of({"report_to": ["wandb"]})[0][0] == "Burnish does not support 'report_to: wandb' yet"
-    assert problems_of({"report_to": ["wandb", "none"]})[0][0] == "'report_to' cannot be ['wandb', 'none']"
-
-
 @pytest.mark.parametrize(
     ("key", "value", "what"),
     [
-        ("quantization_bit", 4, "Burnish does not support 'quantization_bit' yet"),
+        ("quantization_method", "hqq", "Burnish does not support 'quantization_method: hqq' yet"),
         ("torch_compile", True, "Burnish does not support 'torch_compile' yet"),
         ("deepspeed", "ds.json", "Burnish does not support 'deepspeed' yet"),
         ("push_to_hub", "yes", "Burnish does not support 'push_to_hub' yet"),

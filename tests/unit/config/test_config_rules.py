@@ -113,6 +113,21 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "train_from_scratch",
         "train_from_scratch trains all weights, finetuning_type: lora does not",
     ),
+    "trackers_are_known": (
+        {"report_to": "tensorbord,wandb"},
+        "report_to",
+        "Burnish knows no tracker 'tensorbord'",
+    ),
+    "quantization_has_8_or_4_bits": (
+        {"quantization_bit": 3},
+        "quantization_bit",
+        "quantization_bit: 3 does not exist",
+    ),
+    "quantized_bases_need_lora": (
+        {"quantization_bit": 4, "finetuning_type": "full"},
+        "quantization_bit",
+        "quantized weights cannot be trained, as finetuning_type: full would",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -143,6 +158,7 @@ ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
         768,
         ("cutoff_len is 768: max_source_length and max_target_length together",),
     ),
+    "swanlab_reports": ({"use_swanlab": True, "report_to": "mlflow"}, "report_to", ["mlflow", "swanlab"], ()),
 }
 REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "lora_without_effect": (
@@ -198,6 +214,14 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "new_adapter_needs_old": (
         {"create_new_adapter": True},
         "create_new_adapter has no effect without adapter_name_or_path",
+    ),
+    "no_tracker_writes": (
+        {"logging_dir": "logs"},
+        "logging_dir has no effect: report_to names no tracker; metrics and log are in output_dir",
+    ),
+    "only_four_bits_have_a_type": (
+        {"quantization_bit": 8, "quantization_type": "fp4", "double_quantization": False},
+        "quantization_type, double_quantization: no effect without quantization_bit: 4",
     ),
 }
 
@@ -261,6 +285,11 @@ def test_further_broken_rules() -> None:
     assert problems_of({"val_size": 2.5, "do_eval": True})[0][2] == "write a share below 1, or a whole number such as 2"
     assert problems_of({"lora_target": []})[0][0] == "lora_target names no layers"
     assert problems_of({"do_eval": True})[0][1] == "settings: do_eval"
+    assert problems_of({"report_to": ["wandb", "none"]})[0][0] == "report_to says none and names trackers"
+    assert problems_of({"report_to": "neptune"})[0][2] == (
+        "known: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb"
+    )
+    assert "did you mean 'tensorboard'?" in str(problems_of({"report_to": "tensorbord"})[0][2])
     assert problems_of({"lr_scheduler_type": "cosine_with_min_lr"})[0][2] == (
         'add lr_scheduler_kwargs: {"min_lr": VALUE}'
     )

@@ -143,3 +143,31 @@ class TestPromptCompletion:
     )
     def test_bad_rows(self, row: Any, expected: str) -> None:
         assert reason(row, formatting="prompt_completion") == expected
+
+
+class TestRowWeight:
+    def test_it_scales_each_answer(self) -> None:
+        messages = [
+            message("user", "a"),
+            message("assistant", "b", weight=2),
+            message("user", "c"),
+            message("assistant", "d"),
+        ]
+        made = convert(
+            {"messages": messages, "quality": 0.5},
+            formatting="openai",
+            columns={"messages": "messages", "weight": "quality"},
+        )
+        assert isinstance(made, Conversation)
+        assert [turn.weight for turn in made.turns if turn.role == "assistant"] == [1.0, 0.5]
+
+    def test_without_its_column_a_key_of_that_name_means_nothing(self) -> None:
+        row = {"instruction": "How heavy?", "output": "80 kg", "weight": 80}
+        assert convert(row) == Conversation(said("How heavy?", "80 kg"))
+
+    def test_zero_leaves_the_row_out_and_nonsense_is_a_bad_row(self) -> None:
+        columns = {"prompt": "instruction", "response": "output", "weight": "w"}
+        row = {"instruction": "Hi", "output": "Hello"}
+        assert reason({**row, "w": 0}, columns=columns) == "no answer is trained at w: the weight is 0"
+        assert reason({**row, "w": "much"}, columns=columns).startswith("broken weight at w")
+        assert convert({**row, "w": None}, columns=columns) == Conversation(said("Hi", "Hello"))

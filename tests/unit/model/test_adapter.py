@@ -13,6 +13,19 @@ def test_discovery_leaves_the_head_out(tiny_model):
     assert "lm_head" not in linear_layer_names(tiny_model)
 
 
+def test_layers_of_quantized_checkpoints_are_found(tiny_model):
+    """GPTQ and AWQ layers are no nn.Linear; gptqmodel's derive from a class of its own."""
+    from torch import nn
+
+    base = type("BaseQuantLinear", (nn.Module,), {})
+    for layer in tiny_model.model.layers:
+        layer.mlp.up_proj = type("TorchQuantLinear", (base,), {})()
+        layer.mlp.act_fn = nn.SiLU()
+    assert linear_layer_names(tiny_model) == [
+        *("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"),
+    ]
+
+
 def test_a_wrong_target_is_named(tiny_model):
     with pytest.raises(ModelError, match="no layer 'q_porj'") as caught:
         attach_lora(tiny_model, targets=["q_porj"])

@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from burnish.errors import RunFolderError
-from burnish.runs.folder import RunFolder
-from burnish.runs.listing import compare_runs, list_runs, render_runs, show_run
-
-NOW = 2_000_000_000.0
-
-
-def make_run(path: Path, age_s: float, rate: float = 1e-3, **parts: Any) -> RunFolder:
-    folder = RunFolder(path)
-    folder.path.mkdir(parents=True)
-    folder.write_summary(
-        {
-            "status": "completed",
-            "settings": {"stage": "sft", "learning_rate": rate, "output_dir": str(path), "lora": {"rank": 8}},
-            "model": {"name": "tiny", "parameters": 1234567, "trainable": 8000, "dtype": "bfloat16"},
-            "data": {
-                "rows_read": 200,
-                "rows_used": 190,
-                "dropped": {"no answer": 8, "too long": 2, "empty": 0},
-                "tokens": 18000,
-                "supervised_tokens": 6000,
-            },
-            "train": {
-                "steps": 2,
-                "runtime_s": 95.2,
-                "train_loss": 0.51234,
-                "eval_loss": None,
-                "tokens_per_second": 1234.4,
-            },
-            "memory": {"peak_rss_mb": 1500.7, "peak_gpu_mb": None},
-            **parts,
-        }
-    )
-    folder.metrics.append({"step": 1, "loss": 2.0})
-    folder.metrics.append({"step": 2, "loss": 1.0})
-    for name in ("run.json", "metrics.jsonl"):
-        os.utime(path / name, (NOW - age_s, NOW - age_s))
-    return folder
+from burnish.runs.listing import list_runs, render_runs, show_json, show_run, sorted_runs
+from tests.unit.runs.past import NOW, make_run
 
 
 def test_runs_are_listed_the_newest_first(tmp_path: Path) -> None:
@@ -71,20 +36,51 @@ def test_runs_are_listed_the_newest_first(tmp_path: Path) -> None:
 def test_parts_of_the_wrong_kind_do_not_break_the_list(tmp_path: Path) -> None:
     make_run(tmp_path / "odd", 5, train="x", model=None, settings=[1])
     (run,) = list_runs(tmp_path, now=NOW)
-    assert (run["model"], run["steps"], run["stage"]) == (None, None, None)
+    assert (run["model"], run["steps"], run["stage"]) == (None, 2, None)
     assert "odd" in render_runs([run], tmp_path)
     assert "odd" in show_run(tmp_path / "odd")
-    assert compare_runs([tmp_path / "odd", tmp_path / "odd"])
 
 
 def test_the_table_of_runs(tmp_path: Path) -> None:
     make_run(tmp_path / "one", 60)
-    assert render_runs(list_runs(tmp_path, now=NOW), tmp_path).split("\n") == [
-        "run  status     model  steps  train loss  eval loss  time        last written",
-        "───  ─────────  ─────  ─────  ──────────  ─────────  ──────────  ──────────────",
-        "one  completed  tiny   2      0.5123      -          1 min 35 s  1 min 00 s ago",
+    make_run(tmp_path / "订单", 120, model={"name": "/models/tiny"})
+    runs = list_runs(tmp_path, now=NOW)
+    assert render_runs(runs, tmp_path).split("\n") == [
+        "run   status     stage  model  steps  train loss  eval loss  time        last written",
+        "────  ─────────  ─────  ─────  ─────  ──────────  ─────────  ──────────  ──────────────",
+        "one   completed  sft    tiny   2      0.5123      -          1 min 35 s  1 min 00 s ago",
+        "订单  completed  sft    tiny   2      0.5123      -          1 min 35 s  2 min 00 s ago",
     ]
+    assert render_runs(runs, tmp_path, width=44).split("\n")[0] == "run   status     train loss  eval loss"
     assert render_runs([]) == "no runs here"
+
+
+def test_what_is_wrong_with_a_broken_run_stands_below_the_table(tmp_path: Path) -> None:
+    make_run(tmp_path / "one", 60)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "run.json").write_text("{")
+    table, _, problems = render_runs(list_runs(tmp_path, now=NOW), tmp_path).partition("\n\n")
+    assert max(map(len, table.split("\n"))) < 100
+    assert problems.startswith("torn: run.json cannot be read: ")
+
+
+def test_unfinished_runs_tell_how_far_they_are(tmp_path: Path) -> None:
+    make_run(tmp_path / "dead", 3600, status="running", train={})
+    make_run(tmp_path / "alive", 5, status="running", train={})
+    make_run(tmp_path / "early", 9, status="failed", train={}).metrics.path.unlink()
+    alive, early, dead = list_runs(tmp_path, now=NOW)
+    assert (alive["steps"], alive["silent"]) == (2, False)
+    assert (dead["steps"], dead["silent"], dead["status"]) == (2, True, "running")
+    assert early["steps"] is None
+    assert "silent" in render_runs([dead])
+
+
+def test_runs_are_sorted_by_a_figure_and_those_without_it_come_last(tmp_path: Path) -> None:
+    for name, loss in (("a", 0.5), ("b", None), ("c", 0.1)):
+        make_run(tmp_path / name, 5, train={"train_loss": loss, "steps": 1})
+    runs = list_runs(tmp_path, now=NOW)
+    assert [Path(run["path"]).name for run in sorted_runs(runs, "loss")] == ["c", "a", "b"]
+    assert [Path(run["path"]).name for run in sorted_runs(runs, "name")] == ["a", "b", "c"]
 
 
 def test_a_run_for_people(tmp_path: Path) -> None:
@@ -125,32 +121,17 @@ def test_no_run_to_show(tmp_path: Path) -> None:
         show_run(tmp_path)
 
 
-def test_runs_side_by_side(tmp_path: Path) -> None:
-    make_run(tmp_path / "a", 5)
-    make_run(tmp_path / "b", 5, rate=2e-4, train={"steps": 2, "train_loss": 0.6, "runtime_s": 4.4})
-    assert compare_runs([tmp_path / "a", tmp_path / "b"]).split("\n") == [
-        "setting        a      b",
-        "─────────────  ─────  ──────",
-        "learning_rate  0.001  0.0002",
-        "",
-        "figure                a           b",
-        "────────────────────  ──────────  ─────────",
-        "status                completed   completed",
-        "train loss            0.5123      0.6",
-        "steps                 2           2",
-        "time                  1 min 35 s  4 s",
-        "tokens/s              1,234       -",
-        "peak memory, MB       1,501       1,501",
-        "trainable parameters  8,000       8,000",
-        "rows used             190         190",
-        "tokens                18,000      18,000",
-        "supervised tokens     6,000       6,000",
-    ]
+def test_what_the_machine_did_is_one_line(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "one", 5)
+    folder.metrics.append({"step": 3, "loss": 1.0, "cpu_percent": 80.0, "memory_used_mb": 900.0, "gpu_percent": 90.0})
+    folder.metrics.append({"step": 4, "loss": 1.0, "cpu_percent": 90.0, "memory_used_mb": 1200.0, "gpu_power_w": 310.0})
+    assert "machine  CPU 85 % busy, 1,200 MB of memory in use, GPU 90 % at 310 W\n" in show_run(tmp_path / "one")
 
 
-def test_runs_of_one_name_are_told_apart_and_equal_settings_are_said(tmp_path: Path) -> None:
-    make_run(tmp_path / "x" / "run", 5)
-    make_run(tmp_path / "y" / "run", 5)
-    text = compare_runs([tmp_path / "x" / "run", tmp_path / "y" / "run"])
-    assert text.startswith("the settings are the same")
-    assert str(tmp_path / "x" / "run") in text
+def test_a_run_as_json(tmp_path: Path) -> None:
+    make_run(tmp_path / "one", 60)
+    shown = show_json(tmp_path / "one", now=NOW)
+    assert json.loads(json.dumps(shown)) == shown
+    assert shown["train"]["train_loss"] == 0.51234
+    assert (shown["rows"], shown["last_row"]["step"], shown["age_s"]) == (2, 2, 60.0)
+    assert shown["checkpoints"] == []

@@ -14,8 +14,8 @@ import pytest
 
 import burnish
 from burnish.runs import environment as module
-from burnish.runs import memory
-from burnish.runs.environment import cpu_flags, environment, render_environment, usable_cores
+from burnish.runs import gpus, memory
+from burnish.runs.environment import cpu_flags, environment, render_environment, surroundings, usable_cores
 from burnish.runs.memory import peak_rss_mb, rss_mb
 
 
@@ -109,17 +109,17 @@ FACTS: dict[str, Any] = {
 
 def test_the_block_to_paste() -> None:
     assert render_environment(FACTS) == (
-        "burnish       0.1.0\n"
-        "python        CPython 3.11.7\n"
-        "system        Linux 6.1 x86_64\n"
-        "cpu           A CPU\n"
-        "cores         2 usable, 4 logical, 2 physical\n"
-        "cpu flags     avx2 amx_bf16\n"
-        "memory        16.0 GB, 9.5 GB free\n"
-        "disk          80.1 GB free\n"
-        "gpu           none found\n"
-        "torch         2.9.0+cpu\n"
-        "bitsandbytes  not installed"
+        "burnish        0.1.0\n"
+        "python         CPython 3.11.7\n"
+        "system         Linux 6.1 x86_64\n"
+        "cpu            A CPU\n"
+        "cores          2 usable, 4 logical, 2 physical\n"
+        "cpu flags      avx2 amx_bf16\n"
+        "memory         16.0 GB, 9.5 GB free\n"
+        "disk           80.1 GB free\n"
+        "gpu            none found\n"
+        "torch          2.9.0+cpu\n"
+        "not installed  bitsandbytes"
     )
     assert render_environment({}) == ""
 
@@ -132,13 +132,13 @@ def test_gpus_come_from_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         text = "A GPU, 81559, 80000, 560.35, 9.0\nShared GPU, [N/A], [N/A], 560.35, 12.1\nan error\n"
         return subprocess.CompletedProcess(command, 0, text, "")
 
-    monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(module.subprocess, "run", answer)
-    gpus = module._gpus()
+    monkeypatch.setattr(gpus.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(gpus.subprocess, "run", answer)
+    found = module._gpus()
     assert asked[0][0] == "/usr/bin/nvidia-smi"
-    assert [gpu["name"] for gpu in gpus] == ["A GPU", "Shared GPU"]
-    assert [gpu["memory_gb"] for gpu in gpus] == [85.5, None]
-    block = render_environment({"gpus": gpus})
+    assert [gpu["name"] for gpu in found] == ["A GPU", "Shared GPU"]
+    assert [gpu["memory_gb"] for gpu in found] == [85.5, None]
+    block = render_environment({"gpus": found})
     assert "gpu  A GPU, 85.5 GB (83.9 GB free), driver 560.35, compute capability 9.0" in block
     assert "gpu  Shared GPU, memory unknown, driver 560.35" in block
 
@@ -150,8 +150,8 @@ def test_a_broken_driver_means_no_gpu(monkeypatch: pytest.MonkeyPatch, error: Ex
     def fail(command: list[str], **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(module.subprocess, "run", fail)
+    monkeypatch.setattr(gpus.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(gpus.subprocess, "run", fail)
     assert module._gpus() == []
 
 
@@ -174,3 +174,37 @@ def test_flags_are_read_from_the_kernels_text(monkeypatch: pytest.MonkeyPatch) -
     assert cpu_flags() == {"fpu", "avx2", "amx_bf16"}
     monkeypatch.setattr(module, "_read", lambda path: "processor\t: 0\nFeatures\t: fp asimd bf16\n")
     assert cpu_flags() == {"fp", "asimd", "bf16"}
+
+
+def test_places_and_variables_are_for_the_user_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / "someone"
+    monkeypatch.setenv("HOME", str(home))
+    for name in module.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_token")
+    monkeypatch.setenv("API_KEY", "sk-secret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:3128")
+    monkeypatch.setenv("HF_HOME", str(home / "hub"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    facts = surroundings(home / ".cache" / "burnish")
+    assert facts["places"]["cache"].startswith("~/.cache/burnish, ")
+    assert Path(facts["places"]["installed in"]).name == "burnish"
+    assert facts["variables"] == {
+        "HF_HOME": "~/hub",
+        "HF_TOKEN": "(set, not shown)",
+        "CUDA_VISIBLE_DEVICES": "(empty)",
+        "API_KEY": "(set, not shown)",
+        "HTTPS_PROXY": "http://(login not shown)@proxy:3128",
+    }
+    text = render_environment(facts)
+    assert "secret" not in text
+    assert "someone" not in text
+    assert "HF_HOME               ~/hub" in text
+
+
+def test_what_torch_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "__version__ = '2.9.0'\ndebug = False\ncuda: Optional[str] = '12.6'\nhip: Optional[str] = None\n"
+    monkeypatch.setattr(module, "_read", lambda path: text)
+    assert str(module._version("torch")).endswith(" (CUDA 12.6)")
+    monkeypatch.setattr(module, "_read", lambda path: text.replace("'12.6'", "None"))
+    assert "(" not in str(module._version("torch"))

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from burnish.runs.plots import loss_chart, plot_loss, series, smooth
+from burnish.runs.charts import loss_chart
+from burnish.runs.plots import plot_loss, series, smooth
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

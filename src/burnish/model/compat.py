@@ -1,0 +1,59 @@
+"""Corrections of other libraries. Each names the versions it was made for, why, and what it waits for upstream.
+
+`tests/unit/model/test_compat.py` fails once an installed version has passed a bound: look then whether the
+correction is still needed, and remove it or raise the bound.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+BOUNDS = {"bitsandbytes": "0.51", "peft": "0.22"}
+"""Package → the first version that nobody has looked at."""
+
+
+def correct_quantized_layers(model: nn.Module) -> None:
+    """Apply what bitsandbytes' layers need; to be called before anything was computed with them."""
+    _keep_weights_unpacked(model)
+    _keep_scales(model)
+
+
+def _keep_weights_unpacked(model: nn.Module) -> None:
+    """Keep bitsandbytes' 4-bit layers from repacking their weights in place when they are evaluated on a CPU.
+
+    bitsandbytes < 0.51, on CPUs with AVX512-BF16: the first forward pass in eval mode rewrites the weights into the
+    layout of a fast kernel, and `matmul_4bit` uses that kernel from then on, in training too. The kernel has no
+    backward pass, so that the gradient of all layers below is lost, while the loss hardly moves: one evaluation in
+    mid-training ruins the run in silence. Unpacking later does not help either, since packing rounds the scales to
+    bf16 and drops their own quantization; and layers whose width is no multiple of 32, or whose inputs are none of
+    64, fail. A layer decides by an attribute of its own, which is turned off here, before anything was evaluated.
+
+    Upstream: the packing came with bitsandbytes pull request 1804; issue 2078 is about another of its effects.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - no attribute that torch declares
+
+
+def _keep_scales(model: nn.Module) -> None:
+    """Keep the scales of bitsandbytes' 8-bit layers through PEFT's reading of their weights on a CPU.
+
+    peft < 0.22 with bitsandbytes < 0.51: a layer takes its scales over from its weight at the first forward pass and
+    leaves none there. DoRA reads the weight in each forward pass, and on a CPU PEFT then puts a fresh copy of it in
+    place, which looks as if it had scales to give; the next forward pass takes over none and fails.
+
+    Upstream: it came with peft pull request 1724; there was no issue about it.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "Linear8bitLt":
+            setattr(module, "init_8bit_state", partial(_take_scales_over, module))  # noqa: B010 - as above
+
+
+def _take_scales_over(layer: Any) -> None:
+    """What `Linear8bitLt.init_8bit_state` does, for a weight that has scales."""
+    if layer.weight.SCB is not None:
+        layer.state.CB, layer.state.SCB = layer.weight.CB, layer.weight.SCB
+    layer.weight.CB = layer.weight.SCB = None

@@ -1,0 +1,29 @@
+"""Every correction of another library names the versions it was made for."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+from packaging.version import Version
+
+from burnish.model.compat import BOUNDS
+
+
+@pytest.mark.parametrize(("package", "bound"), BOUNDS.items())
+def test_no_bound_has_passed(package, bound):
+    try:
+        installed = Version(version(package))
+    except PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+    assert installed < Version(bound), (
+        f"{package} {installed} is newer than what burnish/model/compat.py was made for: look at its corrections again"
+    )
+
+
+def test_the_libraries_are_still_as_the_corrections_know_them():
+    """A correction that sets a name which nothing reads would do nothing, and say nothing."""
+    modules = pytest.importorskip("bitsandbytes.nn.modules")
+    assert hasattr(modules.Linear4bit(64, 64, device="meta"), "support_avx512bf16_for_cpu")
+    assert "support_avx512bf16_for_cpu" in modules.Linear4bit.forward.__code__.co_names
+    assert "init_8bit_state" in modules.Linear8bitLt.forward.__code__.co_names
