@@ -76,18 +76,22 @@ def test_an_adapter_trains_only_the_new_rows(base, point_file, tmp_path):
     [
         {"additional_target": "embed_tokens,lm_head"},
         {"additional_target": "embed_tokens", "lora_init": "pissa"},
+        {"quantization_bit": 4},
         {"finetuning_type": "full"},
         {"finetuning_type": "freeze", "freeze_trainable_layers": 1},
     ],
-    ids=["whole", "pissa", "full", "freeze"],
+    ids=["whole", "pissa", "4-bit", "full", "freeze"],
 )
 def test_new_rows_with_other_methods(base, point_file, tmp_path, changes):
     seen = logits(trained_model(base, point_file, tmp_path / "run", learning_rate=1e-2, **ADDED, **changes))
     ours = load(str(tmp_path / "run"), use_cpu=True).model
-    torch.testing.assert_close(logits(ours), seen, atol=2e-5, rtol=2e-5)
+    # A quantized run is found again over the whole base, so that its rounding is the difference.
+    near = {"atol": 0.15, "rtol": 0.0} if "quantization_bit" in changes else {"atol": 2e-5, "rtol": 2e-5}
+    torch.testing.assert_close(logits(ours), seen, **near)
+    assert (seen - logits(build_model(vocab_size=261))).abs().max() > 0.5
     auto = AutoModelForCausalLM if "finetuning_type" in changes else AutoPeftModelForCausalLM
     theirs = auto.from_pretrained(tmp_path / "run", dtype=torch.float32)
-    torch.testing.assert_close(logits(theirs), seen, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(logits(theirs), seen, **near)
     assert AutoTokenizer.from_pretrained(tmp_path / "run").convert_tokens_to_ids(["qux", "<point>"]) == [259, 260]
 
 

@@ -7,6 +7,46 @@ from collections.abc import Iterator
 from burnish.config.draft import Draft, Finding
 
 
+def adapters_need_lora(draft: Draft) -> Iterator[Finding]:
+    if draft["adapter_name_or_path"] and draft["finetuning_type"] != "lora":
+        what = f"an adapter cannot be used with finetuning_type: {draft['finetuning_type']}"
+        fix = "use finetuning_type: lora, or leave adapter_name_or_path out"
+        yield Finding(("finetuning_type", "adapter_name_or_path"), what, fix)
+
+
+def lora_target_names_layers(draft: Draft) -> Iterator[Finding]:
+    target = draft["lora_target"]
+    if not target:
+        fix = "write lora_target: all, or names of layers"
+        yield Finding(("lora_target",), "lora_target names no layers", fix)
+    elif "all" in target and len(target) > 1:
+        fix = "write lora_target: all alone, or the names without all"
+        yield Finding(("lora_target",), "lora_target names all layers and single ones", fix)
+
+
+def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
+    bits = draft["quantization_bit"]
+    if bits not in (None, 4, 8, 16):
+        yield Finding(
+            ("quantization_bit",), f"quantization_bit: {bits} does not exist", "write 4 or 8, or leave it out"
+        )
+
+
+def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
+    kind = draft["finetuning_type"]
+    if draft["quantization_bit"] in (4, 8) and kind != "lora":
+        what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
+        fix = "use finetuning_type: lora, or leave quantization_bit out"
+        yield Finding(("quantization_bit", "finetuning_type"), what, fix)
+
+
+def residuals_need_whole_weights(draft: Draft) -> Iterator[Finding]:
+    if draft["lora_init"] in ("pissa", "olora") and draft["quantization_bit"] in (8, 4):
+        what = f"lora_init: {draft['lora_init']} takes its start out of the weights, which quantized ones do not allow"
+        keys = ("lora_init", "pissa_init", "quantization_bit")
+        yield Finding(keys, what, "use lora_init: default, or leave quantization_bit out")
+
+
 def one_start_for_lora(draft: Draft) -> Iterator[Finding]:
     if draft["pissa_init"] and draft["lora_init"] != "pissa":
         what = f"pissa_init: true contradicts lora_init: {draft['lora_init']}"

@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterator
 
 from burnish.config.draft import Change, Draft, Finding
 from burnish.config.method_rules import (
+    adapters_need_lora,
     freeze_trains_something,
     freeze_without_effect,
+    lora_target_names_layers,
     one_start_for_lora,
     orthogonal_rank_is_even,
     pissa_rounds_need_pissa,
+    quantization_has_8_or_4_bits,
+    quantized_bases_need_lora,
+    residuals_need_whole_weights,
     scratch_trains_all,
 )
 from burnish.config.training import TRACKERS
@@ -79,27 +84,10 @@ def prompt_or_history(draft: Draft) -> Iterator[Finding]:
         yield Finding(("train_on_prompt", "mask_history"), what, fix)
 
 
-def adapters_need_lora(draft: Draft) -> Iterator[Finding]:
-    if draft["adapter_name_or_path"] and draft["finetuning_type"] != "lora":
-        what = f"an adapter cannot be used with finetuning_type: {draft['finetuning_type']}"
-        fix = "use finetuning_type: lora, or leave adapter_name_or_path out"
-        yield Finding(("finetuning_type", "adapter_name_or_path"), what, fix)
-
-
 def packing_agrees(draft: Draft) -> Iterator[Finding]:
     if draft["neat_packing"] and not draft["packing"]:
         what = "neat_packing: true contradicts packing: false"
         yield Finding(("packing", "neat_packing"), what, "leave packing out, or set neat_packing: false")
-
-
-def lora_target_names_layers(draft: Draft) -> Iterator[Finding]:
-    target = draft["lora_target"]
-    if not target:
-        fix = "write lora_target: all, or names of layers"
-        yield Finding(("lora_target",), "lora_target names no layers", fix)
-    elif "all" in target and len(target) > 1:
-        fix = "write lora_target: all alone, or the names without all"
-        yield Finding(("lora_target",), "lora_target names all layers and single ones", fix)
 
 
 def checkpointing_agrees(draft: Draft) -> Iterator[Finding]:
@@ -167,22 +155,6 @@ def trackers_are_known(draft: Draft) -> Iterator[Finding]:
         yield Finding(("report_to",), what, did_you_mean(unknown[0], TRACKERS))
     elif "none" in names and len(names) > 1:
         yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
-
-
-def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
-    bits = draft["quantization_bit"]
-    if bits not in (None, 4, 8, 16):
-        yield Finding(
-            ("quantization_bit",), f"quantization_bit: {bits} does not exist", "write 4 or 8, or leave it out"
-        )
-
-
-def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
-    kind = draft["finetuning_type"]
-    if draft["quantization_bit"] in (4, 8) and kind != "lora":
-        what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
-        fix = "use finetuning_type: lora, or leave quantization_bit out"
-        yield Finding(("quantization_bit", "finetuning_type"), what, fix)
 
 
 # Adjustments: values that follow from others.
@@ -378,6 +350,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     trackers_are_known,
     quantization_has_8_or_4_bits,
     quantized_bases_need_lora,
+    residuals_need_whole_weights,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,

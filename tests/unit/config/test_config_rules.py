@@ -128,6 +128,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "quantization_bit",
         "quantized weights cannot be trained, as finetuning_type: full would",
     ),
+    "residuals_need_whole_weights": (
+        {"quantization_bit": 4, "pissa_init": True},
+        "pissa_init",
+        "lora_init: pissa takes its start out of the weights, which quantized ones do not allow",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (

@@ -5,6 +5,7 @@ import torch
 
 from burnish.errors import ModelError
 from burnish.model.adapter import attach_lora, count_parameters, linear_layer_names
+from burnish.model.quantize import Quantization, quantize_linear_layers
 from burnish.model.residual import start_from_weights
 from tests.conftest import build_model
 
@@ -133,3 +134,13 @@ def test_a_rank_beyond_a_weight_is_refused(tiny_model):
     with pytest.raises(ModelError, match=r"rank 20 is more than model\.layers\.0\.self_attn\.k_proj has") as caught:
         start_from_weights(tuned, "pissa")
     assert "16 or less" in caught.value.fix
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_starts_from_weights_refuse_quantized_ones(bits):
+    pytest.importorskip("bitsandbytes")
+    model = build_model()
+    quantize_linear_layers(model, Quantization(bits), compute=torch.float32, device="cpu", skip=())
+    tuned, _ = attach_lora(model, rank=4, targets=["q_proj"], start="pissa")
+    with pytest.raises(ModelError, match="cannot be decomposed"):
+        start_from_weights(tuned, "pissa")
