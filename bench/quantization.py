@@ -87,6 +87,7 @@ def main() -> None:
                     **changes,
                 }
                 records[name].append(train_and_answer(output, settings))
+                print(f"round {turn + 1}, {name}: {records[name][-1]['speed']:.2f} samples/s", flush=True)
     base = statistics.median(record["speed"] for record in records["whole"])
     dtype = records["whole"][0]["model"]["dtype"]
     print(f"{arguments.steps} steps of {arguments.batch}, median of {arguments.rounds} rounds · {dtype}")

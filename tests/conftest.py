@@ -127,3 +127,16 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/rendered anew")
+    parser.addoption("--extended", action="store_true", help="also run tests/extended, which takes many minutes")
+    parser.addoption("--kill-seed", default="", help="the seed of random kills; a failed test prints its own")
+    parser.addoption("--kill-every", type=int, default=1, help="kill at every n-th change of a file")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests that take long are left out, unless they are asked for."""
+    if config.getoption("--extended"):
+        return
+    left_out = [item for item in items if "extended" in item.keywords]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if "extended" not in item.keywords]

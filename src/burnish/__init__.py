@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "train"]
+__all__ = ["__version__", "load", "load_reward_model", "train"]
 
 
 def train(settings: dict[str, Any], **overrides: Any) -> Any:
@@ -18,5 +18,12 @@ def train(settings: dict[str, Any], **overrides: Any) -> Any:
 def load(path: str, **options: Any) -> Any:
     """Load a model or a run folder for chatting and generating; see `burnish.api.load`."""
     from burnish.api import load as open_model
+
+    return open_model(path, **options)
+
+
+def load_reward_model(path: str, **options: Any) -> Any:
+    """Load a run of `stage: rm` for scoring answers; see `burnish.api.load_reward_model`."""
+    from burnish.api import load_reward_model as open_model
 
     return open_model(path, **options)

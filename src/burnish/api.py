@@ -41,3 +41,15 @@ def load(name: str, **options: Any) -> Any:
     from burnish.generate.chat import load_chat_model
 
     return load_chat_model(name, say=log.say, **options)
+
+
+def load_reward_model(name: str, **options: Any) -> Any:
+    """A reward model to ask: `load_reward_model("runs/rm").score([conversation, …])` gives one number each.
+
+    Args:
+        name: the folder of a run with `stage: rm`.
+        options: those of `burnish.generate.reward.load_reward_model`.
+    """
+    from burnish.generate.reward import load_reward_model as load
+
+    return load(name, say=log.say, **options)

@@ -72,11 +72,25 @@ def log_files() -> list[Path]:
     return list(_files)
 
 
+class _LogFile(logging.FileHandler):
+    """A log file on a disk that may be full: losing a line of it must neither end a run nor hide why it ended."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            print(f"the end of {self.baseFilename} could not be written: {error}", file=sys.stderr)
+
+
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Append everything that is said to a file, with times, while the block runs."""
     _files.append(path)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     try:

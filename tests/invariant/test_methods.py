@@ -13,7 +13,7 @@ from burnish.api import load, train
 from burnish.model.adapter import attach_lora
 from burnish.model.residual import start_from_weights
 from burnish.model.save import load_adapter_weights, save_weights
-from burnish.train import job
+from burnish.train import job, resume
 from tests.conftest import build_model
 from tests.runs import settings, weights
 
@@ -185,7 +185,7 @@ def test_float32_norms_train_with_16_bit_weights(tiny_folder, chat_file, tmp_pat
 def test_the_space_for_a_frozen_run_counts_all_weights(tiny_folder, chat_file, tmp_path, monkeypatch):
     """What is saved is a whole model, however little of it is trained."""
     asked = []
-    monkeypatch.setattr(job.RunFolder, "require_space", lambda _, size, __: asked.append(size))
+    monkeypatch.setattr(resume, "require_room", lambda _, size, *__: asked.append(size))
     small = {"finetuning_type": "freeze", "freeze_trainable_layers": 0, "freeze_extra_modules": "norm", "max_steps": 1}
     train(settings(tiny_folder, chat_file, tmp_path / "run", **small))
     record = train(settings(tiny_folder, chat_file, tmp_path / "adapter", max_steps=1))

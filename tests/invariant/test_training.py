@@ -84,12 +84,12 @@ def gradients(batch_rows, accumulation):
     """Gradients of the first step, by the loop itself, at one global batch of 8."""
     from burnish.train.job import build_accelerator
     from burnish.train.loop import Hooks, Loop, LoopOptions
-    from burnish.train.optimizer import build_optimizer
+    from burnish.train.optimizers import OptimizerOptions, build_optimizer
     from burnish.train.state import Progress
 
     made = examples(8)
     model = build_model()
-    optimizer = build_optimizer(model, learning_rate=0.0)
+    optimizer = build_optimizer(model, OptimizerOptions(learning_rate=0.0))
     accelerator = build_accelerator(torch.device("cpu"), "no")
     kept = {}
     loop = Loop(

@@ -43,7 +43,7 @@ class Chunk:
     `ids` [tokens] int32, one example after another; `ends` [examples] int64, where each ends; `trained` [tokens] bool;
     `weights` [tokens] float32, or None when every trained token weighs 1; `owners` [examples] int64, the place of
     each example's sample among the samples that went in. Drops, truncated and added rows are counted; `bad` describes
-    samples that the template could not render.
+    samples that the template could not render. `marks` [examples] float32, or None when all are 0.
     """
 
     ids: np.ndarray
@@ -55,28 +55,30 @@ class Chunk:
     shortened: int = 0
     split: int = 0
     bad: list[str] = field(default_factory=list)
+    marks: np.ndarray | None = None
 
     def examples(self) -> Iterator[tuple[Example, int]]:
         """The examples, each with the place of its sample."""
         start = 0
-        for end, owner in zip(self.ends.tolist(), self.owners.tolist(), strict=True):
+        marks = [0.0] * len(self.ends) if self.marks is None else self.marks.tolist()
+        for end, owner, mark in zip(self.ends.tolist(), self.owners.tolist(), marks, strict=True):
             weights = None if self.weights is None else self.weights[start:end]
-            yield example_of(self.ids[start:end], self.trained[start:end], weights), owner
+            yield example_of(self.ids[start:end], self.trained[start:end], weights, mark), owner
             start = end
 
 
-def example_of(ids: np.ndarray, trained: np.ndarray, weights: np.ndarray | None) -> Example:
+def example_of(ids: np.ndarray, trained: np.ndarray, weights: np.ndarray | None, mark: float = 0.0) -> Example:
     """An example from its arrays."""
     labels = np.where(trained, ids, IGNORED).tolist()
     plain = weights is None or bool(((weights == 0) | (weights == 1)).all())
-    return Example(ids.tolist(), labels, None if plain or weights is None else weights.tolist())
+    return Example(ids.tolist(), labels, None if plain or weights is None else weights.tolist(), mark)
 
 
 MakeChunk = Callable[[Sequence[Sample], ChatTemplate, LabelOptions], Chunk]
 """What turns samples into a chunk; found by its name in another process."""
 
 
-class _Builder:
+class Builder:
     """Gathers examples into a Chunk."""
 
     def __init__(self) -> None:
@@ -86,11 +88,13 @@ class _Builder:
         self.weighted = False
         self.ends: list[int] = []
         self.owners: list[int] = []
+        self.marks: list[float] = []
         self.dropped: Counter[str] = Counter()
         self.shortened = self.split = 0
         self.bad: list[str] = []
 
     def add(self, example: Example, owner: int) -> None:
+        """Append an example of the sample at a place."""
         self.ids += example.input_ids
         self.labels += example.labels
         if example.weights is not None and not self.weighted:
@@ -100,8 +104,10 @@ class _Builder:
             self.weights += example.weights or [float(label != IGNORED) for label in example.labels]
         self.ends.append(len(self.ids))
         self.owners.append(owner)
+        self.marks.append(example.mark)
 
     def chunk(self) -> Chunk:
+        """What was gathered."""
         return Chunk(
             np.array(self.ids, dtype=np.int32),
             np.array(self.ends, dtype=np.int64),
@@ -112,6 +118,7 @@ class _Builder:
             self.shortened,
             self.split,
             self.bad,
+            np.array(self.marks, dtype=np.float32) if any(self.marks) else None,
         )
 
 
@@ -166,7 +173,7 @@ def conversation_chunk(samples: Sequence[Sample], template: ChatTemplate, option
         DataError, TemplateError: as `prepare_sample`; a row that the template cannot render is dropped and counted
             unless `on_bad_row` is "error".
     """
-    built = _Builder()
+    built = Builder()
     planned: list[tuple[int, list[Plan]]] = []
     for place, sample in enumerate(samples):
         try:
@@ -198,10 +205,10 @@ def _fit_rows(
         pieces, left_out, seen = row, 0, 0
         tokens = size(row)
         if tokens > options.limits.cutoff_len and options.limits.overlong == "truncate":
-            plan, pieces = _without_old_rounds(plan, row, template, options)
+            plan, pieces = without_old_rounds(plan, row, template, options)
             left_out = tokens - size(pieces)
         if options.limits.overlong == "truncate" and (left_out or tokens > _least(options.limits)):
-            pieces = _with_headers(plan, pieces, template)
+            pieces = with_headers(plan, pieces, template)
         if options.train_on_prompt and number:  # what comes before is trained in the rows before this one
             seen = _before_words(plan, template)
         one = fit(pieces, options.limits, train_on_prompt=options.train_on_prompt, seen=seen, where=where(sample))
@@ -214,7 +221,7 @@ def _least(limits: Limits) -> int:
     return min(limits.cutoff_len, limits.max_source or limits.cutoff_len, limits.max_target or limits.cutoff_len)
 
 
-def _with_headers(plan: Plan, row: list[Piece], template: ChatTemplate) -> list[Piece]:
+def with_headers(plan: Plan, row: list[Piece], template: ChatTemplate) -> list[Piece]:
     """Prompts that know how many tokens the template writes after their last words; only for rows that are cut."""
     known: list[Piece] = []
     for piece, following in zip(row, [*row[1:], None], strict=True):
@@ -233,7 +240,7 @@ def _before_words(plan: Plan, template: ChatTemplate) -> int:
     return len(template.encode(around[0])) if around and plan.text.startswith(around[0]) else 0
 
 
-def _without_old_rounds(
+def without_old_rounds(
     plan: Plan, row: list[Piece], template: ChatTemplate, options: LabelOptions
 ) -> tuple[Plan, list[Piece]]:
     """A too long row whose last answer alone is trained, rendered again without its oldest rounds so that it fits.
@@ -284,7 +291,7 @@ def document_chunk(samples: Sequence[Sample], template: ChatTemplate, options: L
     Raises:
         DataError: a record is no document, or is too long and `overlong` is "error".
     """
-    built = _Builder()
+    built = Builder()
     limit = options.limits.cutoff_len
     texts = []
     for sample in samples:

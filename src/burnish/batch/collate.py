@@ -7,12 +7,13 @@ The shift by one position happens here and nowhere else: `loss_positions` are wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from burnish.losses.kto import mismatched_partners
 from burnish.template.example import IGNORED, Example
 
 
@@ -24,7 +25,10 @@ class Batch:
     None. `document_lengths`: tokens of each document, in order. `loss_positions`: [N] int64 places in the flattened
     rows. `loss_targets`: [N] int64. `loss_weights`: [N] float32. `loss_documents`: [N] int64, the document each target
     stands in, counted within the batch. `samples`: the sample numbers, one a document. `datasets`: the number of each
-    document's dataset, where losses are told apart by dataset.
+    document's dataset, where losses are told apart by dataset. `units`: how many pairs or answers a loss
+    that judges those is divided by; None where it is the summed weights. `marks`: [documents] float32, those of the
+    examples. `reference`: [documents] float32 nats, log-probabilities of the answers that were computed beforehand.
+    `mismatched`: prompts with the answers to other prompts, one a document.
     """
 
     input_ids: Tensor
@@ -37,6 +41,15 @@ class Batch:
     loss_documents: Tensor
     samples: tuple[int, ...] = ()
     datasets: tuple[int, ...] | None = None
+    units: int | None = None
+    marks: Tensor | None = None
+    reference: Tensor | None = None
+    mismatched: Batch | None = None
+
+    @property
+    def loss_count(self) -> float:
+        """What the loss of this batch counts for in the mean over a global batch."""
+        return float(self.loss_weights.sum()) if self.units is None else float(self.units)
 
     @property
     def tokens(self) -> int:
@@ -49,7 +62,62 @@ class Batch:
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in self.__dict__.items()
         }
+        if self.mismatched is not None:
+            moved["mismatched"] = self.mismatched.to(device)
         return Batch(**moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How examples become a batch: one `packed` row, or padded rows; `cutoff_len` is the longest row of a sample."""
+
+    packed: bool
+    pad_id: int = 0
+    cutoff_len: int = 2048
+
+
+def collate(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:
+    """One padding-free row, or a padded block where the model cannot keep documents apart."""
+    if layout.packed:
+        return collate_packed(examples, samples)
+    return collate_padded(examples, samples, pad_id=layout.pad_id)
+
+
+def collate_pairs(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:
+    """Chosen and rejected examples in turn, as documents of one batch whose loss counts pairs."""
+    return replace(collate(examples, samples, layout), units=len(examples) // 2)
+
+
+def collate_feedback(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:
+    """Examples with their marks, and each prompt with the answer to another prompt, for the estimate of the KL."""
+    crossed = cross_answers(examples, layout.cutoff_len)
+    return replace(
+        collate(examples, samples, layout),
+        units=len(examples),
+        marks=torch.tensor([example.mark for example in examples], dtype=torch.float32),
+        mismatched=collate(crossed, (), layout) if crossed else None,
+    )
+
+
+def cross_answers(examples: Sequence[Example], cutoff_len: int) -> list[Example]:
+    """Each prompt with the answer to another prompt; fewer than the examples where prompts are equal.
+
+    A prompt and the other's answer that are longer than `cutoff_len` together lose the end of the answer.
+    """
+    parts = [_prompt_and_answer(example) for example in examples]
+    partners = mismatched_partners([tuple(prompt) for prompt, _ in parts])
+    crossed: list[Example] = []
+    for (prompt, _), partner in zip(parts, partners, strict=True):
+        if partner is not None:
+            answer = parts[partner][1][: max(1, cutoff_len - len(prompt))]
+            crossed.append(Example([*prompt, *answer], [IGNORED] * len(prompt) + answer))
+    return crossed
+
+
+def _prompt_and_answer(example: Example) -> tuple[list[int], list[int]]:
+    """The tokens up to the first trained one, and from it to the last trained one."""
+    trained = [place for place, label in enumerate(example.labels) if label != IGNORED]
+    return example.input_ids[: trained[0]], example.input_ids[trained[0] : trained[-1] + 1]
 
 
 def _targets(examples: Sequence[Example], starts: Sequence[int]) -> dict[str, Any]:

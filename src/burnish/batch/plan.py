@@ -10,16 +10,16 @@ from typing import Any
 
 
 class SingleRows(Sequence[Sequence[int]]):
-    """`[[0], [1], …]`, without holding it."""
+    """`[[0], [1], …]`, or with a `unit` of 2 `[[0, 1], [2, 3], …]`, without holding it."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, unit: int = 1) -> None:
+        self._count, self._unit = count, unit
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: Any) -> Any:
-        return [index]
+        return list(range(index * self._unit, (index + 1) * self._unit))
 
 
 def best_fit_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
@@ -44,6 +44,18 @@ def best_fit_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
         if left - length > 0:
             insort(open_rows, (left - length, row))
     return rows
+
+
+def packed_units(lengths: Sequence[int], row_tokens: int, unit: int = 1) -> list[list[int]]:
+    """`best_fit_rows` of samples that are `unit` examples each, which stay together and in order.
+
+    Args:
+        lengths: tokens of each example.
+        row_tokens: of a row, for one example a sample; a row holds `unit` times as many.
+    """
+    whole = [sum(lengths[start : start + unit]) for start in range(0, len(lengths), unit)]
+    rows = best_fit_rows(whole, unit * row_tokens)
+    return rows if unit == 1 else [[unit * n + k for n in row for k in range(unit)] for row in rows]
 
 
 @dataclass(frozen=True)

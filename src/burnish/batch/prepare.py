@@ -19,6 +19,7 @@ from burnish.batch.chunks import (
     label_sample,
     prepare_sample,
 )
+from burnish.batch.judged import feedback_chunk, preference_chunk
 from burnish.data.records import Sample
 from burnish.errors import DataError
 from burnish.template import ChatTemplate, Example
@@ -32,6 +33,8 @@ __all__ = [
     "nothing_left",
     "prepare",
     "prepare_documents",
+    "prepare_feedback",
+    "prepare_preferences",
     "prepare_sample",
 ]
 
@@ -86,6 +89,20 @@ def prepare_documents(
 ) -> Prepared:
     """Turn plain text into examples of which every token is trained; see `chunks.document_chunk`."""
     return _prepare(samples, template, options, document_chunk, title)
+
+
+def prepare_preferences(
+    samples: Sequence[Sample], template: ChatTemplate, options: LabelOptions, *, title: str = "labelling"
+) -> Prepared:
+    """Turn pairs of answers into pairs of examples, the chosen one first; see `judged.preference_chunk`."""
+    return _prepare(samples, template, options, preference_chunk, title)
+
+
+def prepare_feedback(
+    samples: Sequence[Sample], template: ChatTemplate, options: LabelOptions, *, title: str = "labelling"
+) -> Prepared:
+    """Turn answers that were judged one by one into examples; see `judged.feedback_chunk`."""
+    return _prepare(samples, template, options, feedback_chunk, title)
 
 
 def _prepare(

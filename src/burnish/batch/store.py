@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from burnish.errors import DataError
 from burnish.template import Example
 
 EXAMPLES, ABOUT = "examples.arrow", "set.json"
-STORE_VERSION = 1
+STORE_VERSION = 2
 Origin = tuple[str, str, int]
 """The dataset, file and row that an example came from."""
 
@@ -57,7 +58,8 @@ class SetWriter:
     def __init__(self, folder: Path, *, replace: bool = False, **marks: str) -> None:
         self.folder, self.replace, self.marks = folder, replace, marks
         self._aside = folder.with_name(f"{folder.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-        self._aside.mkdir(parents=True)
+        with _written(folder):
+            self._aside.mkdir(parents=True)
         self._digest = hashlib.sha256()
         self._datasets: dict[str, int] = {}
         self._files: dict[str, int] = {}
@@ -74,6 +76,9 @@ class SetWriter:
         ends = np.concatenate([[0], chunk.ends]).astype(np.int32)
         for part in (chunk.ids, chunk.ends, chunk.trained, chunk.weights):
             self._digest.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
+        marks = np.zeros(len(chunk.ends), dtype=np.float32) if chunk.marks is None else chunk.marks
+        if marks.any():
+            self._digest.update(marks.tobytes())
         owners = [samples[owner] for owner in chunk.owners.tolist()]
         weights = pa.nulls(len(chunk.ends), pa.list_(pa.float32()))
         if chunk.weights is not None:
@@ -82,15 +87,17 @@ class SetWriter:
             "ids": pa.ListArray.from_arrays(ends, pa.array(chunk.ids, pa.int32())),
             "trained": pa.ListArray.from_arrays(ends, pa.array(chunk.trained.astype(np.uint8), pa.uint8())),
             "weights": weights,
+            "mark": pa.array(marks, pa.float32()),
             "dataset": pa.array([self._number(self._datasets, one.dataset) for one in owners], pa.int32()),
             "file": pa.array([self._number(self._files, one.file) for one in owners], pa.int32()),
             "row": pa.array([one.row for one in owners], pa.int64()),
         }
         batch = pa.RecordBatch.from_pydict(columns)
-        if self._writer is None:
-            self._sink = pa.OSFile(str(self._aside / EXAMPLES), "wb")
-            self._writer = pa.ipc.new_file(self._sink, batch.schema)
-        self._writer.write_batch(batch)
+        with _written(self.folder):
+            if self._writer is None:
+                self._sink = pa.OSFile(str(self._aside / EXAMPLES), "wb")
+                self._writer = pa.ipc.new_file(self._sink, batch.schema)
+            self._writer.write_batch(batch)
         self.examples += len(chunk.ends)
 
     @staticmethod
@@ -98,7 +105,31 @@ class SetWriter:
         return table.setdefault(name, len(table))
 
     def finish(self, counts: Counts) -> StoredSet:
-        """Put the set into its place, and open it. Another process's equal set that came first is kept."""
+        """Put the set into its place, and open it. Another process's equal set that came first is kept.
+
+        Raises:
+            DataError: the disk is full or refuses; nothing of the set is left behind.
+        """
+        try:
+            with _written(self.folder):
+                self._seal(counts)
+        except BaseException:
+            self.abandon()
+            raise
+        if self.folder.exists() and (self.replace or open_set(self.folder) is None):
+            old = self._aside.with_suffix(".old")
+            os.rename(self.folder, old)  # who reads it goes on reading it
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            os.rename(self._aside, self.folder)
+        except OSError:  # another process was first
+            shutil.rmtree(self._aside, ignore_errors=True)
+        found = open_set(self.folder)
+        assert found is not None
+        return found
+
+    def _seal(self, counts: Counts) -> None:
+        """Write what the set says of itself, and flush it all: a set that a power cut tore would train other tokens."""
         if self._writer is not None:
             self._writer.close()
             self._sink.close()
@@ -116,24 +147,30 @@ class SetWriter:
             **self.marks,
         }
         (self._aside / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
-        if self.folder.exists() and (self.replace or open_set(self.folder) is None):
-            old = self._aside.with_suffix(".old")
-            os.rename(self.folder, old)  # who reads it goes on reading it
-            shutil.rmtree(old, ignore_errors=True)
-        try:
-            os.rename(self._aside, self.folder)
-        except OSError:  # another process was first
-            shutil.rmtree(self._aside, ignore_errors=True)
-        found = open_set(self.folder)
-        assert found is not None
-        return found
+        for file in self._aside.iterdir():
+            with open(file, "rb+") as handle:
+                os.fsync(handle.fileno())
 
     def abandon(self) -> None:
         """Remove what was written so far."""
         if self._writer is not None:
-            self._writer.close()
-            self._sink.close()
+            with suppress(OSError):  # a full disk
+                self._writer.close()
+                self._sink.close()
         shutil.rmtree(self._aside, ignore_errors=True)
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Turn what the disk says while a set is written into an error of the data."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"prepared data could not be written: {error}",
+            at=str(folder),
+            fix="free some space, or name a folder on another disk with BURNISH_CACHE (or tokenized_path)",
+        ) from error
 
 
 def open_set(folder: Path) -> StoredSet | None:
@@ -174,9 +211,10 @@ class StoredSet(Sequence[Example]):
 
     def __getitem__(self, index: Any) -> Any:
         number, place = self._find(index)
-        starts, ids, trained, weights = self._view(number)
+        starts, ids, trained, weights, marks = self._view(number)
         part = slice(starts[place], starts[place + 1])
-        return example_of(ids[part], trained[part].view(bool), weights[part] if len(weights) else None)
+        weighed = weights[part] if len(weights) else None
+        return example_of(ids[part], trained[part].view(bool), weighed, float(marks[place]))
 
     def ids(self, index: int) -> np.ndarray:
         """The token ids of one example, [T] int32, without a copy."""
@@ -201,10 +239,15 @@ class StoredSet(Sequence[Example]):
         """Trained tokens of each example, [N] int64; the first token of a row is never one."""
 
         def count(number: int) -> np.ndarray:
-            starts, _, trained, _ = self._view(number)
+            starts, _, trained, *_ = self._view(number)
             return np.add.reduceat(trained.astype(np.int64), starts[:-1]) - trained[starts[:-1]]
 
         return self._per_example(count)
+
+    @cached_property
+    def marks(self) -> np.ndarray:
+        """The mark of each example, [N] float32."""
+        return self._per_example(lambda number: self._view(number)[4])
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -227,7 +270,7 @@ class StoredSet(Sequence[Example]):
         return number, int(index - self._starts[number])
 
     def _view(self, number: int) -> tuple[np.ndarray, ...]:
-        """Offsets, ids, labels and weights of a record batch as views of the file."""
+        """Offsets, ids, labels, weights and marks of a record batch as views of the file."""
         if number not in self._views:
             batch = self._batches[number]
             column = batch.column("weights")
@@ -237,6 +280,7 @@ class StoredSet(Sequence[Example]):
                 batch.column("ids").values.to_numpy(),
                 batch.column("trained").values.to_numpy(),
                 empty if column.null_count else column.values.to_numpy(),
+                batch.column("mark").to_numpy(),
             )
         return self._views[number]
 
@@ -263,6 +307,10 @@ class Selection(Sequence[Example]):
     @cached_property
     def supervised(self) -> np.ndarray:
         return self.base.supervised[self.numbers]
+
+    @cached_property
+    def marks(self) -> np.ndarray:
+        return self.base.marks[self.numbers]
 
     @cached_property
     def datasets(self) -> np.ndarray:

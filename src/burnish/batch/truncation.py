@@ -11,6 +11,7 @@ from burnish.template.example import Example, Piece, label_example
 DROPPED_TOO_LONG = "longer than cutoff_len"
 DROPPED_NO_LABEL = "no trained token left"
 DROPPED_NO_LABEL_AFTER_CUT = "no trained token left after truncation"
+DROPPED_ALIKE = "chosen and rejected are the same tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +174,70 @@ def _rounds(pieces: Sequence[Piece]) -> list[tuple[Piece, list[Piece]]]:
         if piece.kind != "prompt":
             rounds[-1][1].append(piece)
     return rounds
+
+
+# -- two answers to one prompt --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPair:
+    """A chosen and a rejected example that fit and share their prompt's tokens, or the reason they were dropped."""
+
+    examples: tuple[Example, Example] | None
+    reason: str | None = None
+    cut: int = 0
+
+
+def fit_pair(
+    prompt: Piece, chosen: Sequence[Piece], rejected: Sequence[Piece], limits: Limits, *, where: str = ""
+) -> FittedPair:
+    """Label two answers to one prompt and make both fit, with the same prompt before both.
+
+    The budget is split by `split_budget` between the prompt and the longer answer; both answers get that one's share.
+
+    Args:
+        prompt: all that stands before the answers; its `header` is kept.
+        chosen, rejected: the pieces from the first answer on.
+        where: file and row, for the error.
+    Raises:
+        DataError: `overlong` is "error" and the longer answer does not fit.
+    """
+    source, target = len(prompt.ids), max(size(chosen), size(rejected))
+    whole = source + target
+    if limits.overlong == "truncate":
+        source, target = _pair_budget(prompt, source, target, limits)
+    elif whole > limits.cutoff_len:
+        if limits.overlong == "error":
+            raise DataError(
+                f"a pair has {whole} tokens, more than cutoff_len {limits.cutoff_len}",
+                at=where or None,
+                fix="raise cutoff_len, or set overlong: truncate or drop",
+            )
+        return FittedPair(None, DROPPED_TOO_LONG)
+    before = _cut_prompt(prompt, source)
+    first, second = (label_example([before, *_beginning(side, target)]) for side in (chosen, rejected))
+    cut = whole - source - target
+    if not first.supervised or not second.supervised:
+        return FittedPair(None, DROPPED_NO_LABEL_AFTER_CUT if cut else DROPPED_NO_LABEL)
+    if first.input_ids == second.input_ids:
+        return FittedPair(None, DROPPED_ALIKE)
+    return FittedPair((replace(first, mark=1.0), second), cut=cut)
+
+
+def _pair_budget(prompt: Piece, source: int, target: int, limits: Limits) -> tuple[int, int]:
+    longest = target
+    source = source if limits.max_source is None else min(source, limits.max_source)
+    target = target if limits.max_target is None else min(target, limits.max_target)
+    if source + target > limits.cutoff_len:
+        source, target = split_budget(source, target, limits.cutoff_len)
+        if target == longest - 1 and source > prompt.header:  # all but the stop token: then the stop token too
+            source, target = source - 1, longest
+    return source, target
+
+
+def _beginning(pieces: Sequence[Piece], keep: int) -> list[Piece]:
+    kept = []
+    for piece in pieces:
+        kept.append(replace(piece, ids=piece.ids[:keep]))
+        keep -= len(kept[-1].ids)
+    return kept

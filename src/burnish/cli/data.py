@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,8 @@ from burnish.errors import BurnishError
 if TYPE_CHECKING:
     from burnish.batch.prepare import LabelOptions, Prepared
     from burnish.cli.page import Shown
-    from burnish.template import ChatTemplate
+    from burnish.data.records import Sample
+    from burnish.template import ChatTemplate, Example
 
 
 def run_list(dataset_dir: str) -> None:
@@ -84,18 +86,11 @@ def run_inspect(
             fix="rows count from 0 in their file",
         )
     for each in shown:
-        show_row(template, each.stretches, _head(each))
+        show_row(template, each.stretches, each.head)
     show_legend([stretch.reason for each in shown for stretch in each.stretches])
     log.say(f"{len(shown)} of {len(prepared.examples)} samples · --row N shows one, --html FILE a page")
     for reason, number in (*loaded.dropped.items(), *prepared.dropped.items()):
         log.say(f"dropped {number}: {reason}")
-
-
-def _head(each: Shown) -> str:
-    tokens = sum(len(stretch.ids) for stretch in each.stretches)
-    trained = sum(len(stretch.ids) for stretch in each.stretches if stretch.trained)
-    part = f" · part {each.part} of {each.parts}" if each.parts > 1 else ""
-    return f"{each.sample.dataset} row {each.sample.row}{part} · {tokens} tokens, {trained} trained"
 
 
 def _explained(prepared: Prepared, template: ChatTemplate, options: LabelOptions, row: int | None) -> Iterator[Shown]:
@@ -103,11 +98,15 @@ def _explained(prepared: Prepared, template: ChatTemplate, options: LabelOptions
     from burnish.batch.prepare import label_sample
     from burnish.cli.page import Shown
     from burnish.data.records import Conversation
-    from burnish.template.explain import Stretch, explain
+    from burnish.template.explain import Stretch, explain, explain_judged
 
     last = None
     for sample, example in zip(prepared.samples, prepared.examples, strict=True):
         if row is not None and sample.row != row:
+            continue
+        judged = _judged(sample, example)
+        if judged:
+            yield Shown(judged[0], explain_judged(template, example), 1, 1, judged[1])
             continue
         if not isinstance(sample.record, Conversation):
             yield Shown(sample, [Stretch(example.input_ids, "text")], 1, 1)
@@ -119,6 +118,19 @@ def _explained(prepared: Prepared, template: ChatTemplate, options: LabelOptions
         for part, one in enumerate(kept, 1):
             assert one.fitted.example is not None
             yield Shown(sample, explain(template, one.plan, one.row, one.fitted.example), part, len(kept))
+
+
+def _judged(sample: Sample, example: Example) -> tuple[Sample, str] | None:
+    """A judged sample as the conversation that an example shows, and the judgement; None for other samples."""
+    from burnish.data.records import Conversation, Feedback, Preference
+
+    record = sample.record
+    if isinstance(record, Feedback):
+        return replace(sample, record=record.conversation), "desirable" if record.desirable else "undesirable"
+    if isinstance(record, Preference):
+        answer, word = (record.chosen, "chosen") if example.mark else (record.rejected, "rejected")
+        return replace(sample, record=Conversation((*record.prompt.turns, *answer), record.prompt.tools)), word
+    return None
 
 
 def run_cache(clear: bool) -> None:
@@ -151,10 +163,12 @@ def _lines(pairs: Any, template: ChatTemplate, limit: int | None, row: int | Non
     wanted = ((index, pair) for index, pair in enumerate(pairs) if row is None or pair[0].row == row)
     for index, (sample, example) in islice(wanted, limit):
         supervised = [label for label in example.labels if label != -100]
+        judged = _judged(sample, example)
         yield {
             "index": index,
             "dataset": sample.dataset,
             "row": sample.row,
+            **({"judged": judged[1]} if judged else {}),
             "input_ids": example.input_ids,
             "labels": example.labels,
             "tokens": len(example.input_ids),

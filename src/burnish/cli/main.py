@@ -271,13 +271,14 @@ def runs_list(
     root: Annotated[str, typer.Argument(help="Where to look.")] = "runs",
     sort: Annotated[str, typer.Option(help="newest, name, status, steps, loss, eval or time.")] = "newest",
     status: Annotated[
-        str | None, typer.Option(help="Only these: running, completed, interrupted, failed, silent or broken.")
+        str | None, typer.Option(help="Only these: running, completed, interrupted, failed, died, silent or broken.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """Runs below a folder, newest first.
 
-    A run is silent when it says that it is running but has written nothing for two minutes: it may have died.
+    A run has died when it says that it is running but no process works in its folder. It is silent when it has
+    written nothing for two minutes.
 
     Examples:
 

@@ -50,12 +50,22 @@ addEventListener('pointerover', show); addEventListener('click', show);
 
 
 class Shown(NamedTuple):
-    """One row of a sample: its tokens with their reasons, and which part of how many it is."""
+    """One row of a sample: its tokens with their reasons, and which part of how many it is, or how it was judged."""
 
     sample: Sample
     stretches: list[Stretch]
     part: int
     parts: int
+    judged: str = ""
+
+    @property
+    def head(self) -> str:
+        """Where the row comes from, in words."""
+        tokens = sum(len(stretch.ids) for stretch in self.stretches)
+        trained = sum(len(stretch.ids) for stretch in self.stretches if stretch.trained)
+        part = f" · part {self.part} of {self.parts}" if self.parts > 1 else ""
+        part = f" · {self.judged}" if self.judged else part
+        return f"{self.sample.dataset}, row {self.sample.row}{part} · {tokens} tokens, {trained} trained"
 
 
 def write_page(path: Path, rows: Sequence[Shown], template: ChatTemplate, title: str) -> int:
@@ -88,10 +98,7 @@ def _css(reason: str) -> str:
 
 
 def _row(row: Shown, template: ChatTemplate) -> str:
-    tokens = sum(len(stretch.ids) for stretch in row.stretches)
-    trained = sum(len(stretch.ids) for stretch in row.stretches if stretch.trained)
-    part = f" · part {row.part} of {row.parts}" if row.parts > 1 else ""
-    head = f"{html.escape(row.sample.dataset)}, row {row.sample.row}{part} · {tokens} tokens, {trained} trained"
+    head = html.escape(row.head)
     coloured = "".join(
         f"<span class='{_css(stretch.reason)}' data-why='{html.escape(stretch.why, quote=True)}'>"
         + "".join(_token(template, stretch.ids))

@@ -20,7 +20,7 @@ from burnish.runs.listing import SORTS, list_runs, render_runs, show_json, show_
 
 def run_list(root: str, *, sort: str = "newest", status: str | None = None, as_json: bool = False) -> None:
     """Print the runs below a folder."""
-    known = (*STATUSES, "broken", "silent")
+    known = (*STATUSES, "died", "broken", "silent")
     for value, words, option in ((sort, tuple(SORTS), "--sort"), (status, known, "--status")):
         if value is not None and value not in words:
             raise BurnishError(f"{option} cannot be '{value}'", at="command line", fix=_choice(value, words))

@@ -24,6 +24,7 @@ STYLES = {
     "earlier": "yellow",
     "weightless": "strike",
     "after": "dim red",
+    "prompt": "",
     "cut": "dim",
 }
 _LINES = 14

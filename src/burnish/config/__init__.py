@@ -4,6 +4,7 @@ from burnish.config.data import DataSettings
 from burnish.config.generating import GeneratingSettings
 from burnish.config.loading import load_settings
 from burnish.config.model import ModelSettings
+from burnish.config.preference import PreferenceSettings
 from burnish.config.settings import Settings
 from burnish.config.training import TrainingSettings
 from burnish.config.tuning import TuningSettings
@@ -12,6 +13,7 @@ __all__ = [
     "DataSettings",
     "GeneratingSettings",
     "ModelSettings",
+    "PreferenceSettings",
     "Settings",
     "TrainingSettings",
     "TuningSettings",

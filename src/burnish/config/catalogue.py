@@ -72,7 +72,7 @@ OTHER_TOOLS: Mapping[str, str] = MappingProxyType(
 
 LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
     {
-        **{("stage", stage): "use stage: sft" for stage in ("rm", "ppo", "dpo", "kto")},
+        ("stage", "ppo"): "use stage: dpo, on pairs of answers",
         **{("lora_init", start): "use lora_init: pissa or default" for start in ("loftq", "eva", "corda", "lora_ga")},
         ("finetuning_type", "oft"): "use finetuning_type: lora",
         **{
@@ -84,26 +84,8 @@ LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
         ("infer_backend", "ktransformers"): "use infer_backend: huggingface",
         ("flash_attn", "fa3"): "use flash_attn: auto",
         ("ignore_pad_token_for_loss", False): "leave it out: padding never counts in Burnish's loss",
-        **{
-            ("optim", name): "use optim: adamw_torch"
-            for name in (
-                "adafactor",
-                "adamw_8bit",
-                "adamw_bnb_8bit",
-                "adamw_torch_8bit",
-                "adamw_torch_4bit",
-                "paged_adamw",
-                "paged_adamw_32bit",
-                "paged_adamw_8bit",
-                "adamw_apex_fused",
-                "lion_8bit",
-                "lion_32bit",
-                "sgd",
-                "adagrad",
-                "rmsprop",
-                "muon",
-            )
-        },
+        **{("optim", name): "use optim: adamw_8bit" for name in ("adamw_torch_8bit", "adamw_torch_4bit")},
+        ("optim", "adamw_apex_fused"): "use optim: adamw_torch_fused",
         ("lr_scheduler_type", "reduce_lr_on_plateau"): "use lr_scheduler_type: cosine",
         ("lr_scheduler_type", "greedy"): "use lr_scheduler_type: cosine",
     }

@@ -1,4 +1,4 @@
-"""What a rule over several settings sees, and what it yields."""
+"""What rules over several settings see and say."""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ NUMBERS = Kind("numbers", "a list of numbers, or numbers with commas between the
 STEPS = Kind("steps", "a whole number of steps, or a share of the run below 1")
 CHOICE = Kind("choice", "one of a few words")
 TABLE = Kind("table", "a mapping of names to values")
+OPTIONS = Kind("options", "name=value pairs with commas between them, or a mapping of names to values")
 RESUME = Kind("resume", "true, false or the path of a checkpoint")
 ANY = Kind("any", "any value")
 
@@ -162,6 +163,28 @@ def as_table(value: Any) -> dict[str, Any]:
     raise _refuse(TABLE)
 
 
+def as_options(value: Any) -> dict[str, Any]:
+    """A flat mapping, or `name=value` pairs with commas between them, each value a flag, a number or text."""
+    if not isinstance(value, str):
+        return as_table(value)
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+    if not all(name.strip() and given.strip() for name, _, given in pairs):
+        raise _refuse(OPTIONS)
+    return as_table({name.strip(): _plain(given.strip()) for name, _, given in pairs})
+
+
+def _plain(written: str) -> Any:
+    """A flag, a number or text from how it is written."""
+    if written.lower() in ("true", "false"):
+        return written.lower() == "true"
+    for read in (int, float):
+        try:
+            return read(written)
+        except ValueError:
+            continue
+    return written
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
@@ -189,6 +212,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "numbers": as_numbers,
         "paths": as_paths,
         "table": as_table,
+        "options": as_options,
         "resume": as_resume,
     }
 )
@@ -203,6 +227,7 @@ PathText = Annotated[str, PATH, BeforeValidator(as_path)]
 Names = Annotated[tuple[str, ...], NAMES, BeforeValidator(as_names)]
 Numbers = Annotated[tuple[float, ...], NUMBERS, BeforeValidator(as_numbers)]
 Paths = Annotated[tuple[str, ...], PATHS, BeforeValidator(as_paths)]
+Options = Annotated[dict[str, Any], OPTIONS, BeforeValidator(as_options)]
 Table = Annotated[dict[str, Any], TABLE, BeforeValidator(as_table)]
 Resume = Annotated[bool | str, RESUME, BeforeValidator(as_resume)]
 

@@ -37,6 +37,7 @@ _SCHEMAS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "paths": _NAMES_SCHEMA,
         "numbers": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]},
         "table": {"type": "object"},
+        "options": {"anyOf": [{"type": "string"}, {"type": "object"}]},
         "resume": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
         "any": {},
     }
@@ -46,6 +47,7 @@ _TITLES = {
     "model": "Model",
     "data": "Data",
     "tuning": "Tuning",
+    "preference": "Preference",
     "training": "Training",
     "generating": "Generating",
 }

@@ -22,6 +22,8 @@ from burnish.config.method_rules import (
     residuals_need_whole_weights,
     scratch_trains_all,
 )
+from burnish.config.optimizers import NO_ADAM_VALUES, OPTIM_ARGS
+from burnish.config.preference_rules import PREFERENCE_REMARKS, PREFERENCE_RULES
 from burnish.config.training import TRACKERS
 from burnish.registry import did_you_mean
 
@@ -157,6 +159,39 @@ def trackers_are_known(draft: Draft) -> Iterator[Finding]:
         yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
 
 
+def warmup_steps_is_share_or_count(draft: Draft) -> Iterator[Finding]:
+    steps = draft["warmup_steps"]
+    if steps >= 1 and steps != int(steps):
+        what = f"warmup_steps: {steps:g} is neither a share below 1 nor a whole number"
+        yield Finding(("warmup_steps",), what, f"write a share below 1, or a whole number such as {int(steps)}")
+
+
+def one_optimizer(draft: Draft) -> Iterator[Finding]:
+    switches = [key for key in ("use_muon", "use_adam_mini") if draft[key]]
+    named = {"use_muon": "muon", "use_adam_mini": "adam_mini"}
+    plain = ("adamw_torch", "adamw_torch_fused")  # files that say use_muon often name these as well
+    if len(switches) > 1:
+        yield Finding(tuple(switches), "use_muon and use_adam_mini are both true", "keep one of them")
+    elif switches and draft["optim"] not in (*plain, named[switches[0]]):
+        what = f"{switches[0]} and optim: {draft['optim']} name two optimizers"
+        yield Finding((switches[0], "optim"), what, "keep one of them")
+
+
+def optim_args_belong(draft: Draft) -> Iterator[Finding]:
+    name = _optimizer(draft)
+    known = OPTIM_ARGS.get(name, ())
+    for arg in draft["optim_args"] or {}:
+        if arg not in known:
+            fix = f"it takes {', '.join(known)}" if known else "leave it out; adam_beta1 and the like are settings"
+            yield Finding(("optim_args", "optim"), f"the optimizer {name} takes no '{arg}' in optim_args", fix)
+
+
+def _optimizer(draft: Draft) -> str:
+    """The optimizer by its name, or by the switch that names it."""
+    switched = "muon" if draft["use_muon"] else "adam_mini" if draft["use_adam_mini"] else None
+    return switched or str(draft["optim"])
+
+
 # Adjustments: values that follow from others.
 
 
@@ -211,6 +246,11 @@ def swanlab_reports(draft: Draft) -> Iterator[Change]:
         yield Change("report_to", (*names, "swanlab"), "")
 
 
+def optimizer_by_its_switch(draft: Draft) -> Iterator[Change]:
+    if _optimizer(draft) != draft["optim"]:
+        yield Change("optim", _optimizer(draft), "")
+
+
 # Remarks: given values without effect.
 
 _LORA_ONLY = (
@@ -224,6 +264,8 @@ _LORA_ONLY = (
     "pissa_iter",
     "use_rslora",
     "use_dora",
+    "loraplus_lr_ratio",
+    "loraplus_lr_embedding",
     "create_new_adapter",
 )
 
@@ -324,6 +366,28 @@ def only_four_bits_have_a_type(draft: Draft) -> Iterator[str]:
         yield f"{', '.join(idle)}: no effect without quantization_bit: 4"
 
 
+def loraplus_needs_its_ratio(draft: Draft) -> Iterator[str]:
+    lora = draft["finetuning_type"] == "lora"
+    if lora and draft.chosen("loraplus_lr_embedding") and draft["loraplus_lr_ratio"] is None:
+        yield "loraplus_lr_embedding has no effect without loraplus_lr_ratio"
+
+
+def adam_values_without_effect(draft: Draft) -> Iterator[str]:
+    idle = [key for key in NO_ADAM_VALUES.get(draft["optim"], ()) if draft.chosen(key)]
+    if idle:
+        yield f"{', '.join(idle)}: no effect with optim: {draft['optim']}"
+
+
+def constant_schedules_have_no_values(draft: Draft) -> Iterator[str]:
+    idle = {
+        "constant": ("warmup_ratio", "warmup_steps", "lr_scheduler_kwargs"),
+        "constant_with_warmup": ("lr_scheduler_kwargs",),
+    }.get(draft["lr_scheduler_type"], ())
+    given = [key for key in idle if draft.chosen(key)]
+    if given:
+        yield f"{', '.join(given)}: no effect with lr_scheduler_type: {draft['lr_scheduler_type']}"
+
+
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
     best_needs_evaluation,
@@ -351,6 +415,10 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     quantization_has_8_or_4_bits,
     quantized_bases_need_lora,
     residuals_need_whole_weights,
+    warmup_steps_is_share_or_count,
+    one_optimizer,
+    optim_args_belong,
+    *PREFERENCE_RULES,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
@@ -362,6 +430,7 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     pretraining_packs,
     older_lengths_add_up,
     swanlab_reports,
+    optimizer_by_its_switch,
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
@@ -380,4 +449,8 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     new_adapter_needs_old,
     no_tracker_writes,
     only_four_bits_have_a_type,
+    loraplus_needs_its_ratio,
+    adam_values_without_effect,
+    constant_schedules_have_no_values,
+    *PREFERENCE_REMARKS,
 )

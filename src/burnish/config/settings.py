@@ -12,6 +12,7 @@ from burnish.config.data import DataSettings
 from burnish.config.fields import RoomSettings
 from burnish.config.generating import GeneratingSettings
 from burnish.config.model import ModelSettings
+from burnish.config.preference import PreferenceSettings
 from burnish.config.training import TrainingSettings
 from burnish.config.tuning import TuningSettings
 
@@ -20,6 +21,7 @@ ROOMS: Mapping[str, type[RoomSettings]] = MappingProxyType(
         "model": ModelSettings,
         "data": DataSettings,
         "tuning": TuningSettings,
+        "preference": PreferenceSettings,
         "training": TrainingSettings,
         "generating": GeneratingSettings,
     }
@@ -31,7 +33,7 @@ class Settings:
     """Every setting of a run with its final value, by room.
 
     Attributes:
-        model, data, tuning, training, generating: the rooms, frozen.
+        model, data, tuning, preference, training, generating: the rooms, frozen.
         origins: where each given one stands: `"run.yaml:12"`, `"command line"` or `"settings"` (a mapping).
         source_path: the settings file; None when a mapping was given.
         given: the names that the user set to something other than null.
@@ -41,6 +43,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
     tuning: TuningSettings = field(default_factory=TuningSettings)
+    preference: PreferenceSettings = field(default_factory=PreferenceSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     generating: GeneratingSettings = field(default_factory=GeneratingSettings)
     origins: Mapping[str, str] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from burnish.config.fields import (
     NAMES,
     Flag,
     Number,
+    Options,
     PathText,
     Resume,
     RoomSettings,
@@ -39,7 +40,30 @@ Schedule = Annotated[
     CHOICE,
     BeforeValidator(as_word),
 ]
-Optimizer = Annotated[Literal["adamw_torch", "adamw_torch_fused"], CHOICE, BeforeValidator(as_word)]
+Optimizer = Annotated[
+    Literal[
+        "adamw_torch_fused",
+        "adamw_torch",
+        "adamw_8bit",
+        "adamw_bnb_8bit",
+        "paged_adamw_8bit",
+        "paged_adamw_32bit",
+        "paged_adamw",
+        "adam_mini",
+        "adafactor",
+        "muon",
+        "lion",
+        "lion_32bit",
+        "lion_8bit",
+        "paged_lion_8bit",
+        "paged_lion_32bit",
+        "sgd",
+        "adagrad",
+        "rmsprop",
+    ],
+    CHOICE,
+    BeforeValidator(as_word),
+]
 Moments = Annotated[Literal["no", "steps", "epoch"], CHOICE, BeforeValidator(as_word)]
 SaveMoments = Annotated[Literal["no", "steps", "epoch", "best"], CHOICE, BeforeValidator(as_word)]
 TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow", "trackio", "comet_ml", "clearml", "aim", "dvclive")
@@ -97,11 +121,14 @@ class TrainingSettings(RoomSettings):
     lr_scheduler_type: Schedule = setting("linear", "Shape of the learning rate over the run after the warm-up.")
     lr_scheduler_kwargs: Table | None = setting(None, "Further values for the schedule, such as num_cycles.")
     warmup_ratio: Number = setting(0.0, "Share of all steps in which the rate rises from 0.", ge=0, le=1)
-    warmup_steps: Whole = setting(0, "Steps in which the rate rises from 0; above 0 it wins over warmup_ratio.", ge=0)
+    warmup_steps: Number = setting(
+        0.0, "Steps in which the rate rises from 0, or a share below 1; above 0 it wins over warmup_ratio.", ge=0
+    )
     neftune_noise_alpha: Number = setting(
         0.0, "Strength of the random noise on embeddings in training (NEFTune); 0 adds none.", ge=0
     )
-    optim: Optimizer = setting("adamw_torch", "The optimizer; both names mean AdamW, fused where the device can.")
+    optim: Optimizer = setting("adamw_torch_fused", "The optimizer; the page optimizers.md compares them.")
+    optim_args: Options | None = setting(None, "Further values for the optimizer, such as momentum=0.9 for sgd.")
     label_smoothing_factor: Number = setting(
         0.0, "Share of each target that is spread evenly over the vocabulary in training.", ge=0, lt=1
     )

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 
 from burnish.config.fields import CHOICE, Flag, Names, Number, RoomSettings, Text, Whole, as_word, setting
 
-Stage = Annotated[Literal["sft", "pt"], CHOICE, BeforeValidator(as_word)]
+Stage = Annotated[Literal["sft", "pt", "rm", "dpo", "kto"], CHOICE, BeforeValidator(as_word)]
 FinetuningType = Annotated[Literal["lora", "freeze", "full"], CHOICE, BeforeValidator(as_word)]
 LoraInit = Annotated[Literal["default", "gaussian", "orthogonal", "pissa", "olora"], CHOICE, BeforeValidator(as_word)]
 
@@ -25,7 +25,9 @@ class TuningSettings(RoomSettings):
     """What is trained, and how the change is held."""
 
     stage: Stage = setting(
-        "sft", "What is learnt: sft, supervised fine-tuning on answers; pt, pretraining on plain text."
+        "sft",
+        "What is learnt: sft, from answers; pt, from plain text; dpo, from pairs of a better and a worse answer; kto, "
+        "from marked answers; rm, to score answers.",
     )
     finetuning_type: FinetuningType = setting(
         "lora",
@@ -69,6 +71,14 @@ class TuningSettings(RoomSettings):
     pissa_iter: Whole = setting(16, "Rounds of PiSSA's fast decomposition; -1 computes the exact one.", ge=-1)
     use_rslora: Flag = setting(False, "Scale the adapter by alpha / sqrt(rank) instead of alpha / rank.")
     use_dora: Flag = setting(False, "Train size and direction of each weight apart (DoRA).")
+    loraplus_lr_ratio: Number | None = setting(
+        None, "LoRA+: the learning rate of LoRA's B matrices over that of the A matrices; without it, 1.", gt=0
+    )
+    loraplus_lr_embedding: Number = setting(
+        1e-6, "LoRA+: the learning rate of LoRA matrices on embeddings.", ge=0, le=1
+    )
+    use_adam_mini: Flag = setting(False, "Train with Adam-mini; the same as optim: adam_mini.")
+    use_muon: Flag = setting(False, "Train with Muon; the same as optim: muon.")
     create_new_adapter: Flag = setting(
         False,
         "Merge the given adapters into the base model and train a fresh one, instead of training them on.",

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from burnish.data.records import Conversation, Turn
+from burnish.errors import ModelError
 from burnish.generate.sampler import Completion, Sampling, generate
 from burnish.generate.stream import TextStream
 from burnish.model.load import load_model, stored_quantization
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.quantize import quantization_of
+from burnish.model.reward import head_folder
 from burnish.model.source import find_model, trained_over
 from burnish.template import ChatTemplate, load_template
 
@@ -112,6 +114,12 @@ def load_chat_model(
     source = find_model(name, say)
     if adapters:
         source = replace(source, adapters=(*source.adapters, *adapters))
+    if head_folder(source):
+        raise ModelError(
+            "this is a reward model: it scores answers and writes none",
+            at=name,
+            fix="score answers with burnish.load_reward_model, or chat with the model it was trained from",
+        )
     device = choose_device(use_cpu)
     quantization = quantization_of(quantization_bit, quantization_type, double_quantization)
     if quantization_bit is None and trained_over(source):

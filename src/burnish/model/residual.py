@@ -68,6 +68,8 @@ def as_plain_lora(state: Mapping[str, Tensor], start: Factors) -> dict[str, Tens
     """An adapter over the residual as one of twice the rank over the original weights: [A; A₀] and [B, −B₀]."""
     plain = dict(state)
     for name, first in start.items():
+        if name not in state or state[name].ndim != first.ndim:  # a rehearsal of saving has single numbers
+            continue
         first = first.to(state[name].device)
         dim = 0 if _side(name) == "A" else 1
         plain[name] = torch.cat([state[name], first if dim == 0 else -first], dim=dim).contiguous()

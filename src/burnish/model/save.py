@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from burnish.errors import ModelError
 from burnish.model.base import BaseChanges, write_changes
 from burnish.model.quiet import quiet_transformers
 from burnish.model.residual import Factors, as_plain_lora, plain_config, take_up
@@ -67,6 +68,7 @@ def save_weights(
     merged: Sequence[str] = (),
     start: Factors | None = None,
     changes: BaseChanges | None = None,
+    weights: Mapping[str, Any] | None = None,
 ) -> None:
     """Write adapter files (a PEFT model) or full weights, as safetensors.
 
@@ -75,14 +77,19 @@ def save_weights(
         start: where the adapter started, if that was taken out of the weights; it is then saved as plain LoRA.
         changes: what has to be done to the base before the adapter is put on.
         merged: adapters that are part of the base's weights by now; an adapter alone cannot tell.
+        weights: the tensors by name, for a model that holds only shards of them; by default its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    own = {} if weights is None else {"state_dict": dict(weights)}
     with quiet_transformers():
         if is_adapter(model):
             if base_name:
                 for config in model.peft_config.values():
                     config.base_model_name_or_path = base_name
-            model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+            trained = [model.active_adapter]  # not one that is kept to compare with
+            model.save_pretrained(
+                folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=trained, **own
+            )
             if start is not None:
                 _save_plain(model, folder, start)
             write_changes(folder, changes or BaseChanges())
@@ -92,7 +99,7 @@ def save_weights(
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card tells users nothing
         else:
             use_cache, model.config.use_cache = model.config.use_cache, True
-            model.save_pretrained(folder, safe_serialization=True)
+            model.save_pretrained(folder, safe_serialization=True, **own)
             model.config.use_cache = use_cache
 
 
@@ -105,6 +112,34 @@ def _save_plain(model: Any, folder: Path, start: Factors) -> None:
     written = json.loads(config.read_text(encoding="utf-8"))
     written |= plain_config(model.peft_config["default"])
     config.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def mend_generation_config(model: Any) -> str | None:
+    """Make the model's generation settings such that transformers agrees to save them; returns what was changed.
+
+    Many published models name a temperature and forget `do_sample`, which transformers loads but refuses to save.
+
+    Raises:
+        ModelError: they contradict themselves in another way.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return None
+    try:
+        config.validate(strict=True)
+        return None
+    except ValueError as error:
+        before, config.do_sample = config.do_sample, True
+        try:
+            config.validate(strict=True)
+        except ValueError:
+            config.do_sample = before
+            raise ModelError(
+                f"the model's generation settings cannot be saved: {error}",
+                at="generation_config.json of the model",
+                fix="mend or remove that file",
+            ) from error
+    return "generation_config.json gives sampling settings without do_sample; it is saved with do_sample: true"
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, chat_template: str | None, terminator_id: int | None) -> None:

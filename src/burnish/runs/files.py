@@ -6,12 +6,15 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 _NO_SPACE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_ASIDE = re.compile(r"\.(files|run\.json|metrics\.jsonl|loss\.png)\.tmp-[0-9a-f-]+")
 
 
 def fsync_file(path: Path) -> None:
@@ -48,6 +51,46 @@ def write_atomically(path: Path, content: bytes) -> None:
         aside.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def place_files(folder: Path, writer: Callable[[Path], None]) -> None:
+    """Write several files into a folder, each of them whole or as it was before.
+
+    All are written aside and flushed before the first one is renamed into its place, so that a full disk or a writer
+    that fails changes nothing.
+
+    Args:
+        folder: must exist.
+        writer: is given an empty folder on the same disk and writes the files into it, without sub-folders.
+    Raises:
+        Exception: whatever the writer or the disk raises; nothing is left aside.
+    """
+    aside = folder / f".files.tmp-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        os.mkdir(aside)
+        writer(aside)
+        files = sorted(aside.iterdir())
+        for file in files:
+            fsync_file(file)
+        for file in files:
+            os.replace(file, folder / file.name)
+        fsync_folder(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_asides(folder: Path) -> list[Path]:
+    """Remove what `write_atomically` and `place_files` left aside in a folder when their process was killed."""
+    removed = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not _ASIDE.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
 
 
 def plain(value: Any) -> Any:

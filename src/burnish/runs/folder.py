@@ -14,7 +14,8 @@ from typing import Any
 from burnish.errors import RunFolderError
 from burnish.log import note
 from burnish.runs.checkpoints import clean_leftovers, list_checkpoints, remove_checkpoint
-from burnish.runs.files import is_disk_full, to_json, write_atomically
+from burnish.runs.files import is_disk_full, remove_asides, to_json, write_atomically
+from burnish.runs.lock import in_use, is_held
 from burnish.runs.metrics import MetricsLog
 from burnish.runs.preflight import (
     EVENTS,
@@ -102,12 +103,14 @@ class RunFolder:
                 are ignored. The run may not write over any of them.
         Raises:
             RunFolderError: the folder is not writable, is no folder, is a place that no run should fill,
-                holds another run, or files or inputs that this run would replace; or `resume`
-                names no folder.
+                is in use by another process, holds another run, or files or inputs that this run would
+                replace; or `resume` names no folder.
         """
         folder = cls(path)
         refuse_precious_places(folder.path, bool(resume))
         require_writable(folder.path)
+        if is_held(folder.path):
+            raise in_use(folder.path)
         refuse_to_replace_inputs(folder.path, inputs)
         goes_on = bool(resume)
         if isinstance(resume, str):
@@ -125,6 +128,7 @@ class RunFolder:
             folder.delete_run()  # it ended before it had anything to keep
         create_folder(folder.path)
         clean_leftovers(folder.path)
+        remove_asides(folder.path)
         return folder
 
     def holds_run(self) -> bool:

@@ -13,6 +13,7 @@ from burnish.log import clock
 from burnish.runs.charts import loss_chart
 from burnish.runs.checkpoints import checkpoint_step, list_checkpoints
 from burnish.runs.folder import RunFolder, read_summary
+from burnish.runs.lock import is_held
 from burnish.runs.metrics import MetricsLog
 from burnish.runs.monitor import mean_figures
 from burnish.runs.preflight import LOG, LOSS_PLOT, METRICS, SUMMARY, is_own_file
@@ -20,6 +21,7 @@ from burnish.runs.tables import count, narrowed, number, part, phrase, spent, ta
 
 DEPTH = 6  # levels of sub-folders in which runs are looked for
 _SKIPPED = {"node_modules", "site-packages", "__pycache__"}
+_LAST_LINES = 6
 _SILENT_S = 120.0  # a run that wrote nothing for this long is said to be silent
 
 
@@ -33,9 +35,10 @@ def list_runs(root: str | os.PathLike[str], now: float | None = None) -> list[di
         root: the folder to search; one that does not exist has no runs.
         now: seconds since the epoch, for tests.
     Returns:
-        One dict a run: path, status, silent (it says it is running, but wrote nothing for two minutes), model,
-        stage, steps (done so far), train_loss, eval_loss, runtime_s, problem, and age_s, the seconds since the run
-        wrote something. What a run does not tell is None.
+        One dict a run: path, status (`died` for one that says it is running and has no process any more), silent (it
+        says it is running, but wrote nothing for two minutes), model, stage, steps (done so far), train_loss,
+        eval_loss, runtime_s, problem, and age_s, the seconds since the run wrote something. What a run does not tell
+        is None.
     """
     now = time.time() if now is None else now
     return sorted((_entry(folder, now) for folder in _run_folders(Path(root))), key=lambda run: run["age_s"])
@@ -101,6 +104,8 @@ def show_run(path: str | os.PathLike[str], width: int = 72, now: float | None = 
     lines = [("run", str(folder.path)), ("status", _status(folder.path, summary, now))]
     if error := summary.get("error"):
         lines.append(("error", _error_text(error)))
+    if (summary.get("status") == "failed" or _has_died(folder.path, summary)) and (words := _last_words(folder.path)):
+        lines.append(("log ends", words))
     rows = folder.metrics.read()
     lines += _about(summary)
     lines.append(("machine", _machine(mean_figures(rows))))
@@ -153,7 +158,7 @@ def _entry(folder: Path, now: float) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     try:
         summary = read_summary(folder)
-        entry["status"] = str(summary.get("status", "unknown"))
+        entry["status"] = "died" if _has_died(folder, summary) else str(summary.get("status", "unknown"))
         entry["silent"] = entry["status"] == "running" and entry["age_s"] > _SILENT_S
     except RunFolderError as error:
         entry["problem"] = error.what
@@ -211,9 +216,26 @@ def _about(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _status(folder: Path, summary: Mapping[str, Any], now: float | None) -> str:
     status = str(summary.get("status", "unknown"))
     age = _age_s(folder, time.time() if now is None else now)
+    if _has_died(folder, summary):
+        return f"died without a word {clock(age)} ago: killed (exit code 137 or -9), or the machine went down"
     if status == "running" and age > _SILENT_S:
-        return f"running, but silent for {clock(age)}: it may have died"
-    return status
+        return f"running, but silent for {clock(age)}: it may {'hang' if is_held(folder) else 'have died'}"
+    code = summary.get("exit_code")
+    return f"{status} with exit code {code}" if status == "failed" and code is not None else status
+
+
+def _has_died(folder: Path, summary: Mapping[str, Any]) -> bool:
+    """Whether a run that says it is running has no process any more; the system knows, where it can be asked."""
+    return summary.get("status") == "running" and is_held(folder) is False
+
+
+def _last_words(folder: Path) -> str:
+    """The end of a run's log."""
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n    ".join(["", *lines[-_LAST_LINES:]]) if lines else ""
 
 
 def _error_text(error: Any) -> str:

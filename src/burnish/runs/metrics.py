@@ -10,7 +10,7 @@ from typing import Any
 
 from burnish.errors import RunFolderError
 from burnish.log import note
-from burnish.runs.files import is_disk_full, to_json, write_atomically
+from burnish.runs.files import fsync_file, is_disk_full, to_json, write_atomically
 
 
 class MetricsLog:
@@ -39,8 +39,9 @@ class MetricsLog:
             self._ends_whole = True
         except OSError as error:
             full = is_disk_full(error)
+            reason = "the disk is full" if full else error.strerror or error
             raise RunFolderError(
-                f"a row of {self.path.name} could not be written: {error.strerror or error}",
+                f"a row of {self.path.name} could not be written: {reason}",
                 at=str(self.path),
                 fix="free some space, then go on with `resume_from_checkpoint: true`" if full else None,
             ) from error
@@ -54,6 +55,14 @@ class MetricsLog:
         if broken:
             note(f"{self.path.name}: {broken} broken line(s) left out")
         return rows
+
+    def flush(self) -> None:
+        """Make the rows so far survive a power cut, as a checkpoint does. Raises RunFolderError."""
+        try:
+            if self.path.exists():
+                fsync_file(self.path)
+        except OSError as error:
+            raise RunFolderError(f"{self.path.name} could not be flushed: {error}", at=str(self.path)) from error
 
     def truncate_after(self, step: int) -> int:
         """Drop the rows of later steps, atomically, so that a resumed run logs no step twice.
@@ -70,7 +79,7 @@ class MetricsLog:
         if not self.path.exists():
             return 0
         rows = self.read()
-        kept = [row for row in rows if not (isinstance(at := row.get("step"), int | float) and at > step)]
+        kept = [row for row in rows if step and not (isinstance(at := row.get("step"), int | float) and at > step)]
         try:
             write_atomically(self.path, "".join(to_json(row) + "\n" for row in kept).encode("utf-8"))
         except OSError as error:

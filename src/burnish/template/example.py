@@ -30,12 +30,14 @@ class Example:
     """One sample as the model sees it.
 
     `input_ids` [T]; `labels` [T], the token itself where it is trained and -100 where it is not, not shifted;
-    `weights` [T] loss weights, or None when all trained tokens weigh 1.
+    `weights` [T] loss weights, or None when all trained tokens weigh 1. `mark` is 1 for an answer that people liked
+    (chosen, desirable) and 0 for any other.
     """
 
     input_ids: list[int]
     labels: list[int]
     weights: list[float] | None = None
+    mark: float = 0.0
 
     @property
     def supervised(self) -> int:

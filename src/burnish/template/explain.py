@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from burnish.template.chat import ChatTemplate
-from burnish.template.example import Example, Piece
+from burnish.template.example import IGNORED, Example, Piece
 from burnish.template.plan import Plan
 
 TRAINED = {
@@ -24,6 +24,7 @@ MASKED = {
     "earlier": "an earlier answer, not trained in this row",
     "weightless": "an answer whose weight is 0",
     "after": "after the stop token: inference has ended here",
+    "prompt": "before the answer that was judged: read, not trained",
     "cut": "left of a shortened prompt: read, not trained",
 }
 
@@ -65,6 +66,20 @@ def explain(template: ChatTemplate, plan: Plan, row: Sequence[Piece], example: E
         reasons = ["answer" if label != -100 else "cut" for label in example.labels]
     labelled = zip(example.input_ids, reasons, example.labels, strict=False)
     return list(_stretches((token, _final(reason, label)) for token, reason, label in labelled))
+
+
+def explain_judged(template: ChatTemplate, example: Example) -> list[Stretch]:
+    """The tokens of an answer that was judged, and of what stands before and after it."""
+    labels = example.labels
+    first = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
+    last = max((place for place, label in enumerate(labels) if label != IGNORED), default=-1)
+    reasons = []
+    for place, (token, label) in enumerate(zip(example.input_ids, labels, strict=True)):
+        if label == IGNORED:
+            reasons.append("prompt" if place < first else "after" if place > last else "tool")
+        else:
+            reasons.append("stop" if place == last and token in template.stop_ids else "answer")
+    return list(_stretches(iter(zip(example.input_ids, reasons, strict=True))))
 
 
 def _final(reason: str, label: int) -> str:

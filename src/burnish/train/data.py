@@ -47,7 +47,7 @@ TrainSet = Selection | Windows
 class RunData:
     """What a run trains and evaluates on. `eval` has the name "" for a single evaluation set.
 
-    `train` is None for a stream; `start` then begins a pass over its samples.
+    `train` is None for a stream; `start` then begins a pass over its samples. `unit`: examples a sample is.
     """
 
     train: TrainSet | None
@@ -55,16 +55,17 @@ class RunData:
     counts: Counts
     fingerprint: str = field(default="")
     start: Callable[[], Iterator[Sample]] | None = None
+    unit: int = 1
 
     def record(self) -> dict[str, Any]:
         """The `data` part of run.json; a stream's numbers come at the end of the run."""
         if self.train is None:
-            return {"streaming": True, "eval_rows": sum(len(one) for one in self.eval.values())}
+            return {"streaming": True, "eval_rows": self._held_out}
         return {
             "rows_read": self.counts.rows_read,
             "rows_used": self.train.rows,
-            "samples": len(self.train),
-            "eval_rows": sum(len(one) for one in self.eval.values()),
+            "samples": len(self.train) // self.unit,
+            "eval_rows": self._held_out,
             "dropped": dict(self.counts.dropped),
             "shortened": self.counts.shortened,
             "split": self.counts.split,
@@ -72,6 +73,10 @@ class RunData:
             "supervised_tokens": int(self.train.supervised.sum()),
             "fingerprint": self.fingerprint,
         }
+
+    @property
+    def _held_out(self) -> int:
+        return sum(len(one) for one in self.eval.values()) // self.unit
 
 
 def build_template(settings: Settings, source: ModelSource, today: datetime | None = None) -> ChatTemplate:
@@ -132,9 +137,9 @@ def build_data(settings: Settings, template: ChatTemplate, stage: Stage) -> RunD
         train, held_back = _split(whole, data.val_size, data_seed(settings))
         if len(held_back):
             evaluation = {"": held_back}
-    train = _mixed(train, settings)
+    train = _mixed(train, settings, stage.unit)
     shaped = {name: _shaped(one, settings) for name, one in evaluation.items()}
-    return RunData(_shaped(train, settings), shaped, counts, whole.about["fingerprint"])
+    return RunData(_shaped(train, settings), shaped, counts, whole.about["fingerprint"], unit=stage.unit)
 
 
 def _shaped(examples: Selection, settings: Settings) -> TrainSet:
@@ -182,7 +187,7 @@ def _streamed(settings: Settings, template: ChatTemplate, stage: Stage) -> RunDa
         kept = prepare_into(settings, held, Tally(), template, stage, target, label_key(settings, template))
         evaluation = {"": _all_of(kept)}
     shaped = {name: _shaped(one, settings) for name, one in evaluation.items()}
-    return RunData(None, shaped, Counts(), label_key(settings, template), start)
+    return RunData(None, shaped, Counts(), label_key(settings, template), start, stage.unit)
 
 
 def stream_plan(settings: Settings, data: RunData, template: ChatTemplate, stage: Stage, ranks: int) -> StreamPlan:
@@ -191,7 +196,9 @@ def stream_plan(settings: Settings, data: RunData, template: ChatTemplate, stage
     kept, training = settings.data, settings.training
     pack = "windows" if wants_windows(settings) else "whole" if kept.packing else "no"
     shuffle = not settings.tuning.disable_shuffling
-    options = StreamOptions(kept.buffer_size, kept.cutoff_len, pack, shuffle, data_seed(settings), workers(settings))
+    options = StreamOptions(
+        kept.buffer_size, kept.cutoff_len, pack, shuffle, data_seed(settings), workers(settings), stage.unit
+    )
     return StreamPlan(
         data.start,
         template,
@@ -234,8 +241,8 @@ def _split(stored: StoredSet, val_size: float, seed: int) -> tuple[Selection, Se
     return Selection(stored, np.flatnonzero(~mask)), Selection(stored, np.flatnonzero(mask))
 
 
-def _mixed(train: Selection, settings: Settings) -> Selection:
-    """The training examples in the order that `mix_strategy` asks for."""
+def _mixed(train: Selection, settings: Settings, unit: int) -> Selection:
+    """The training examples in the order that `mix_strategy` asks for; those of one sample stay side by side."""
     strategy, datasets = settings.data.mix_strategy, train.base.keys[train.numbers, 0]
     kinds = np.unique(datasets)
     if strategy == "concat" or len(kinds) < 2:
@@ -247,10 +254,11 @@ def _mixed(train: Selection, settings: Settings) -> Selection:
 
         return start
 
-    sources = [starts(train.numbers[datasets == kind]) for kind in kinds]
+    sources = [starts(train.numbers[datasets == kind][::unit]) for kind in kinds]
     _check_probabilities(settings, train.base.about["datasets"])
     order = interleave(sources, strategy, settings.data.interleave_probs, data_seed(settings))
-    return Selection(train.base, np.fromiter(order, dtype=np.int64))
+    first = np.fromiter(order, dtype=np.int64)
+    return Selection(train.base, (first[:, None] + np.arange(unit)).reshape(-1))
 
 
 def _check_probabilities(settings: Settings, names: Sequence[str]) -> None:

@@ -30,8 +30,15 @@ def add(sums: Sums, more: Mapping[str, Sequence[float]]) -> None:
 
 
 def means(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The quotient of each pair, by name; names whose count is zero are left out."""
-    return {name: total / count for name, (total, count) in sorted(sums.items()) if count}
+    """The quotient of each pair, by name; names whose count is zero are left out.
+
+    Where rewards of better and worse answers are means over different samples, their difference is added as the margin.
+    """
+    found = {name: total / count for name, (total, count) in sorted(sums.items()) if count}
+    better, worse = found.get("rewards/chosen"), found.get("rewards/rejected")
+    if better is not None and worse is not None:
+        found.setdefault("rewards/margins", better - worse)
+    return found
 
 
 def merge_over_ranks(sums: Sums, accelerator: Any) -> Sums:

@@ -56,23 +56,16 @@ class SupervisedLoss(nn.Module):
         targets, weights = batch.loss_targets, batch.loss_weights
         weight = head_weight(head) if _only_a_head(inner) and self.own is None else None
         if weight is not None:
-            hidden = getattr(inner, inner.base_model_prefix)(**self._arguments(batch)).last_hidden_state  # [B, T, E]
+            hidden = last_hidden(self.model, batch, packed=self.packed)  # [B, T, E]
             rows = hidden.flatten(0, 1)[batch.loss_positions]  # [N, E]
             losses = linear_cross_entropy(rows, weight, targets, weights, smoothing=smoothing, want_hits=self.accuracy)
             return LossSum(losses.total, losses.count, self._figures(batch, losses))
-        logits = self._logits(batch)
+        logits = supervised_logits(self.model, batch, packed=self.packed)
         losses = token_cross_entropy(logits, targets, weights, smoothing=smoothing, want_hits=self.accuracy)
         total, count = losses.total, losses.count
         if self.own is not None:
             total, count = _checked(self.own, logits.float(), targets, weights)
         return LossSum(total, count, self._figures(batch, losses))
-
-    def _logits(self, batch: Batch) -> Tensor:
-        """Logits at the supervised positions, [N, V]."""
-        inner, arguments = without_adapter(self.model), self._arguments(batch)
-        if batch.input_ids.shape[0] == 1:
-            return inner(**arguments, logits_to_keep=batch.loss_positions).logits[0]
-        return inner(**arguments).logits.flatten(0, 1)[batch.loss_positions]
 
     def _figures(self, batch: Batch, losses: TokenLosses) -> dict[str, tuple[Tensor, Tensor]]:
         figures: dict[str, tuple[Tensor, Tensor]] = {}
@@ -87,29 +80,51 @@ class SupervisedLoss(nn.Module):
                 figures[f"loss_{self.datasets[number]}"] = ((losses.nats * own).sum(), own.sum())
         return figures
 
-    def _arguments(self, batch: Batch) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "input_ids": batch.input_ids,
-            "position_ids": batch.position_ids,
-            "use_cache": False,
-        }
-        if not self.packed:
-            arguments["attention_mask"] = batch.attention_mask
-            return arguments
-        config = self.model.config.get_text_config()
-        if config._attn_implementation.startswith("flash_attention"):
-            lengths = torch.tensor(batch.document_lengths, dtype=torch.int32, device=batch.input_ids.device)
-            ends = nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))  # [documents + 1]
-            longest = max(batch.document_lengths)
-            arguments |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}
-            arguments |= {"max_length_q": longest, "max_length_k": longest}
-        else:
-            arguments["document_lengths"] = batch.document_lengths
+
+def last_hidden(model: Any, batch: Batch, *, packed: bool) -> Tensor:
+    """The hidden states before the output head, [B, T, E]."""
+    inner = without_adapter(model)
+    return getattr(inner, inner.base_model_prefix)(**model_arguments(model, batch, packed=packed)).last_hidden_state
+
+
+def supervised_logits(model: Any, batch: Batch, *, packed: bool) -> Tensor:
+    """Logits at the supervised positions, [N, V]."""
+    inner, arguments = without_adapter(model), model_arguments(model, batch, packed=packed)
+    if batch.input_ids.shape[0] == 1:
+        return inner(**arguments, logits_to_keep=batch.loss_positions).logits[0]
+    return inner(**arguments).logits.flatten(0, 1)[batch.loss_positions]
+
+
+def model_arguments(model: Any, batch: Batch, *, packed: bool) -> dict[str, Any]:
+    """What a model's forward pass takes of a batch."""
+    arguments: dict[str, Any] = {
+        "input_ids": batch.input_ids,
+        "position_ids": batch.position_ids,
+        "use_cache": False,
+    }
+    if not packed:
+        arguments["attention_mask"] = batch.attention_mask
         return arguments
+    config = model.config.get_text_config()
+    if config._attn_implementation.startswith("flash_attention"):
+        lengths = torch.tensor(batch.document_lengths, dtype=torch.int32, device=batch.input_ids.device)
+        ends = nn.functional.pad(lengths.cumsum(0, dtype=torch.int32), (1, 0))  # [documents + 1]
+        longest = max(batch.document_lengths)
+        arguments |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends}
+        arguments |= {"max_length_q": longest, "max_length_k": longest}
+    else:
+        arguments["document_lengths"] = batch.document_lengths
+    return arguments
 
 
 # What a model may do to logits after the head; such a model's own forward pass computes them.
 _AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "lm_head_multiplier")
+
+
+def has_plain_head(model: Any) -> bool:
+    """Whether logits are `hidden @ weight.T` and nothing else, so that a fast path may compute them in chunks."""
+    head = model.get_output_embeddings()
+    return type(head) is nn.Linear and head.bias is None and _only_a_head(model)
 
 
 def _only_a_head(model: Any) -> bool:

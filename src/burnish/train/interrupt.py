@@ -15,14 +15,30 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
+        self.nothing_to_save = False
 
     def __bool__(self) -> bool:
         return self.asked
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While the block runs there is nothing to save yet: already the first signal ends it.
+
+        Raises:
+            KeyboardInterrupt: a signal came, or had come before.
+        """
+        if self.asked:
+            raise KeyboardInterrupt
+        self.nothing_to_save = True
+        try:
+            yield
+        finally:
+            self.nothing_to_save = False
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """While the block runs, the first SIGINT or SIGTERM sets the request; the second acts as it always does."""
+    """While the block runs, the first SIGINT or SIGTERM sets the request; the second one ends it at once."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread may set handlers; a notebook's worker thread goes without
@@ -35,6 +51,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.asked = True
         # Not print: the main thread may be in the middle of writing.
+        if request.nothing_to_save:
+            os.write(2, b"\nstopping; no step was made, so there is nothing to save.\n")
+            raise KeyboardInterrupt
         os.write(2, b"\nstopping after this step, saving the state first. Once more to stop at once.\n")
 
     for number in before:

@@ -13,25 +13,27 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from burnish import log
-from burnish.batch.collate import Batch
-from burnish.batch.plan import BatchPlan, SingleRows, best_fit_rows
-from burnish.batch.store import Windows
+from burnish.batch.collate import Batch, Layout
+from burnish.batch.plan import BatchPlan, SingleRows, packed_units
+from burnish.batch.store import Selection, Windows
 from burnish.config import Settings
-from burnish.errors import Interrupted, RunFolderError
+from burnish.errors import RunFolderError
 from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
 from burnish.model.noise import EmbeddingNoise
 from burnish.model.precision import choose_device, choose_precision
-from burnish.model.save import is_adapter, without_adapter
+from burnish.model.save import without_adapter
 from burnish.model.source import find_model
 from burnish.runs.environment import environment
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.memory import peak_rss_mb
 from burnish.runs.plots import plot_loss
+from burnish.runs.preference_plots import REWARDS_PLOT, plot_rewards
 from burnish.template import ChatTemplate, Example
 from burnish.train.bad_rows import BAD_ROWS, BadRows
 from burnish.train.callbacks import Callbacks, Run
@@ -40,10 +42,11 @@ from burnish.train.evaluation import Best
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
-from burnish.train.optimizer import MasterAdamW, build_optimizer
+from burnish.train.optimizers import OptimizerOptions, build_optimizer
+from burnish.train.precomputed import Precomputed, precomputed
 from burnish.train.resume import Checkpoints
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
-from burnish.train.stages import STAGES, Stage
+from burnish.train.stages import STAGES, Parts, Stage, measured
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, model_line
 from burnish.train.watch import Watch
@@ -68,6 +71,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self.loop: Loop | None = None
         self.watch = Watch(settings, self.folder, self.is_main)
 
     def record(self, **parts: Any) -> None:
@@ -82,6 +86,33 @@ class Job:
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
         settings = self.settings
+        with stop.at_once():
+            loaded, template, loop = self._build()
+        self.loop = loop
+        self.watch.go_on_after(loop.progress.step)
+        started = time.perf_counter()
+        before = loop.progress.elapsed_s
+        with ExitStack() as stack:
+            if isinstance(loop.plan, StreamPlan):
+                stack.callback(loop.plan.close)
+            if self._packs:
+                stack.enter_context(packed_rows(without_adapter(loaded.model)))
+            if settings.training.do_train:
+                loop.run(stop)
+                self._take_best(loaded, loop)
+            elif loop.eval_sets and loop.options.evaluates_last:
+                with stop.at_once(), log.progress("evaluating", 1) as bar:
+                    loop.evaluate(bar)
+                loop.write_evaluation()
+        runtime = before + time.perf_counter() - started
+        if self.is_main:
+            self._finish(loaded, template, loop, runtime)
+        self.accelerator.wait_for_everyone()
+        return self.folder.summary()
+
+    def _build(self) -> tuple[Loaded, ChatTemplate, Loop]:
+        """Everything before the first step: data, model, and where an earlier run stopped."""
+        settings = self.settings
         for line in settings.notes:
             log.note(line)
         random.seed(settings.training.seed)
@@ -95,36 +126,18 @@ class Job:
             data = build_data(settings, template, self.stage)
         for line in data_lines(data.record()):
             log.say(line)
+        if self.stage.check and isinstance(data.train, Selection):
+            self.stage.check(settings, data.train.marks)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
         self.watch.start()
         loaded = build_model(settings, source, self.precision, self.accelerator.device)
+        if self.stage.extend:
+            self.stage.extend(settings, loaded)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
-        loop = self._loop(loaded, template, data)
-        self.watch.go_on_after(loop.progress.step)
-        started = time.perf_counter()
-        before = loop.progress.elapsed_s
-        with ExitStack() as stack:
-            if isinstance(loop.plan, StreamPlan):
-                stack.callback(loop.plan.close)
-            if self._packs:
-                stack.enter_context(packed_rows(without_adapter(loaded.model)))
-            if settings.training.do_train:
-                loop.run(stop)
-                self._take_best(loaded, loop)
-            elif stop:
-                raise Interrupted(None)
-            elif loop.eval_sets and loop.options.evaluates_last:
-                with log.progress("evaluating", 1) as bar:
-                    loop.evaluate(bar)
-                loop.write_evaluation()
-        runtime = before + time.perf_counter() - started
-        if self.is_main:
-            self._finish(loaded, template, loop, runtime)
-        self.accelerator.wait_for_everyone()
-        return self.folder.summary()
+        return loaded, template, self._loop(loaded, template, data)
 
     def _machine(self) -> None:
         """Switches of the whole process."""
@@ -139,13 +152,13 @@ class Job:
     def _take_best(self, loaded: Loaded, loop: Loop) -> None:
         """Put the best evaluation's weights into the model, where that is asked for."""
         progress = loop.progress
-        if loop.ended:
-            log.say(f"stopped after step {progress.step}: {loop.ended}")
+        if progress.ended:
+            log.say(f"stopped after step {progress.step}: {progress.ended}")
         if not self.settings.training.load_best_model_at_end or not progress.best_step:
             return
         value = f"{loop.options.best.metric} {progress.best_value:.4f}"
-        if progress.best_step != progress.step:
-            self.checkpoints.load_weights(loaded, progress.best_step)
+        if progress.best_step != progress.step and not self.checkpoints.load_weights(loaded, progress.best_step):
+            return
         log.say(f"the weights are those of step {progress.best_step}, the best by {value}")
 
     # -- building -----------------------------------------------------------------------------------------
@@ -160,27 +173,29 @@ class Job:
         else:
             example = data.train.__getitem__
             plan = self._plan(data.train, training.per_device_train_batch_size, training.gradient_accumulation_steps)
+        saves = training.save_strategy, training.save_steps
         total = training.max_steps
         if total <= 0:
             total = max(1, math.ceil(plan.steps_an_epoch * training.num_train_epochs))
-        optimizer = build_optimizer(
-            loaded.model,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            beta1=training.adam_beta1,
-            beta2=training.adam_beta2,
-            epsilon=training.adam_epsilon,
-            masters=not settings.tuning.pure_bf16,
-        )
+        optimizer = build_optimizer(loaded.model, _optimizer_options(settings))
         self._packs = takes_packed_rows(loaded.model)
+        reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
+        self._packs = self._packs and (reference is None or reference.takes_packed_rows(loaded.model))
+        pad_id = loaded.tokenizer.pad_token_id or 0
+        known = Precomputed({})
+        if reference and settings.preference.precompute_ref:
+            eval_rows = training.per_device_eval_batch_size
+            known = precomputed(reference, data, self._layout(pad_id), self.stage, eval_rows, self.accelerator)
+            reference = None
         progress = self.checkpoints.resume(loaded, optimizer, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
         names, datasets = _datasets(settings, data.train, plan)
-        module = self.stage.module(settings, loaded.model, self._packs, names)
+        module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
         if training.neftune_noise_alpha:
             EmbeddingNoise(loaded.model, training.neftune_noise_alpha).watch(module)
-        self._preflight(loaded.model, optimizer)
+        if training.do_train and progress.step < total and self.is_main:
+            self.checkpoints.preflight(loaded, template, optimizer, progress.step, total, _every(*saves, plan, total))
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(
             training.lr_scheduler_type, training.learning_rate, total, warmup, training.lr_scheduler_kwargs
@@ -192,11 +207,10 @@ class Job:
             f" · {training.lr_scheduler_type} rate {training.learning_rate:g}, {warmup} steps of warm-up"
             + (f" · going on after step {progress.step}" if progress.step else "")
         )
-        pad_id = loaded.tokenizer.pad_token_id or 0
         eval_sets = {}
         for name, held_out in data.eval.items():
             eval_plan = self._plan(held_out, training.per_device_eval_batch_size, 1, shuffle=False, pack=False)
-            eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id))
+            eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id, known=known.of(held_out)))
         seen = Run(loaded.model, loaded.tokenizer, settings.flat(), self.folder.path, total)
         return Loop(
             self.accelerator,
@@ -204,7 +218,7 @@ class Job:
             prepared_optimizer,
             optimizer,
             plan,
-            self._batches(example, pad_id, datasets),
+            self._batches(example, pad_id, datasets, known.of(data.train)),
             rate,
             self._loop_options(total, plan),
             Hooks(
@@ -212,6 +226,7 @@ class Job:
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
+                measured(self.stage, prepared_module, example, self._layout(pad_id), self.accelerator),
             ),
             progress,
             eval_sets,
@@ -232,12 +247,14 @@ class Job:
             evaluates_first=training.eval_on_start,
             evaluates_last="do_eval" not in self.settings.given or training.do_eval,
             save_steps=_every(training.save_strategy, training.save_steps, plan, total),
+            saves_last=training.save_strategy in ("steps", "epoch"),
             best=Best(
                 training.metric_for_best_model,
                 training.greater_is_better,
                 tuning.early_stopping_steps or 0,
                 saves=training.load_best_model_at_end or training.save_strategy == "best",
             ),
+            unit=self.stage.unit,
             scales_gradients=self.precision.mixed == "fp16",
         )
 
@@ -251,8 +268,8 @@ class Job:
         pack: bool = True,
     ) -> BatchPlan:
         data = self.settings.data
-        lengths = prepared.lengths
-        rows: Sequence[Sequence[int]] = SingleRows(len(lengths))
+        unit, lengths = self.stage.unit, prepared.lengths
+        rows: Sequence[Sequence[int]] = SingleRows(len(lengths) // unit, unit)
         if isinstance(prepared, Windows):
             if pack:
                 filled = int(lengths.sum()) / (len(rows) * data.cutoff_len)
@@ -261,9 +278,10 @@ class Job:
                     "hold the end of a document and the next, and neat_packing: true keeps documents apart"
                 )
         elif pack and data.packing:
-            rows = best_fit_rows(lengths.tolist(), data.cutoff_len)
-            filled = int(lengths.sum()) / (len(rows) * data.cutoff_len)
-            log.say(f"packed {len(lengths)} samples into {len(rows)} rows of {data.cutoff_len} ({filled:.1%} full)")
+            rows = packed_units(lengths.tolist(), data.cutoff_len, unit)
+            width = unit * data.cutoff_len
+            filled = int(lengths.sum()) / (len(rows) * width)
+            log.say(f"packed {len(lengths) // unit} samples into {len(rows)} rows of {width} ({filled:.1%} full)")
         grouped = self.settings.training.group_by_length and isinstance(rows, SingleRows)
         return BatchPlan(
             rows,
@@ -273,7 +291,7 @@ class Job:
             seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
             drop_last=shuffle and self.settings.training.dataloader_drop_last,
-            lengths=lengths.tolist() if grouped else None,
+            lengths=lengths.reshape(-1, unit).sum(1).tolist() if grouped else None,
         )
 
     def _batches(
@@ -281,22 +299,26 @@ class Job:
         example: Callable[[int], Example],
         pad_id: int,
         datasets: Callable[[Sequence[int]], tuple[int, ...]] | None = None,
+        known: np.ndarray | None = None,
     ) -> Callable[[Sequence[int]], Batch]:
-        """Sample numbers → Batch; `datasets` tells which one each sample is from, where there are several."""
+        """Sample numbers → Batch.
+
+        Args:
+            datasets: tells which dataset each sample is from, where there are several.
+            known: what the reference says of each sample, where that was computed beforehand.
+        """
+        layout = self._layout(pad_id)
 
         def make(numbers: Sequence[int]) -> Batch:
-            batch = self.stage.collate([example(n) for n in numbers], numbers, self._packs, pad_id)
-            return batch if datasets is None else replace(batch, datasets=datasets(numbers))
+            batch = self.stage.collate([example(n) for n in numbers], numbers, layout)
+            if datasets is not None:
+                batch = replace(batch, datasets=datasets(numbers))
+            return batch if known is None else replace(batch, reference=torch.from_numpy(known[list(numbers)]))
 
         return make
 
-    def _preflight(self, model: Any, optimizer: MasterAdamW) -> None:
-        """Fail before the first step, not at the first save: is there room for the weights and two checkpoints?"""
-        saved = [p for p in model.parameters() if p.requires_grad or not is_adapter(model)]
-        weights = sum(p.numel() * p.element_size() for p in saved)
-        states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
-        saves = self.settings.training.save_strategy != "no"
-        self.folder.require_space(int(weights + 2 * saves * (weights + states)), "weights and checkpoints")
+    def _layout(self, pad_id: int) -> Layout:
+        return Layout(self._packs, pad_id, self.settings.data.cutoff_len)
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -304,10 +326,11 @@ class Job:
         folder, progress = self.folder, loop.progress
         trained = self.settings.training.do_train
         if trained:
-            self.checkpoints.write_model(loaded, template, folder.path)
+            self.checkpoints.write_final(loaded, template, progress.step)
         rows = folder.metrics.read()
         if trained and self.settings.tuning.plot_loss:
             plot_loss(rows, folder.loss_plot_path, "Loss", cache=cache_folder())
+            plot_rewards(rows, folder.path / REWARDS_PLOT, cache=cache_folder())
         train: dict[str, Any] = {
             "steps": progress.step,
             "epochs": round(loop.plan.epoch_at(progress.step), 4),
@@ -315,13 +338,13 @@ class Job:
             "samples_per_second": round(progress.samples / max(runtime, 1e-9), 4),
             "tokens_per_second": round(progress.tokens / max(runtime, 1e-9), 2),
             "train_loss": progress.loss_sum / progress.step if progress.step else None,
-            "eval_loss": loop.last_eval.get("eval_loss"),
+            "eval_loss": progress.last_eval.get("eval_loss"),
         }
         if progress.best_step and loop.options.eval_steps:
             best = {"metric": loop.options.best.metric, "value": progress.best_value, "step": progress.best_step}
             train["best"] = best
-        if loop.ended:
-            train["ended"] = loop.ended
+        if progress.ended:
+            train["ended"] = progress.ended
         gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
         if isinstance(loop.plan, StreamPlan):
             folder.update(data={"rows_read": loop.plan.samples_read, "dropped": dict(loop.plan.dropped)})
@@ -357,6 +380,23 @@ def build_accelerator(device: torch.device, mixed: str) -> Any:
 
     AcceleratorState._reset_state(reset_partial_state=device.type == "cpu")
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
+
+
+def _optimizer_options(settings: Settings) -> OptimizerOptions:
+    training, tuning = settings.training, settings.tuning
+    lora = tuning.finetuning_type == "lora"
+    return OptimizerOptions(
+        name=training.optim,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        beta1=training.adam_beta1,
+        beta2=training.adam_beta2,
+        epsilon=training.adam_epsilon,
+        masters=not tuning.pure_bf16,
+        loraplus_lr_ratio=tuning.loraplus_lr_ratio if lora else None,
+        loraplus_lr_embedding=tuning.loraplus_lr_embedding,
+        extras=training.optim_args or {},
+    )
 
 
 def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int) -> int:

@@ -1,7 +1,7 @@
 """The loop: micro-batches in, weights and a record of the run out. It knows no stage and no data format.
 
-Every loss is a sum; it is divided once, by the supervised tokens of all micro-batches on all ranks, so that how a
-global batch is cut into micro-batches does not change the gradient.
+Every loss is a sum; it is divided once, by what it counts (supervised tokens, or pairs) in all micro-batches on all
+ranks, so that how a global batch is cut into micro-batches does not change the gradient.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from burnish.train.callbacks import Callbacks, Run
 from burnish.train.evaluation import Best, EvalSets, MakeBatch, evaluate
 from burnish.train.figures import Sums, add, means, merge_over_ranks, read
 from burnish.train.interrupt import StopRequest
-from burnish.train.optimizer import MasterAdamW
+from burnish.train.optimizers import MasterOptimizer
 from burnish.train.state import Progress
 from burnish.train.stream import StreamPlan
 
@@ -36,7 +36,8 @@ class LoopOptions:
     """Plain numbers that steer the loop. All `_steps` are optimizer steps; 0 means never.
 
     `evaluates_first`: before the first step. `evaluates_last`: after the last one, whatever `eval_steps` says.
-    `eval_delay_steps`: no evaluation up to and with this step, but for the last.
+    `eval_delay_steps`: no evaluation up to and with this step, but for the last. `saves_last`: a checkpoint after the
+    last step too, whatever `save_steps` says.
     """
 
     total_steps: int
@@ -48,7 +49,9 @@ class LoopOptions:
     evaluates_first: bool = False
     evaluates_last: bool = True
     save_steps: int = 0
+    saves_last: bool = False
     best: Best = field(default_factory=Best)
+    unit: int = 1  # examples a sample is
     scales_gradients: bool = False  # fp16: the scaler skips steps with infinite gradients by itself
 
 
@@ -60,6 +63,7 @@ class Hooks:
     save: Callable[[Progress, bool], Path | None] = lambda *_: None  # the flag: a stop was asked for
     describe: Callable[[Sequence[int]], str] = lambda numbers: f"samples {', '.join(map(str, numbers))}"
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(()))
+    before_step: Callable[[Sequence[Sequence[int]]], None] = lambda _: None  # the sample numbers of each micro-batch
 
 
 class Loop:
@@ -79,7 +83,7 @@ class Loop:
         accelerator: Any,
         module: Any,
         optimizer: Any,
-        raw_optimizer: MasterAdamW,
+        raw_optimizer: MasterOptimizer,
         plan: BatchPlan | StreamPlan,
         train_batch: MakeBatch,
         rate: Callable[[int], float],
@@ -93,8 +97,7 @@ class Loop:
         self.raw_optimizer, self.plan, self.train_batch = raw_optimizer, plan, train_batch
         self.rate, self.options, self.hooks, self.progress = rate, options, hooks, progress
         self.eval_sets = eval_sets or {}
-        self.last_eval: dict[str, float] = {}
-        self.ended: str | None = None  # why the run ended before its last step
+        self.evaluates = False  # what it is at just now, for errors
         self._seen = run or Run(module, None, {}, Path(), options.total_steps)
         self._pending: dict[str, Any] = {}
 
@@ -107,12 +110,18 @@ class Loop:
             (numbers, self.train_batch(numbers).to(accelerator.device)) if numbers else (numbers, None)
             for numbers in self.plan.step(progress.step, accelerator.process_index)
         ]
-        own = sum(float(batch.loss_weights.sum()) for _, batch in micro if batch is not None)
+        self.hooks.before_step([numbers for numbers, _ in micro])
+        batches = [batch for _, batch in micro if batch is not None]
         figures = torch.tensor(
-            [own, sum(len(n) for n, _ in micro), sum(b.tokens for _, b in micro if b is not None)],
+            [
+                sum(batch.loss_count for batch in batches),
+                sum(float(batch.loss_weights.sum()) for batch in batches),
+                sum(len(numbers) for numbers, _ in micro) // self.options.unit,
+                sum(batch.tokens for batch in batches),
+            ],
             dtype=torch.float64,
         )
-        everywhere, samples, tokens = self._sum(figures)
+        everywhere, supervised, samples, tokens = self._sum(figures)
         learning_rate = self.rate(progress.step)
         for group in self.raw_optimizer.param_groups:
             group["lr"] = learning_rate * group.get("rate_factor", 1.0)
@@ -136,7 +145,7 @@ class Loop:
         progress.step += 1
         progress.samples += int(samples)
         progress.tokens += int(tokens)
-        progress.supervised_tokens += round(everywhere)
+        progress.supervised_tokens += round(supervised)
         del sums["loss"]
         add(progress.window_figures, sums)
         return {
@@ -150,7 +159,7 @@ class Loop:
         if batch is not None:
             return self.module(batch)
         # A rank without rows still takes part in the gradient exchange, with a loss of nothing.
-        stand_in = self.train_batch([0]).to(self.accelerator.device)
+        stand_in = self.train_batch(range(self.options.unit)).to(self.accelerator.device)
         loss = self.module(stand_in)
         return LossSum(loss.total * 0.0, loss.count * 0.0)
 
@@ -169,7 +178,7 @@ class Loop:
             if options.evaluates_first and self.eval_sets and not progress.step:
                 self.evaluate(bar)
                 self._write_row({"step": 0, "epoch": 0.0})
-            while progress.step < options.total_steps and not self.ended:
+            while progress.step < options.total_steps and not progress.ended:
                 started = time.perf_counter()
                 figures = self.step()
                 self._count(figures, time.perf_counter() - started)
@@ -187,14 +196,15 @@ class Loop:
         better = False
         if self.eval_sets and (on_time or evaluates or (last and options.evaluates_last)):
             better = options.best.judge(self.evaluate(bar), progress)
-            self.ended = self.ended or options.best.patience_is_over(progress)
-        last = last or bool(self.ended)
+            progress.ended = progress.ended or options.best.patience_is_over(progress)
+        last = last or bool(progress.ended)
         first = options.logs_first_step and progress.step == 1
         if self._due(options.logging_steps) or self._pending or first or last:
             self._write_row(self._training_row(figures))
         [asked] = self._anywhere([bool(stop)])
         stopping = asked and not last
-        if self._due(options.save_steps) or stopping or saves or (better and options.best.saves):
+        due = self._due(options.save_steps) or (last and options.saves_last)
+        if due or stopping or saves or (better and options.best.saves):
             self._save(stopping)
 
     def evaluate(self, bar: log.Bar | None = None) -> dict[str, float]:
@@ -205,8 +215,10 @@ class Loop:
             if bar is not None:
                 bar.advance(0, evaluating=f"{done}/{total}")
 
+        self.evaluates = True
         results = evaluate(self.accelerator, self.module, self.eval_sets, tick)
-        self.last_eval = results
+        self.evaluates = False
+        self.progress.last_eval = results
         self._pending = {**results, "eval_runtime_s": round(time.perf_counter() - started, 3)}
         self._tell("evaluate", results)
         return results
@@ -229,11 +241,12 @@ class Loop:
     def _wishes(self) -> list[bool]:
         """[evaluate, save, end]: what callbacks want after this step, on any rank."""
         wishes = self._seen.wishes
-        self.ended = wishes.get("stop", self.ended)
+        progress = self.progress
+        progress.ended = wishes.get("stop", progress.ended)
         flags = self._anywhere([name in wishes for name in ("evaluate", "save", "stop")])
         wishes.clear()
         if flags[2]:
-            self.ended = self.ended or "a callback ended the run"
+            progress.ended = progress.ended or "a callback ended the run"
         return flags
 
     def _anywhere(self, flags: Sequence[bool]) -> list[bool]:
@@ -308,10 +321,11 @@ class Loop:
 
     def _culprits(self, numbers: Sequence[int]) -> list[int]:
         """The samples whose loss is not finite on their own."""
-        found = []
+        found: list[int] = []
         with torch.no_grad():
-            for number in numbers:
-                loss = self.module(self.train_batch([number]).to(self.accelerator.device))
+            for start in range(0, len(numbers), self.options.unit):
+                sample = numbers[start : start + self.options.unit]
+                loss = self.module(self.train_batch(sample).to(self.accelerator.device))
                 if not math.isfinite(read(loss)["loss"][0]):
-                    found.append(number)
+                    found += sample
         return found

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from burnish import log
 from burnish.config import Settings
 from burnish.errors import RunFolderError
 from burnish.model.load import Loaded
-from burnish.model.save import is_adapter, load_adapter_weights, save_tokenizer, save_weights
+from burnish.model.reward import has_value_head, load_value_head, save_value_head, value_head_apart
+from burnish.model.save import is_adapter, load_adapter_weights, mend_generation_config, save_tokenizer, save_weights
 from burnish.runs.checkpoints import (
+    MANIFEST,
     checkpoint_step,
     list_checkpoints,
     newest_complete,
@@ -19,10 +24,12 @@ from burnish.runs.checkpoints import (
     verify,
     write_checkpoint,
 )
+from burnish.runs.files import is_disk_full, place_files
 from burnish.runs.folder import RunFolder
 from burnish.template import ChatTemplate
 from burnish.train.data import RunData
-from burnish.train.optimizer import MasterAdamW
+from burnish.train.optimizers import MasterOptimizer
+from burnish.train.preflight import checkpoints_to_come, require_room, require_saveable
 from burnish.train.stages import Stage
 from burnish.train.state import (
     STATE_FILE,
@@ -89,7 +96,16 @@ _EXACT = [
     "adam_epsilon",
     "lr_scheduler_kwargs",
     "disable_shuffling",
+    "optim",
+    "optim_args",
+    "loraplus_lr_ratio",
+    "loraplus_lr_embedding",
     "label_smoothing_factor",
+    "streaming",
+    "buffer_size",
+    "mix_strategy",
+    "interleave_probs",
+    "early_stopping_steps",
     "loss_function",
     "group_by_length",
     "freeze_trainable_layers",
@@ -105,8 +121,25 @@ _EXACT = [
     "train_from_scratch",
     "upcast_layernorm",
     "neftune_noise_alpha",
+    "pref_beta",
+    "pref_loss",
+    "pref_ftx",
+    "pref_length_normalized",
+    "dpo_label_smoothing",
+    "simpo_gamma",
+    "kto_chosen_weight",
+    "kto_rejected_weight",
+    "center_rewards_coefficient",
+    "ref_model",
+    "ref_model_adapters",
+    "precompute_ref",
+    "disable_dropout",
     "dataloader_drop_last",
 ]
+
+
+_LENGTH = ("num_train_epochs", "max_steps", "early_stopping_steps")
+"""Settings that decide where a run ends."""
 
 
 class Checkpoints:
@@ -116,7 +149,7 @@ class Checkpoints:
         self.settings, self.folder, self.accelerator, self.stage = settings, folder, accelerator, stage
         self.is_main: bool = accelerator.is_main_process
 
-    def resume(self, loaded: Loaded, optimizer: MasterAdamW, data: RunData) -> Progress:
+    def resume(self, loaded: Loaded, optimizer: MasterOptimizer, data: RunData) -> Progress:
         """Put everything back as a checkpoint has it, or start fresh; says what differs from before.
 
         Raises:
@@ -130,6 +163,7 @@ class Checkpoints:
                 log.note("no checkpoint to resume from yet; starting from the beginning")
             if self.is_main:
                 self.folder.metrics.truncate_after(0)
+                self._set_aside_later_checkpoints(-1)
             return fresh
         before = read_progress(checkpoint)
         for key, value in fresh.settings.items():
@@ -139,10 +173,14 @@ class Checkpoints:
             log.note("the data gives other tokens than before the interruption: the run will not be the same one")
         _load_weights(loaded, checkpoint)
         progress = load_state(checkpoint, optimizer, self.accelerator.process_index)
+        if any(before.settings.get(key) != fresh.settings[key] for key in _LENGTH):
+            progress.ended = None
         progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
+        self._bring_best(progress, checkpoint.parent)
         if self.is_main:
             self.folder.metrics.truncate_after(progress.step)
             self._set_aside_later_checkpoints(progress.step)
+            self._rotate(progress, checkpoint)  # it may have been killed between the last save and this
         log.say(f"resumed from {checkpoint.name}")
         return progress
 
@@ -177,10 +215,16 @@ class Checkpoints:
             step = checkpoint_step(newest) or 0
             older = [p for p in list_checkpoints(parent) if (checkpoint_step(p) or 0) < step and not verify(p)]
             newest = older[-1] if older else None
+        if newest is None and (skipped or isinstance(asked, str)):
+            raise RunFolderError(
+                "none of the checkpoints here is complete" if skipped else "there is no checkpoint here to go on from",
+                at=str(parent),
+                fix="without resume_from_checkpoint, overwrite_output_dir: true starts anew and deletes the run here",
+            )
         return newest
 
     def save(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterAdamW, progress: Progress, stopping: bool
+        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterOptimizer, progress: Progress, stopping: bool
     ) -> Path | None:
         """Write a checkpoint, whole or not at all, and rotate the old ones. Called on every rank.
 
@@ -199,26 +243,122 @@ class Checkpoints:
         random_states = _random_states(self.accelerator)
         path = None
         if self.is_main:
+            self.folder.metrics.flush()  # a checkpoint must not survive the rows before it
             path = write_checkpoint(self.folder.path, progress.step, write)
-            best = self.folder.path / f"checkpoint-{progress.best_step}"
-            keep_best = training.load_best_model_at_end or training.save_strategy == "best"
-            rotate(self.folder.path, training.save_total_limit, protect=[path, best] if keep_best else [path])
+            self._rotate(progress, path)
         self.accelerator.wait_for_everyone()
         return path
 
-    def load_weights(self, loaded: Loaded, step: int) -> None:
-        """Put the weights of this run's own checkpoint back into the model."""
-        _load_weights(loaded.model, self.folder.path / f"checkpoint-{step}")
+    def load_weights(self, loaded: Loaded, step: int) -> bool:
+        """Put the weights of this run's own checkpoint back into the model. False, with a note, where it is damaged."""
+        checkpoint = self.folder.path / f"checkpoint-{step}"
+        if problems := verify(checkpoint):
+            log.note(f"{checkpoint.name} was the best and cannot be used: {problems[0]}; keeping the last weights")
+            return False
+        _load_weights(loaded.model, checkpoint)
+        return True
 
-    def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path) -> None:
-        """Write what was trained and the tokenizer with the training template."""
+    def _rotate(self, progress: Progress, newest: Path) -> None:
+        best = self.folder.path / f"checkpoint-{progress.best_step}"
+        protect = [newest, best] if self._keeps_best else [newest]
+        rotate(self.folder.path, self.settings.training.save_total_limit, protect=protect)
+
+    def _bring_best(self, progress: Progress, parent: Path) -> None:
+        """Have the best checkpoint so far in this folder too; where it is lost, the best is looked for anew."""
+        if not progress.best_step or not self._keeps_best:
+            return
+        name = f"checkpoint-{progress.best_step}"
+        if not verify(self.folder.path / name):
+            return
+        if problems := verify(parent / name):
+            log.note(f"the best so far, {name}, cannot be used: {problems[0]}; the best is looked for from here on")
+            progress.best_value, progress.best_step, progress.worse_evaluations = None, 0, 0
+        elif self.is_main:
+
+            def copy(folder: Path) -> None:
+                shutil.copytree(parent / name, folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+
+            write_checkpoint(self.folder.path, progress.best_step, copy)
+
+    @property
+    def _keeps_best(self) -> bool:
+        training = self.settings.training
+        return training.load_best_model_at_end or training.save_strategy == "best"
+
+    def preflight(
+        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterOptimizer, done: int, total: int, every: int
+    ) -> None:
+        """Fail before the first step, not at the first save: can it be written, and is there room for it all?
+
+        It is saved once for nothing, with single numbers in place of weights.
+
+        Args:
+            done, total: steps made, and of the whole run.  every: steps between two checkpoints; 0 if not known.
+        Raises:
+            ModelError, RunFolderError: what is trained could not be saved.
+        """
+        model, training, names = loaded.model, self.settings.training, ["rehearsal"]
+        if is_adapter(model):
+            every_name = model.named_parameters(remove_duplicate=False)  # tied copies are saved under both
+            names = [name for name, parameter in every_name if parameter.requires_grad]
+        elif changed := mend_generation_config(model):
+            log.note(changed)
+        small = {name: torch.zeros(1) for name in names}
+        require_saveable(lambda folder: self.write_model(loaded, template, folder, small), self.folder.path)
+        saved = [p for p in model.parameters() if p.requires_grad or not is_adapter(model)]
+        weights = sum(p.numel() * p.element_size() for p in saved)
+        states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
+        coming = 0
+        if training.save_strategy != "no":
+            there, best = len(list_checkpoints(self.folder.path)), training.load_best_model_at_end
+            coming = checkpoints_to_come(total, done, every, training.save_total_limit, there, best=best)
+        require_room(self.folder, weights, 0 if training.save_only_model else states, coming)
+
+    def write_final(self, loaded: Loaded, template: ChatTemplate, step: int) -> None:
+        """Write what was trained into the run folder: each file whole, or as it was.
+
+        Raises:
+            RunFolderError: the disk refuses; the checkpoint of the last step, if there is one, still holds it all.
+        """
+        try:
+            place_files(self.folder.path, lambda folder: self.write_model(loaded, template, folder))
+        except Exception as error:
+            full = is_disk_full(error)
+            if not (full or isinstance(error, OSError)):
+                raise
+            kept = (self.folder.path / f"checkpoint-{step}").is_dir()
+            raise RunFolderError(
+                f"{'the disk is full' if full else error}: the trained weights could not be saved"
+                + (f"; checkpoint-{step} holds them" if kept else ""),
+                at=str(self.folder.path),
+                fix=f"{'free some space' if full else 'mend that'}, then `resume_from_checkpoint: true` "
+                + ("saves them without training again" if kept else "goes on from the last checkpoint"),
+            ) from error
+
+    def write_model(
+        self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: dict[str, Any] | None = None
+    ) -> None:
+        """Write what was trained and the tokenizer with the training template.
+
+        Args:
+            weights: tensors by name to write in place of the model's own.
+        """
         source = loaded.source
         base = str(Path(source.location).resolve()) if source.local else source.location
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
-        save_weights(
-            loaded.model, folder, base_name=base, merged=loaded.merged, start=loaded.start, changes=loaded.changes
-        )
+        with value_head_apart(loaded.model):
+            save_weights(
+                loaded.model,
+                folder,
+                base_name=base,
+                merged=loaded.merged,
+                weights=weights,
+                start=loaded.start,
+                changes=loaded.changes,
+            )
+        if has_value_head(loaded.model):
+            save_value_head(loaded.model, folder)
         if self.stage.chats:
             save_tokenizer(loaded.tokenizer, folder, template.saved_source, template.terminator_id)
         else:
@@ -232,8 +372,10 @@ def _exact(settings: Settings) -> dict[str, Any]:
 
 def _load_weights(loaded: Loaded, checkpoint: Path) -> None:
     """Put the trained weights of a checkpoint back into a model that was built the same way."""
+    model = loaded.model
     try:
-        differing = _copy_weights(loaded, checkpoint)
+        with value_head_apart(model):
+            differing = _copy_weights(loaded, checkpoint)
     except (RuntimeError, KeyError, ValueError) as error:  # torch's words for shapes that differ
         differing = [str(error).strip().splitlines()[-1].strip()]
     if differing:
@@ -242,6 +384,8 @@ def _load_weights(loaded: Loaded, checkpoint: Path) -> None:
             at=str(checkpoint),
             fix="resume with the same model, finetuning_type, lora_rank and lora_target, or use a new output_dir",
         )
+    if has_value_head(model):
+        load_value_head(model, checkpoint)
 
 
 def _copy_weights(loaded: Loaded, checkpoint: Path) -> list[str]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from burnish import log
 from burnish.config import Settings
-from burnish.errors import BurnishError, Interrupted
+from burnish.errors import EXIT_DEFECT, BurnishError, Interrupted
 from burnish.runs.folder import RunFolder, read_summary
+from burnish.runs.lock import hold
+from burnish.train.failures import explained
 from burnish.train.interrupt import stop_on_signals
 from burnish.train.job import Job
 
@@ -31,7 +33,7 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
         return finished
     job = Job(settings, output, callbacks)
     if not job.is_main:
-        with stop_on_signals() as stop:
+        with stop_on_signals() as stop, explained(settings, lambda: job.loop):
             return job.run(stop)
     folder = RunFolder.open_for_training(
         output,
@@ -39,11 +41,12 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
         resume=resume or False,
         inputs=_inputs(settings),
     )
-    with log.log_to_file(folder.log_path), stop_on_signals() as stop:
+    with hold(folder.path), log.log_to_file(folder.log_path), stop_on_signals() as stop:
         started = job.started.isoformat(timespec="seconds")
         folder.write_summary({"status": "running", "started": started, "settings": settings.flat()})
         try:
-            return job.run(stop)
+            with explained(settings, lambda: job.loop):
+                return job.run(stop)
         except Interrupted as stopped:
             folder.update(status="interrupted")
             if stopped.checkpoint:
@@ -55,7 +58,8 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
         except BaseException as error:
             log.logger.error("failed", exc_info=not isinstance(error, BurnishError))
             with suppress(BurnishError):  # on a full disk the first error is the one to show
-                folder.update(status="failed", error=f"{type(error).__name__}: {error}")
+                code = getattr(error, "exit_code", EXIT_DEFECT)
+                folder.update(status="failed", error=f"{type(error).__name__}: {error}", exit_code=code)
             raise
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from burnish.errors import RunFolderError
-from burnish.train.optimizer import MasterAdamW
+from burnish.train.optimizers import MasterOptimizer
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -37,12 +37,14 @@ class Progress:
     best_value: float | None = None  # of the metric that decides, and the step it was measured after
     best_step: int = 0
     worse_evaluations: int = 0  # in a row, since the best one
+    last_eval: dict[str, float] = field(default_factory=dict)  # what the last evaluation gave
+    ended: str | None = None  # why the run ended before its last step
     stream: dict[str, int] | None = None  # where streamed data stands
     fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def save_state(folder: Path, progress: Progress, optimizer: MasterAdamW) -> None:
+def save_state(folder: Path, progress: Progress, optimizer: MasterOptimizer) -> None:
     """Write progress, optimizer and the random state of this process into a checkpoint folder."""
     (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=1, ensure_ascii=False), encoding="utf-8")
     save_file(optimizer.tensors(), folder / OPTIMIZER_FILE)
@@ -77,16 +79,16 @@ def read_progress(folder: Path) -> Progress:
     return Progress(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def load_state(folder: Path, optimizer: MasterAdamW, rank: int = 0) -> Progress:
+def load_state(folder: Path, optimizer: MasterOptimizer, rank: int = 0) -> Progress:
     """Put optimizer and random state back as they were; returns the progress."""
     progress = read_progress(folder)
     try:
         optimizer.load_tensors(load_file(folder / OPTIMIZER_FILE))
     except ValueError as error:
         raise RunFolderError(
-            f"the checkpoint was written with other trainable weights: {error}",
+            f"the optimizer's state in this checkpoint does not fit: {error}",
             at=str(folder),
-            fix="resume with the same finetuning_type, lora_rank and lora_target, or start a new output_dir",
+            fix="resume with the same optim, finetuning_type, lora_rank and lora_target, or start a new output_dir",
         ) from error
     rng = folder / RNG_FILE.format(rank=rank)
     if rng.is_file():

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 
 from burnish.batch.chunks import LabelOptions, MakeChunk, example_of
-from burnish.batch.plan import best_fit_rows
+from burnish.batch.plan import packed_units
 from burnish.batch.workers import make_chunks
 from burnish.data.records import Sample
 from burnish.errors import DataError
@@ -49,7 +49,10 @@ class _Block:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How blocks become rows. `pack`: "no", "whole" documents into rows, or "windows" over all of them."""
+    """How blocks become rows. `pack`: "no", "whole" documents into rows, or "windows" over all of them.
+
+    `unit`: examples a sample becomes, which stay side by side.
+    """
 
     block_samples: int
     cutoff_len: int
@@ -57,6 +60,7 @@ class StreamOptions:
     shuffle: bool = True
     seed: int = 42
     workers: int = 1
+    unit: int = 1
 
 
 class StreamPlan:
@@ -90,6 +94,8 @@ class StreamPlan:
         self._blocks: list[_Block] = []
         self._coming: Future[_Block] | None = None
         self._next = Place()
+        self._sought_row, self._sought_epoch = 0, 0
+        self._oldest_row = 0  # blocks before it are let go
 
     @property
     def rows_a_step(self) -> int:
@@ -102,20 +108,30 @@ class StreamPlan:
 
     def epoch_at(self, step: int) -> float:
         """Passes over the data that are complete after `step` steps."""
-        return float(self._block_of(max(0, step * self.rows_a_step - 1)).place.epoch) if step else 0.0
+        if not step:
+            return 0.0
+        row = step * self.rows_a_step - 1
+        if row == self._sought_row - 1:  # it may lie in the block before the one that was sought
+            return float(self._sought_epoch)
+        return float(self._block_of(row).place.epoch)
 
     def position(self, step: int) -> dict[str, int]:
-        """What a checkpoint after `step` steps keeps: the place of the block in which the next row lies."""
+        """What a checkpoint after `step` steps keeps: the place of the block in which the next row lies.
+
+        `row` and `row_epoch` are the next row, and the pass over the data in which the row before it lies.
+        """
         row = step * self.rows_a_step
-        block = self._block_of(row)
-        return asdict(block.place)
+        epoch = int(self.epoch_at(step))
+        return {**asdict(self._block_of(row).place), "row": row, "row_epoch": epoch}
 
     def seek(self, position: dict[str, int]) -> None:
         """Go to where a checkpoint left the data."""
         if self._coming is not None:
             self._coming.result()
         self._blocks, self._coming, self._reader = [], None, None
-        self._next = Place(**position)
+        self._next = Place(**{key: position[key] for key in asdict(self._next)})
+        self._sought_row, self._sought_epoch = position.get("row", 0), position.get("row_epoch", 0)
+        self._oldest_row = self._sought_row
 
     def close(self) -> None:
         """Stop preparing ahead."""
@@ -125,6 +141,7 @@ class StreamPlan:
     def step(self, step: int, rank: int = 0) -> list[list[int]]:
         """The micro-batches of one optimizer step; numbers count examples within the block of their row."""
         first = step * self.rows_a_step
+        self._oldest_row = first - self.rows_a_step
         rows = range(first, first + self.rows_a_step)
         micro = [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
         return [[number for row in part for number in self._numbers(row)] for part in micro[rank :: self.ranks]]
@@ -147,7 +164,7 @@ class StreamPlan:
         while not self._blocks or row >= self._blocks[-1].end:
             block = self._coming.result() if self._coming else self._read(self._next)
             self._next = block.after
-            self._blocks = [*self._blocks[-1:], block]
+            self._blocks = [*(one for one in self._blocks if one.end > self._oldest_row), block]
             self._coming = self._pool.submit(self._read, self._next)
         return next(block for block in self._blocks if block.place.first_row <= row < block.end)
 
@@ -216,5 +233,7 @@ class StreamPlan:
 
     def _rows(self, examples: Sequence[Example]) -> list[list[int]]:
         if self.options.pack != "whole":
-            return [[number] for number in range(len(examples))]
-        return best_fit_rows([len(example.input_ids) for example in examples], self.options.cutoff_len)
+            unit = self.options.unit
+            return [list(range(start, start + unit)) for start in range(0, len(examples), unit)]
+        lengths = [len(example.input_ids) for example in examples]
+        return packed_units(lengths, self.options.cutoff_len, self.options.unit)

@@ -10,7 +10,7 @@ import pytest
 
 from burnish.batch.chunks import CHUNK, LabelOptions, conversation_chunk, document_chunk
 from burnish.batch.prepare import prepare
-from burnish.batch.store import Counts, Selection, SetWriter, Windows, open_set
+from burnish.batch.store import STORE_VERSION, Counts, Selection, SetWriter, Windows, open_set
 from burnish.batch.truncation import Limits
 from burnish.batch.workers import WorkerError, make_chunks
 from burnish.data.records import Conversation, Document, Sample, Turn
@@ -82,7 +82,7 @@ def test_a_set_of_an_older_version_is_made_anew(tmp_path):
     about = json.loads((tmp_path / "set" / "set.json").read_text())
     (tmp_path / "set" / "set.json").write_text(json.dumps({**about, "version": 0}))
     assert open_set(tmp_path / "set") is None
-    assert found.about["version"] == 1
+    assert found.about["version"] == STORE_VERSION
 
 
 def test_selections(tmp_path):

@@ -179,6 +179,8 @@ def test_rates_are_floats_however_written(tmp_path: Path, written: str) -> None:
         ("lr_scheduler_kwargs", '{"num_cycles": 2}', {"num_cycles": 2}),
         ("cutoff_len", "", 2048),
         ("optim", "adamw_torch_fused", "adamw_torch_fused"),
+        ("warmup_steps", "0.05", 0.05),
+        ("warmup_steps", "20", 20),
     ],
 )
 def test_values_mean_the_same_in_a_file_and_on_the_command_line(
@@ -186,6 +188,15 @@ def test_values_mean_the_same_in_a_file_and_on_the_command_line(
 ) -> None:
     assert load_settings(write(tmp_path, f"{key}: {written}\n")).flat()[key] == value
     assert load_settings({}, [f"{key}={written}"]).flat()[key] == value
+
+
+@pytest.mark.parametrize(
+    "written", ["momentum=0.9, nesterov=true,dampening=0", '{"momentum": 0.9, "nesterov": true, "dampening": 0}']
+)
+def test_values_of_the_optimizer_are_pairs_or_a_mapping(tmp_path: Path, written: str) -> None:
+    value = {"momentum": 0.9, "nesterov": True, "dampening": 0}
+    assert load_settings(write(tmp_path, f"optim: sgd\noptim_args: {written}\n")).training.optim_args == value
+    assert load_settings({"optim": "sgd"}, [f"optim_args={written}"]).training.optim_args == value
 
 
 def test_json_files_load_and_know_their_lines(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def in_file(folder: Path, text: str, name: str = "run.yaml") -> list[Problem]:
 
 
 def test_four_mistakes_are_four_problems_in_the_order_of_the_file(tmp_path: Path) -> None:
-    text = "lora_rnak: 8\nlearning_rate: fast\nstage: dpo\nuse_galore: true\n"
+    text = "lora_rnak: 8\nlearning_rate: fast\nstage: ppo\nuse_galore: true\n"
     assert in_file(tmp_path, text) == [
         ("unknown setting 'lora_rnak'", "run.yaml:1: lora_rnak", "did you mean 'lora_rank'?"),
         (
@@ -36,7 +36,7 @@ def test_four_mistakes_are_four_problems_in_the_order_of_the_file(tmp_path: Path
             "run.yaml:2: learning_rate",
             "write a number, such as 0.1 or 1e-4",
         ),
-        ("Burnish does not support 'stage: dpo' yet", "run.yaml:3: stage", "use stage: sft"),
+        ("Burnish does not support 'stage: ppo' yet", "run.yaml:3: stage", "use stage: dpo, on pairs of answers"),
         (
             "Burnish does not support 'use_galore'",
             "run.yaml:4: use_galore",
@@ -145,6 +145,12 @@ def test_words_that_cannot_be_read(words: list[str], problem: Problem) -> None:
             'write it like {"num_cycles": 2}',
         ),
         (
+            "optim_args",
+            "momentum",
+            "must be name=value pairs with commas between them, or a mapping of names to values, not 'momentum'",
+            "write it like momentum=0.9,nesterov=true",
+        ),
+        (
             "resume_from_checkpoint",
             [1],
             "must be true, false or the path of a checkpoint, not [1]",
@@ -203,7 +209,7 @@ def test_unsupported_names_with_their_neutral_value_are_fine() -> None:
             "push_to_hub": False,
             "use_galore": "false",
             "quantization_bit": None,
-            "pref_beta": 0.1,
+            "ppo_target": 6.0,
             "fsdp": "",
             "mix_strategy": "concat",
             "neftune_noise_alpha": 0,

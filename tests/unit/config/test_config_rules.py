@@ -133,6 +133,47 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "pissa_init",
         "lora_init: pissa takes its start out of the weights, which quantized ones do not allow",
     ),
+    "warmup_steps_is_share_or_count": (
+        {"warmup_steps": 2.5},
+        "warmup_steps",
+        "warmup_steps: 2.5 is neither a share below 1 nor a whole number",
+    ),
+    "one_optimizer": ({"use_muon": True, "optim": "sgd"}, "use_muon", "use_muon and optim: sgd name two optimizers"),
+    "optim_args_belong": (
+        {"optim": "sgd", "optim_args": "momentum=0.9,alpha=0.5"},
+        "optim_args",
+        "the optimizer sgd takes no 'alpha' in optim_args",
+    ),
+    "swapped_labels_have_a_loss": (
+        {"stage": "dpo", "pref_loss": "hinge", "dpo_label_smoothing": 0.1},
+        "dpo_label_smoothing",
+        "pref_loss: hinge knows no dpo_label_smoothing",
+    ),
+    "pairs_of_kto_are_sums": (
+        {"stage": "dpo", "pref_loss": "kto_pair", "pref_length_normalized": True},
+        "pref_length_normalized",
+        "pref_loss: kto_pair has no length-normalised form",
+    ),
+    "reference_adapters_need_a_model": (
+        {"stage": "dpo", "ref_model_adapters": "a"},
+        "ref_model_adapters",
+        "ref_model_adapters needs ref_model, the model that they are put on",
+    ),
+    "reference_can_be_precomputed": (
+        {"stage": "kto", "precompute_ref": True},
+        "precompute_ref",
+        "precompute_ref does not fit kto, whose mismatched answers differ from batch to batch",
+    ),
+    "one_of_kto_weights": (
+        {"stage": "kto", "kto_chosen_weight": 0, "kto_rejected_weight": 0},
+        "kto_chosen_weight",
+        "kto_chosen_weight and kto_rejected_weight are both 0, so nothing would be learnt",
+    ),
+    "judged_losses_are_their_own": (
+        {"stage": "rm", "loss_function": "mine.py:loss"},
+        "loss_function",
+        "loss_function takes the place of sft's loss; rm has one of its own",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -164,6 +205,7 @@ ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
         ("cutoff_len is 768: max_source_length and max_target_length together",),
     ),
     "swanlab_reports": ({"use_swanlab": True, "report_to": "mlflow"}, "report_to", ["mlflow", "swanlab"], ()),
+    "optimizer_by_its_switch": ({"use_adam_mini": True, "optim": "adamw_torch"}, "optim", "adam_mini", ()),
 }
 REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "lora_without_effect": (
@@ -228,6 +270,39 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
         {"quantization_bit": 8, "quantization_type": "fp4", "double_quantization": False},
         "quantization_type, double_quantization: no effect without quantization_bit: 4",
     ),
+    "loraplus_needs_its_ratio": (
+        {"loraplus_lr_embedding": 1e-5},
+        "loraplus_lr_embedding has no effect without loraplus_lr_ratio",
+    ),
+    "adam_values_without_effect": (
+        {"optim": "lion", "adam_beta2": 0.99, "adam_epsilon": 1e-6},
+        "adam_epsilon: no effect with optim: lion",
+    ),
+    "constant_schedules_have_no_values": (
+        {"lr_scheduler_type": "constant", "warmup_steps": 3, "lr_scheduler_kwargs": {"num_cycles": 2}},
+        "warmup_steps, lr_scheduler_kwargs: no effect with lr_scheduler_type: constant",
+    ),
+    "used_by_other_stages": (
+        {"stage": "kto", "pref_loss": "ipo", "simpo_gamma": 1},
+        "pref_loss, simpo_gamma: no effect with stage: kto",
+    ),
+    "reference_free": (
+        {"stage": "dpo", "pref_loss": "simpo", "ref_model": "m"},
+        "ref_model: no effect with pref_loss: simpo, which needs no reference",
+    ),
+    "robust_of_nothing": (
+        {"stage": "dpo", "pref_loss": "robust"},
+        "pref_loss: robust without dpo_label_smoothing is the same as sigmoid",
+    ),
+    "dropout_is_off": (
+        {"stage": "dpo", "lora_dropout": 0.1},
+        "lora_dropout has no effect with stage: dpo, which compares answers by the same network; "
+        "disable_dropout: false uses it",
+    ),
+    "only_judged_answers": (
+        {"stage": "rm", "train_on_prompt": True},
+        "train_on_prompt: no effect with stage: rm, which learns from judged answers alone",
+    ),
 }
 
 
@@ -279,6 +354,11 @@ def test_remarks(remark: str) -> None:
         {"max_steps": 10, "num_train_epochs": 3.0},
         {"stage": "pt", "packing": False},
         {"max_source_length": 512, "max_target_length": 512, "cutoff_len": 2048},
+        {"warmup_steps": 0.1, "max_steps": 10},
+        {"optim": "sgd", "optim_args": {"momentum": 0.9, "nesterov": True}, "weight_decay": 0.1},
+        {"use_muon": True, "optim": "muon", "optim_args": "ns_steps=3"},
+        {"loraplus_lr_ratio": 16, "loraplus_lr_embedding": 1e-5},
+        {"lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.1},
     ],
 )
 def test_settings_that_agree_say_nothing(given: dict[str, Any]) -> None:
@@ -288,6 +368,12 @@ def test_settings_that_agree_say_nothing(given: dict[str, Any]) -> None:
 def test_further_broken_rules() -> None:
     assert problems_of({"pure_bf16": True, "fp16": True})[0][0] == "pure_bf16 and fp16 are both true"
     assert problems_of({"val_size": 2.5, "do_eval": True})[0][2] == "write a share below 1, or a whole number such as 2"
+    both = problems_of({"use_muon": True, "use_adam_mini": True})
+    assert [problem[0] for problem in both] == ["use_muon and use_adam_mini are both true"]
+    assert problems_of({"optim_args": "betas=1"})[0][2].startswith("leave it out")
+    assert load_settings({"finetuning_type": "full", "loraplus_lr_ratio": 4}).notes == (
+        "loraplus_lr_ratio: no effect with finetuning_type: full",
+    )
     assert problems_of({"lora_target": []})[0][0] == "lora_target names no layers"
     assert problems_of({"do_eval": True})[0][1] == "settings: do_eval"
     assert problems_of({"report_to": ["wandb", "none"]})[0][0] == "report_to says none and names trackers"
@@ -295,6 +381,9 @@ def test_further_broken_rules() -> None:
         "known: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb"
     )
     assert "did you mean 'tensorboard'?" in str(problems_of({"report_to": "tensorbord"})[0][2])
+    assert problems_of({"stage": "dpo", "precompute_ref": True, "streaming": True, "max_steps": 3})[0][0] == (
+        "precompute_ref needs all data before training, and streaming has not read it then"
+    )
     assert problems_of({"lr_scheduler_type": "cosine_with_min_lr"})[0][2] == (
         'add lr_scheduler_kwargs: {"min_lr": VALUE}'
     )

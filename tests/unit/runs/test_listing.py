@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from burnish.errors import RunFolderError
 from burnish.runs.listing import list_runs, render_runs, show_json, show_run, sorted_runs
+from burnish.runs.lock import hold
 from tests.unit.runs.past import NOW, make_run
 
 
@@ -68,11 +70,15 @@ def test_unfinished_runs_tell_how_far_they_are(tmp_path: Path) -> None:
     make_run(tmp_path / "dead", 3600, status="running", train={})
     make_run(tmp_path / "alive", 5, status="running", train={})
     make_run(tmp_path / "early", 9, status="failed", train={}).metrics.path.unlink()
-    alive, early, dead = list_runs(tmp_path, now=NOW)
-    assert (alive["steps"], alive["silent"]) == (2, False)
-    assert (dead["steps"], dead["silent"], dead["status"]) == (2, True, "running")
+    with hold(tmp_path / "alive"):
+        alive, early, dead = list_runs(tmp_path, now=NOW)
+    assert (alive["steps"], alive["silent"], alive["status"]) == (2, False, "running")
+    assert (dead["steps"], dead["silent"], dead["status"]) == (2, False, "died")
     assert early["steps"] is None
-    assert "silent" in render_runs([dead])
+    with hold(tmp_path / "dead"):
+        [hanging] = [run for run in list_runs(tmp_path, now=NOW) if run["silent"]]
+    assert (hanging["path"], hanging["status"]) == (dead["path"], "running")
+    assert "silent" in render_runs([hanging])
 
 
 def test_runs_are_sorted_by_a_figure_and_those_without_it_come_last(tmp_path: Path) -> None:
@@ -105,9 +111,30 @@ def test_a_run_for_people(tmp_path: Path) -> None:
 
 def test_a_dead_run_says_so(tmp_path: Path) -> None:
     make_run(tmp_path / "dead", 3 * 3600, status="running")
-    assert "running, but silent for 3 h 00 min: it may have died" in show_run(tmp_path / "dead", now=NOW)
-    make_run(tmp_path / "failed", 5, status="failed", error={"type": "ModelError", "message": "no such model"})
-    assert "error    ModelError: no such model" in show_run(tmp_path / "failed", now=NOW)
+    (tmp_path / "dead" / "log.txt").write_text("".join(f"line {number}\n" for number in range(20)))
+    os.utime(tmp_path / "dead" / "log.txt", (NOW - 9000, NOW - 9000))
+    said = show_run(tmp_path / "dead", now=NOW)
+    assert "status    died without a word 2 h 30 min ago: killed (exit code 137 or -9)" in said
+    assert "log ends  \n    line 14\n" in said
+    assert [run["status"] for run in list_runs(tmp_path)] == ["died"]
+    with hold(tmp_path / "dead"):  # a process that is alive
+        assert "running, but silent for 2 h 30 min: it may hang" in show_run(tmp_path / "dead", now=NOW)
+        assert [run["status"] for run in list_runs(tmp_path)] == ["running"]
+    error = {"type": "ModelError", "message": "no such model"}
+    make_run(tmp_path / "failed", 5, status="failed", error=error, exit_code=2)
+    said = show_run(tmp_path / "failed", now=NOW)
+    assert "status   failed with exit code 2" in said
+    assert "error    ModelError: no such model" in said
+
+
+def test_a_system_without_locks_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    make_run(tmp_path / "dead", 3 * 3600, status="running")
+    with hold(tmp_path / "dead"):
+        assert "running, but silent for 3 h 00 min: it may have died" in show_run(tmp_path / "dead", now=NOW)
 
 
 def test_a_run_without_rows(tmp_path: Path) -> None:

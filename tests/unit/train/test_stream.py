@@ -63,7 +63,25 @@ def test_a_place_is_found_again(stop, pack):
     place = first.position(stop)
     again = plan(pack=pack)
     again.seek(place)
+    assert again.epoch_at(stop) == first.epoch_at(stop)
     assert seen(again, 20, stop) == expected[stop:]
+    assert [again.epoch_at(step) for step in (20, 19)] == [whole.epoch_at(step) for step in (20, 19)]
+
+
+@pytest.mark.parametrize("stop", range(1, 25))
+def test_a_place_at_the_edge_of_a_block_or_of_a_pass(stop):
+    """A run that was killed there goes on, and says the same about how far it is."""
+    first, again = plan(rows=3), plan(rows=3)
+    seen(first, stop)
+    again.seek(first.position(stop))
+    assert again.epoch_at(stop) == first.epoch_at(stop)
+    assert again.position(stop) == first.position(stop)
+    assert seen(again, stop + 2, stop) == seen(first, stop + 2, stop)
+
+
+def test_a_step_of_more_rows_than_two_blocks_hold():
+    small, large = plan(block_samples=2, rows=9, shuffle=False), plan(block_samples=100, rows=9, shuffle=False)
+    assert seen(small, 4) == seen(large, 4)
 
 
 def test_windows_hold_all_tokens_of_a_block():

@@ -7,15 +7,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from burnish.batch.chunks import MakeChunk
-from burnish.batch.collate import Batch
+from burnish.batch.collate import Batch, Layout
 from burnish.batch.prepare import Prepared
 from burnish.config import Settings
+from burnish.model.load import Loaded
 from burnish.registry import LazyTable
 from burnish.template import Example
+from burnish.train.reference import Reference
 
 STAGES = LazyTable("stage")
-STAGES.add("sft", "burnish.train.stages.sft:STAGE")
-STAGES.add("pt", "burnish.train.stages.pt:STAGE")
+for _name in ("sft", "pt", "rm", "dpo", "kto"):
+    STAGES.add(_name, f"burnish.train.stages.{_name}:STAGE")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a stage's module is made from.
+
+    Attributes:
+        model: as it is trained, with its adapters.
+        packed: whether it takes padding-free rows.
+        datasets: names of the datasets that `Batch.datasets` counts; none where there is only one.
+        reference: what `Stage.reference` gave; None where it gave none, or all it would say is computed already.
+    """
+
+    settings: Settings
+    model: Any
+    packed: bool
+    datasets: Sequence[str] = ()
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -26,15 +46,38 @@ class Stage:
         name: as in `stage:`.
         chunk: (samples, template, label options) → Chunk; the work of one process, found by its name.
         prepare: the same in memory, for looking at: → Prepared.
-        collate: (examples, sample numbers, packed, pad id) → Batch.
+        collate: (examples, sample numbers, layout) → Batch.
+        module: Parts → a module whose forward takes a Batch and returns a LossSum.
         chats: whether the tuned model speaks by the chat template, which is then saved with it.
-        module: (settings, model, packed, names of the datasets) → a module whose forward takes a Batch and returns a
-            LossSum.
+        unit: examples a sample becomes, which stay side by side in everything: 2 for a pair of answers.
+        extend: (settings, loaded) → nothing: adds to the model what this stage trains besides it, such as a head.
+        reference: (settings, loaded) → the policy to compare with, made before the model is trained; None for none.
+        check: (settings, training examples' marks) → nothing: says or refuses what the labels need, before training.
+        before_step: (module, examples of each micro-batch of this rank, layout, accelerator) → nothing: measures what
+            all micro-batches of an optimizer step share.
     """
 
     name: str
     chunk: MakeChunk
     prepare: Callable[..., Prepared]
-    collate: Callable[[Sequence[Example], Sequence[int], bool, int], Batch]
-    module: Callable[[Settings, Any, bool, Sequence[str]], Any]
+    collate: Callable[[Sequence[Example], Sequence[int], Layout], Batch]
+    module: Callable[[Parts], Any]
     chats: bool = True
+    unit: int = 1
+    extend: Callable[[Settings, Loaded], None] | None = None
+    reference: Callable[[Settings, Loaded], Reference | None] | None = None
+    check: Callable[[Settings, Any], None] | None = None
+    before_step: Callable[[Any, Sequence[Sequence[Example]], Layout, Any], None] | None = None
+
+
+def measured(
+    stage: Stage, module: Any, example: Callable[[int], Example], layout: Layout, accelerator: Any
+) -> Callable[[Sequence[Sequence[int]]], None]:
+    """What the loop calls before an optimizer step, with the sample numbers of each micro-batch."""
+    measure = stage.before_step
+
+    def before_step(micro: Sequence[Sequence[int]]) -> None:
+        if measure is not None:
+            measure(module, [[example(number) for number in part] for part in micro], layout, accelerator)
+
+    return before_step

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from burnish.batch.chunks import document_chunk
+from burnish.batch.collate import collate
 from burnish.batch.prepare import prepare_documents
 from burnish.train.stages import Stage
-from burnish.train.stages.sft import collate, module
+from burnish.train.stages.sft import module
 
 STAGE = Stage("pt", document_chunk, prepare_documents, collate, module, chats=False)

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from burnish.batch.chunks import conversation_chunk
-from burnish.batch.collate import Batch, collate_packed, collate_padded
+from burnish.batch.collate import collate
 from burnish.batch.prepare import prepare
-from burnish.config import Settings
-from burnish.template import Example
 from burnish.train.forward import SupervisedLoss
-from burnish.train.stages import Stage
+from burnish.train.stages import Parts, Stage
 from burnish.train.user_code import load_object
 
 
-def collate(examples: Sequence[Example], numbers: Sequence[int], packed: bool, pad_id: int) -> Batch:
-    """One padding-free row, or a padded block where the model cannot keep documents apart."""
-    if packed:
-        return collate_packed(examples, numbers)
-    return collate_padded(examples, numbers, pad_id=pad_id)
-
-
-def module(settings: Settings, model: Any, packed: bool, datasets: Sequence[str]) -> SupervisedLoss:
+def module(parts: Parts) -> SupervisedLoss:
     """The model with its loss."""
+    settings = parts.settings
     own = settings.tuning.loss_function
     return SupervisedLoss(
-        model,
-        packed=packed,
+        parts.model,
+        packed=parts.packed,
         smoothing=settings.training.label_smoothing_factor,
         accuracy=settings.tuning.compute_accuracy,
         own=load_object(own, "loss_function") if own else None,
-        datasets=datasets,
+        datasets=parts.datasets,
     )
 
 

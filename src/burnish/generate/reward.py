@@ -1,0 +1,114 @@
+"""A reward model to ask: conversations in, one score each out, read just as in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from burnish.data.records import Conversation
+from burnish.errors import BurnishError, ModelError
+from burnish.kernels.attention import packed_rows, reason_not_packed
+from burnish.model.load import load_model
+from burnish.model.precision import choose_device, choose_precision
+from burnish.model.reward import attach_value_head, head_folder, load_value_head, value_head
+from burnish.model.source import find_model
+from burnish.template import ChatTemplate, load_template
+
+
+@dataclass
+class RewardModel:
+    """A language model with a scalar head, and the template it was trained with."""
+
+    model: Any
+    template: ChatTemplate
+    name: str
+
+    def score(self, conversations: Sequence[Conversation], *, batch_size: int = 8) -> list[float]:
+        """How good the last answer of each conversation is; only differences between scores mean anything.
+
+        Args:
+            conversations: each ends with an assistant's turn.
+            batch_size: conversations in one forward pass.
+        Raises:
+            BurnishError: a conversation does not end with an answer.
+            TemplateError: the template cannot render one.
+        """
+        rows = [self._ids(place, conversation) for place, conversation in enumerate(conversations)]
+        order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
+        scores = [0.0] * len(rows)
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            for place, score in zip(part, self._scores([rows[place] for place in part]), strict=True):
+                scores[place] = score
+        return scores
+
+    def _ids(self, place: int, conversation: Conversation) -> list[int]:
+        """The tokens up to and with the stop token of the last answer."""
+        if not conversation.turns or conversation.turns[-1].role != "assistant":
+            raise BurnishError(
+                "there is no answer to score",
+                at=f"conversation {place}",
+                fix="end it with an assistant's turn",
+            )
+        [row] = self.template.rows(conversation, last_only=True)
+        last = max(number for number, piece in enumerate(row) if piece.kind == "answer")
+        return [token for piece in row[: last + 1] for token in piece.ids]
+
+    @torch.no_grad()
+    def _scores(self, rows: Sequence[list[int]]) -> list[float]:
+        device = next(self.model.parameters()).device
+        body = getattr(self.model, self.model.base_model_prefix)
+        lengths = [len(row) for row in rows]
+        if reason_not_packed(self.model) is None:
+            ids = torch.tensor([[token for row in rows for token in row]], device=device)
+            places = torch.tensor([[place for length in lengths for place in range(length)]], device=device)
+            with packed_rows(self.model):
+                hidden = body(
+                    input_ids=ids, position_ids=places, use_cache=False, document_lengths=tuple(lengths)
+                ).last_hidden_state[0]  # [T, E]
+        else:
+            alone = [body(input_ids=torch.tensor([row], device=device), use_cache=False) for row in rows]
+            hidden = torch.cat([one.last_hidden_state[0] for one in alone])  # [T, E]
+        ends = torch.tensor(lengths, device=device).cumsum(0) - 1
+        return value_head(self.model)(hidden[ends]).tolist()
+
+
+def load_reward_model(
+    name: str,
+    *,
+    use_cpu: bool = False,
+    trust_remote_code: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> RewardModel:
+    """Load a run of `stage: rm`, its adapter merged in memory.
+
+    Args:
+        name: a run folder or one of its checkpoints.
+    Raises:
+        ModelError: there is no model, or it has no head.
+    """
+    source = find_model(name, say)
+    folder = head_folder(source)
+    if folder is None:
+        raise ModelError("this is no reward model", at=name, fix="give the folder of a run with stage: rm")
+    device = choose_device(use_cpu)
+    loaded = load_model(
+        source,
+        dtype=choose_precision(device).dtype,
+        device=device,
+        merge=bool(source.adapters),
+        trust_remote_code=trust_remote_code,
+    )
+    attach_value_head(loaded.model, seed=0)
+    load_value_head(loaded.model, folder)
+    loaded.model.requires_grad_(False).eval()
+    template = load_template(
+        loaded.tokenizer,
+        source.template,
+        default_system=source.default_system,
+        extra_stop_ids=loaded.stop_ids,
+    )
+    return RewardModel(loaded.model, template, name)

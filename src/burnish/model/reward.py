@@ -1,0 +1,106 @@
+"""A scalar head on a language model: what makes a reward model of it, and the file that keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from burnish.errors import ModelError
+from burnish.model.save import without_adapter
+from burnish.model.source import ModelSource
+
+HEAD_FILE = "value_head.safetensors"
+"""Holds `v_head.summary.weight` [1, E] and `v_head.summary.bias` [1], the names that other tools use as well."""
+_PREFIX = "v_head."
+
+
+class ValueHead(nn.Module):
+    """One number from a hidden state, in float32."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.summary = nn.Linear(hidden_size, 1, dtype=torch.float32)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[N, E], any float dtype → [N] float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.summary(hidden.float()).squeeze(-1)
+
+
+def attach_value_head(model: Any, *, seed: int) -> None:
+    """Give a model, below its adapters, a fresh trainable head `v_head`.
+
+    Weights are drawn with a deviation of 1 / sqrt(E + 1), the bias is 0: scores begin with a spread of about one for
+    hidden states of unit variance. Source: Stiennon et al., arXiv:2009.01325, appendix B.1.
+    """
+    inner = without_adapter(model)
+    size = inner.config.get_text_config().hidden_size
+    head = ValueHead(size)
+    nn.init.normal_(head.summary.weight, std=(size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
+    nn.init.zeros_(head.summary.bias)
+    inner.v_head = head.to(next(inner.parameters()).device)
+
+
+def value_head(model: Any) -> ValueHead:
+    """The head of a reward model."""
+    return without_adapter(model).v_head
+
+
+def has_value_head(model: Any) -> bool:
+    """Whether a model in memory is a reward model."""
+    return hasattr(without_adapter(model), "v_head")
+
+
+@contextmanager
+def value_head_apart(model: Any) -> Iterator[None]:
+    """While the block runs, the model is a language model without its head, if it has one."""
+    inner = without_adapter(model)
+    head = getattr(inner, "v_head", None)
+    if head is not None:
+        del inner.v_head
+    try:
+        yield
+    finally:
+        if head is not None:
+            inner.v_head = head
+
+
+def save_value_head(model: Any, folder: Path) -> None:
+    """Write the head beside the weights of its model."""
+    from safetensors.torch import save_file
+
+    state = value_head(model).state_dict()
+    tensors = {_PREFIX + name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, folder / HEAD_FILE, metadata={"format": "pt"})
+
+
+def head_folder(source: ModelSource) -> Path | None:
+    """The folder among those a model comes from that holds a head; None where it is no reward model."""
+    folders = [Path(source.location), *(Path(adapter) for adapter in source.adapters)]
+    return next((folder for folder in reversed(folders) if (folder / HEAD_FILE).is_file()), None)
+
+
+def load_value_head(model: Any, folder: Path) -> None:
+    """Put a saved head into a model that has one.
+
+    Raises:
+        ModelError: there is none, or it is of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = folder / HEAD_FILE
+    try:
+        tensors = {name.removeprefix(_PREFIX): value for name, value in load_file(file).items()}
+        value_head(model).load_state_dict(tensors)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"the head of the reward model cannot be read: {str(error).strip().splitlines()[-1].strip()[:200]}",
+            at=str(file),
+            fix="give the folder of a run with stage: rm, with the model it was trained on",
+        ) from error

@@ -1,0 +1,90 @@
+"""KTO: from answers that are each marked desirable or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from burnish import log
+from burnish.batch.collate import Layout, collate, collate_feedback, cross_answers
+from burnish.batch.judged import feedback_chunk
+from burnish.batch.prepare import prepare_feedback
+from burnish.config import Settings
+from burnish.errors import DataError
+from burnish.losses.kto import BALANCED, LabelBalance, label_balance
+from burnish.template import Example
+from burnish.train.preference import FeedbackLoss
+from burnish.train.reference import find_reference
+from burnish.train.stages import Parts, Stage
+from burnish.train.stages.dpo import extend
+
+
+def check(settings: Settings, marks: np.ndarray) -> None:
+    """Say how many answers have each label, and which weights would balance them where they are out of balance.
+
+    Raises:
+        DataError: all answers have the same label.
+    """
+    chosen = settings.preference
+    liked = int((marks > 0).sum())
+    found = label_balance(liked, len(marks) - liked, chosen.kto_chosen_weight, chosen.kto_rejected_weight)
+    log.say(f"{found.desirable} desirable and {found.undesirable} undesirable answers")
+    if not found.desirable or not found.undesirable:
+        missing = "undesirable" if found.desirable else "desirable"
+        raise DataError(
+            f"kto needs both kinds of answers, and there is no {missing} one",
+            at="dataset",
+            fix="add some, look at the column of the labels (kto_tag), or use stage: sft",
+        )
+    if found.ratio is not None and not found.balanced:
+        log.note(_advice(found))
+
+
+def _advice(found: LabelBalance) -> str:
+    assert found.desirable_weights is not None
+    assert found.undesirable_weights is not None
+    low, high = BALANCED
+    (chosen_low, chosen_high), (rejected_low, rejected_high) = found.desirable_weights, found.undesirable_weights
+    return (
+        f"the labels are out of balance: weighed, there are {found.ratio:.2f} desirable answers to an undesirable "
+        f"one, and kto learns best at {low:g} to {high:.2f}; set kto_chosen_weight to {chosen_low:.2f} to "
+        f"{chosen_high:.2f}, or kto_rejected_weight to {rejected_low:.2f} to {rejected_high:.2f}"
+    )
+
+
+def module(parts: Parts) -> FeedbackLoss:
+    """The model with its loss over marked answers."""
+    chosen = parts.settings.preference
+    assert parts.reference is not None
+    return FeedbackLoss(
+        parts.model,
+        packed=parts.packed,
+        reference=parts.reference,
+        beta=chosen.pref_beta,
+        desirable_weight=chosen.kto_chosen_weight,
+        undesirable_weight=chosen.kto_rejected_weight,
+        pref_ftx=chosen.pref_ftx,
+    )
+
+
+def before_step(module: Any, micro: Sequence[Sequence[Example]], layout: Layout, accelerator: Any) -> None:
+    """Estimate the KL that all answers of an optimizer step are compared with."""
+    crossed = cross_answers([example for part in micro for example in part], layout.cutoff_len)
+    size = max(1, *(len(part) for part in micro))
+    parts = [crossed[start : start + size] for start in range(0, len(crossed), size)]
+    accelerator.unwrap_model(module).measure([collate(part, (), layout) for part in parts], accelerator)
+
+
+STAGE = Stage(
+    "kto",
+    feedback_chunk,
+    prepare_feedback,
+    collate_feedback,
+    module,
+    extend=extend,
+    reference=find_reference,
+    check=check,
+    before_step=before_step,
+)
