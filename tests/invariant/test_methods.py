@@ -191,3 +191,12 @@ def test_the_space_for_a_frozen_run_counts_all_weights(tiny_folder, chat_file, t
     record = train(settings(tiny_folder, chat_file, tmp_path / "adapter", max_steps=1))
     trainable = record["model"]["trainable"]
     assert asked == [sum(t.numel() * 4 for t in weights(tiny_folder).values()), trainable * 4]
+
+
+def test_the_best_model_of_a_residual_run_is_found_again(tiny_folder, chat_file, tmp_path):
+    """Loading the best checkpoint back, while the model is in memory, keeps start and residual together."""
+    best = {"load_best_model_at_end": True, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps"}
+    best |= {"eval_steps": 2, "val_size": 3, "pissa_init": True, "learning_rate": 2e-2, "add_tokens": "number"}
+    model = trained_model(tiny_folder, chat_file, tmp_path / "run", **best)
+    ours = load(str(tmp_path / "run"), use_cpu=True).model
+    torch.testing.assert_close(logits(ours), logits(model), atol=2e-5, rtol=2e-5)

@@ -82,7 +82,7 @@ def test_changing_one_document_leaves_the_others_alone():
 
 def gradients(batch_rows, accumulation):
     """Gradients of the first step, by the loop itself, at one global batch of 8."""
-    from burnish.train.job import build_accelerator
+    from burnish.train.engine import build_accelerator
     from burnish.train.loop import Hooks, Loop, LoopOptions
     from burnish.train.optimizers import OptimizerOptions, build_optimizer
     from burnish.train.state import Progress

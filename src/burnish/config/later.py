@@ -57,7 +57,7 @@ ACCEPTED: tuple[Row, ...] = (
     *_rows("training", "batches are made in the training process", dataloader_prefetch_factor=WHOLE),
     *_rows("training", "batches are made in the training process", dataloader_persistent_workers=False),
     *_rows("training", "it never changes what is computed", dataloader_pin_memory=True, disable_tqdm=FLAG),
-    *_rows("training", "the run is one process", ddp_timeout=(180000000, 1800), ddp_find_unused_parameters=FLAG),
+    *_rows("distributed", "everything goes to output_dir", ray_run_name=TEXT, ray_storage_path=PATH),
     *_rows("training", "only the columns that are needed are read", remove_unused_columns=True),
 )
 
@@ -83,10 +83,9 @@ LATER: tuple[Row, ...] = (
         ppo_target=6.0,
         ppo_whiten_rewards=False,
     ),
-    *_rows("tuning", "leave it out and load the reference in 16 bits", ref_model_quantization_bit=WHOLE),
     *_rows("training", _OUT, do_predict=False, predict_with_generate=False),
     *_rows("training", _OUT, torch_compile=False),
-    *_rows("training", "leave it out and train on one device", deepspeed=ANY, fsdp=False, fsdp_config=ANY),
+    *_rows("distributed", "mount the storage and name a folder on it", ray_storage_filesystem=TEXT),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
     *_rows("training", _OUT, gradient_checkpointing_kwargs=ANY),
     *_rows("training", _OUT, torch_compile_backend=TEXT, torch_compile_mode=TEXT),

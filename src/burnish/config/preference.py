@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from burnish.config.fields import CHOICE, Flag, Number, Paths, PathText, RoomSettings, as_word, setting
+from burnish.config.fields import CHOICE, Flag, Number, Paths, PathText, RoomSettings, Whole, as_word, setting
 
 PrefLoss = Annotated[
     Literal["sigmoid", "hinge", "ipo", "robust", "orpo", "simpo", "kto_pair"], CHOICE, BeforeValidator(as_word)
@@ -39,6 +39,9 @@ class PreferenceSettings(RoomSettings):
         None, "The reference model of dpo and kto; without it, the model as it is when training starts."
     )
     ref_model_adapters: Paths = setting((), "Adapters that are merged into ref_model, in this order.")
+    ref_model_quantization_bit: Whole | None = setting(
+        None, "Hold the weights of ref_model in 8 or 4 bits; without it, in the number format of the training."
+    )
     precompute_ref: Flag = setting(
         False, "Compute what the reference says of each pair once before training, and keep it in the cache."
     )

@@ -45,6 +45,16 @@ def reference_adapters_need_a_model(draft: Draft) -> Iterator[Finding]:
         yield Finding(("ref_model_adapters", "ref_model"), what, "set ref_model, or leave ref_model_adapters out")
 
 
+def references_have_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
+    bits = draft["ref_model_quantization_bit"]
+    if bits not in (None, 4, 8):
+        what = f"ref_model_quantization_bit: {bits} does not exist"
+        yield Finding(("ref_model_quantization_bit",), what, "write 4 or 8, or leave it out")
+    elif bits and not draft["ref_model"]:
+        what = "ref_model_quantization_bit needs ref_model; without one, the reference is the model at the start"
+        yield Finding(("ref_model_quantization_bit", "ref_model"), what, "set ref_model, or leave it out")
+
+
 def reference_can_be_precomputed(draft: Draft) -> Iterator[Finding]:
     if not draft["precompute_ref"]:
         return
@@ -118,6 +128,7 @@ PREFERENCE_RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     swapped_labels_have_a_loss,
     pairs_of_kto_are_sums,
     reference_adapters_need_a_model,
+    references_have_8_or_4_bits,
     reference_can_be_precomputed,
     one_of_kto_weights,
     judged_losses_are_their_own,

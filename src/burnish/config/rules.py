@@ -192,6 +192,55 @@ def _optimizer(draft: Draft) -> str:
     return switched or str(draft["optim"])
 
 
+_FSDP_STRATEGIES = ("full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2")
+
+
+def one_way_of_sharding(draft: Draft) -> Iterator[Finding]:
+    if draft["deepspeed"] is not None and draft["fsdp"]:
+        what = "deepspeed and fsdp are two ways of cutting a model into shards"
+        yield Finding(("deepspeed", "fsdp"), what, "keep one of them")
+
+
+def fsdp_words_are_known(draft: Draft) -> Iterator[Finding]:
+    words = draft["fsdp"].replace(",", " ").split()
+    strategies = [word for word in words if word in _FSDP_STRATEGIES]
+    known = f"write {', '.join(_FSDP_STRATEGIES)}, and auto_wrap or offload behind it"
+    for word in words:
+        if word == "no_shard":
+            yield Finding(("fsdp",), "no_shard is plain DDP", "leave fsdp out")
+        elif word not in (*_FSDP_STRATEGIES, "auto_wrap", "offload"):
+            yield Finding(("fsdp",), f"FSDP2 has no option '{word}'", known)
+    if len(strategies) > 1:
+        yield Finding(("fsdp",), f"{strategies[0]} and {strategies[1]} are two strategies", "keep one of them")
+
+
+def shards_hold_plain_weights(draft: Draft) -> Iterator[Finding]:
+    if not draft["fsdp"]:
+        return
+    if draft.values.get("quantization_bit"):
+        fix = "leave fsdp out: a quantized model is copied to each device, or train the 16-bit model"
+        what = "quantized weights cannot be cut into shards by FSDP2"
+        yield Finding(("quantization_bit", "fsdp"), what, fix)
+    if draft["fp16"]:
+        what = "FSDP2 and fp16 do not go together"
+        yield Finding(("fp16", "fsdp"), what, "use bf16, or DeepSpeed for fp16")
+
+
+_PART_BY_PART = ("adamw_torch", "adamw_torch_fused", "lion", "lion_32bit", "sgd", "adagrad", "rmsprop")
+
+
+def shards_fit_the_optimizer(draft: Draft) -> Iterator[Finding]:
+    """A shard is a part of a weight; DeepSpeed's are flat pieces of many weights, whose state only AdamW's is known."""
+    name = _optimizer(draft)
+    if draft["deepspeed"] is not None and not name.startswith("adamw_torch"):
+        what = f"optim: {name} cannot update the flat shards that DeepSpeed makes of weights"
+        fix = "use optim: adamw_torch with deepspeed, or FSDP2 (fsdp: true)"
+        yield Finding(("optim", "use_muon", "use_adam_mini", "deepspeed"), what, fix)
+    if draft["fsdp"] and name not in _PART_BY_PART:
+        what = f"optim: {name} does not work on the shards that FSDP2 makes of weights"
+        yield Finding(("optim", "use_muon", "use_adam_mini", "fsdp"), what, f"use one of {', '.join(_PART_BY_PART)}")
+
+
 # Adjustments: values that follow from others.
 
 
@@ -345,6 +394,23 @@ def pretraining_has_no_turns(draft: Draft) -> Iterator[str]:
         yield f"{', '.join(idle)}: no effect with stage: pt, whose documents have no turns"
 
 
+def fsdp_config_needs_fsdp(draft: Draft) -> Iterator[str]:
+    if draft["fsdp_config"] is not None and not draft["fsdp"]:
+        yield "fsdp_config has no effect without fsdp"
+
+
+def ray_options_need_workers(draft: Draft) -> Iterator[str]:
+    names = ("resources_per_worker", "placement_strategy", "ray_init_kwargs")
+    idle = [key for key in names if draft.chosen(key)]
+    if idle and draft["ray_num_workers"] is None:
+        yield f"{', '.join(idle)}: no effect without ray_num_workers"
+
+
+def unused_parameters_are_for_ddp(draft: Draft) -> Iterator[str]:
+    if draft["ddp_find_unused_parameters"] and (draft["deepspeed"] is not None or draft["fsdp"]):
+        yield "ddp_find_unused_parameters has no effect with deepspeed or fsdp"
+
+
 def no_thoughts_to_preserve(draft: Draft) -> Iterator[str]:
     if draft["preserve_thinking"] and draft["enable_thinking"] is False:
         yield "preserve_thinking has no effect: enable_thinking: false leaves all thoughts out"
@@ -418,6 +484,10 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     warmup_steps_is_share_or_count,
     one_optimizer,
     optim_args_belong,
+    one_way_of_sharding,
+    fsdp_words_are_known,
+    shards_hold_plain_weights,
+    shards_fit_the_optimizer,
     *PREFERENCE_RULES,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
@@ -452,5 +522,8 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     loraplus_needs_its_ratio,
     adam_values_without_effect,
     constant_schedules_have_no_values,
+    fsdp_config_needs_fsdp,
+    ray_options_need_workers,
+    unused_parameters_are_for_ddp,
     *PREFERENCE_REMARKS,
 )

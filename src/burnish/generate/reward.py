@@ -11,10 +11,11 @@ import torch
 from burnish.data.records import Conversation
 from burnish.errors import BurnishError, ModelError
 from burnish.kernels.attention import packed_rows, reason_not_packed
-from burnish.model.load import load_model
+from burnish.model.load import load_model, stored_quantization
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.reward import attach_value_head, head_folder, load_value_head, value_head
-from burnish.model.source import find_model
+from burnish.model.save import without_adapter
+from burnish.model.source import find_model, trained_over
 from burnish.template import ChatTemplate, load_template
 
 
@@ -60,12 +61,13 @@ class RewardModel:
     @torch.no_grad()
     def _scores(self, rows: Sequence[list[int]]) -> list[float]:
         device = next(self.model.parameters()).device
-        body = getattr(self.model, self.model.base_model_prefix)
+        inner = without_adapter(self.model)
+        body = getattr(inner, inner.base_model_prefix)
         lengths = [len(row) for row in rows]
-        if reason_not_packed(self.model) is None:
+        if reason_not_packed(inner) is None:
             ids = torch.tensor([[token for row in rows for token in row]], device=device)
             places = torch.tensor([[place for length in lengths for place in range(length)]], device=device)
-            with packed_rows(self.model):
+            with packed_rows(inner):
                 hidden = body(
                     input_ids=ids, position_ids=places, use_cache=False, document_lengths=tuple(lengths)
                 ).last_hidden_state[0]  # [T, E]
@@ -83,7 +85,7 @@ def load_reward_model(
     trust_remote_code: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> RewardModel:
-    """Load a run of `stage: rm`, its adapter merged in memory.
+    """Load a run of `stage: rm`, its adapter merged in memory; a base that was quantized in training is so again.
 
     Args:
         name: a run folder or one of its checkpoints.
@@ -95,11 +97,13 @@ def load_reward_model(
     if folder is None:
         raise ModelError("this is no reward model", at=name, fix="give the folder of a run with stage: rm")
     device = choose_device(use_cpu)
+    quantization = trained_over(source)
     loaded = load_model(
         source,
         dtype=choose_precision(device).dtype,
         device=device,
-        merge=bool(source.adapters),
+        merge=bool(source.adapters) and not quantization and not stored_quantization(source),
+        quantization=quantization,
         trust_remote_code=trust_remote_code,
     )
     attach_value_head(loaded.model, seed=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -140,6 +140,11 @@ def build_data(settings: Settings, template: ChatTemplate, stage: Stage) -> RunD
     train = _mixed(train, settings, stage.unit)
     shaped = {name: _shaped(one, settings) for name, one in evaluation.items()}
     return RunData(_shaped(train, settings), shaped, counts, whole.about["fingerprint"], unit=stage.unit)
+
+
+def without_overwriting(settings: Settings) -> Settings:
+    """The settings of a process that takes the data another one has just prepared."""
+    return replace(settings, data=settings.data.model_copy(update={"overwrite_cache": False}))
 
 
 def _shaped(examples: Selection, settings: Settings) -> TrainSet:

@@ -17,7 +17,8 @@ from burnish.config import Settings
 from burnish.errors import ModelError
 from burnish.kernels.attention import packed_rows
 from burnish.losses.logprobs import SequenceLogprobs
-from burnish.model.load import Loaded, load_model
+from burnish.model.load import Loaded, load_model, stored_quantization
+from burnish.model.quantize import quantization_of
 from burnish.model.save import is_adapter, without_adapter
 from burnish.model.source import find_model
 from burnish.train.logprobs import answer_logprobs
@@ -127,7 +128,8 @@ def _named(settings: Settings, loaded: Loaded) -> Reference:
         cache_dir=model.cache_dir,
         trust_remote_code=model.trust_remote_code,
         token=model.hf_hub_token,
-        merge=bool(source.adapters),
+        merge=bool(source.adapters) and not stored_quantization(source),
+        quantization=quantization_of(chosen.ref_model_quantization_bit),
     )
     if other.tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
         raise ModelError(

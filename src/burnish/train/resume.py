@@ -28,7 +28,7 @@ from burnish.runs.files import is_disk_full, place_files
 from burnish.runs.folder import RunFolder
 from burnish.template import ChatTemplate
 from burnish.train.data import RunData
-from burnish.train.optimizers import MasterOptimizer
+from burnish.train.engine import Engine
 from burnish.train.preflight import checkpoints_to_come, require_room, require_saveable
 from burnish.train.stages import Stage
 from burnish.train.state import (
@@ -132,6 +132,7 @@ _EXACT = [
     "center_rewards_coefficient",
     "ref_model",
     "ref_model_adapters",
+    "ref_model_quantization_bit",
     "precompute_ref",
     "disable_dropout",
     "dataloader_drop_last",
@@ -141,22 +142,29 @@ _EXACT = [
 _LENGTH = ("num_train_epochs", "max_steps", "early_stopping_steps")
 """Settings that decide where a run ends."""
 
+Weights = dict[str, Any]
+"""Tensors by their names in the model."""
+
 
 class Checkpoints:
     """The checkpoints in one run folder."""
 
-    def __init__(self, settings: Settings, folder: RunFolder, accelerator: Any, stage: Stage) -> None:
-        self.settings, self.folder, self.accelerator, self.stage = settings, folder, accelerator, stage
-        self.is_main: bool = accelerator.is_main_process
+    def __init__(self, settings: Settings, folder: RunFolder, engine: Engine, stage: Stage) -> None:
+        self.settings, self.folder, self.engine, self.stage = settings, folder, engine, stage
+        self.is_main: bool = engine.is_main_process
+        self._resumed_from: Path | None = None
+        self._last_weights: Path | None = None  # the checkpoint whose weights the finished run gets
 
-    def resume(self, loaded: Loaded, optimizer: MasterOptimizer, data: RunData) -> Progress:
-        """Put everything back as a checkpoint has it, or start fresh; says what differs from before.
+    def resume(self, loaded: Loaded, data: RunData) -> Progress:
+        """Put the weights back as a checkpoint has them, or start fresh; says what differs from before.
+
+        `restore` puts back the rest, once the optimizer is there.
 
         Raises:
             RunFolderError: the checkpoint that was asked for is not complete or does not fit.
         """
         asked = self.settings.training.resume_from_checkpoint
-        fresh = Progress(fingerprint=data.fingerprint, settings=_exact(self.settings))
+        fresh = Progress(fingerprint=data.fingerprint, settings=_exact(self.settings, self.engine))
         checkpoint = self._find(asked) if asked else None
         if checkpoint is None:
             if asked:
@@ -172,17 +180,24 @@ class Checkpoints:
         if before.fingerprint and before.fingerprint != data.fingerprint:
             log.note("the data gives other tokens than before the interruption: the run will not be the same one")
         _load_weights(loaded, checkpoint)
-        progress = load_state(checkpoint, optimizer, self.accelerator.process_index)
+        progress, self._resumed_from = before, checkpoint
         if any(before.settings.get(key) != fresh.settings[key] for key in _LENGTH):
             progress.ended = None
         progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
         self._bring_best(progress, checkpoint.parent)
+        if not self.is_main:
+            progress.window_figures = {}  # what was saved is the sum over all ranks; the first one goes on with it
         if self.is_main:
             self.folder.metrics.truncate_after(progress.step)
             self._set_aside_later_checkpoints(progress.step)
             self._rotate(progress, checkpoint)  # it may have been killed between the last save and this
         log.say(f"resumed from {checkpoint.name}")
         return progress
+
+    def restore(self, optimizer: Any) -> None:
+        """Put optimizer and random state back as the checkpoint of `resume` has them; the last thing before a step."""
+        if self._resumed_from is not None:
+            load_state(self._resumed_from, self.engine, optimizer)
 
     def _set_aside_later_checkpoints(self, step: int) -> None:
         """Rename checkpoints of a branch that is abandoned by going on from an earlier one; none is deleted."""
@@ -224,29 +239,32 @@ class Checkpoints:
         return newest
 
     def save(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterOptimizer, progress: Progress, stopping: bool
+        self, loaded: Loaded, template: ChatTemplate, optimizer: Any, progress: Progress, stopping: bool
     ) -> Path | None:
         """Write a checkpoint, whole or not at all, and rotate the old ones. Called on every rank.
 
         A run that is stopping saves its state even with save_only_model: else it could not go on.
         """
         training = self.settings.training
+        with_state = stopping or not training.save_only_model
+        weights = self.engine.whole_weights(loaded.model)
+        state = self.engine.optimizer_tensors(optimizer) if with_state else {}
 
         def write(folder: Path) -> None:
-            self.write_model(loaded, template, folder)
-            if stopping or not training.save_only_model:
-                save_state(folder, progress, optimizer)
-                for rank, state in enumerate(random_states):
+            self.write_model(loaded, template, folder, weights)
+            if with_state:
+                save_state(folder, progress, state)
+                for rank, random_state in enumerate(random_states):
                     if rank:
-                        save_rng(folder, rank, state)
+                        save_rng(folder, rank, random_state)
 
-        random_states = _random_states(self.accelerator)
+        random_states = _random_states(self.engine)
         path = None
         if self.is_main:
             self.folder.metrics.flush()  # a checkpoint must not survive the rows before it
             path = write_checkpoint(self.folder.path, progress.step, write)
             self._rotate(progress, path)
-        self.accelerator.wait_for_everyone()
+        self.engine.wait_for_everyone()
         return path
 
     def load_weights(self, loaded: Loaded, step: int) -> bool:
@@ -255,7 +273,10 @@ class Checkpoints:
         if problems := verify(checkpoint):
             log.note(f"{checkpoint.name} was the best and cannot be used: {problems[0]}; keeping the last weights")
             return False
-        _load_weights(loaded.model, checkpoint)
+        if self.engine.cuts_weights:
+            self._last_weights = checkpoint  # the model holds shards: the files are taken as they are
+        else:
+            _load_weights(loaded, checkpoint)
         return True
 
     def _rotate(self, progress: Progress, newest: Path) -> None:
@@ -286,7 +307,7 @@ class Checkpoints:
         return training.load_best_model_at_end or training.save_strategy == "best"
 
     def preflight(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterOptimizer, done: int, total: int, every: int
+        self, loaded: Loaded, template: ChatTemplate, optimizer: Any, done: int, total: int, every: int
     ) -> None:
         """Fail before the first step, not at the first save: can it be written, and is there room for it all?
 
@@ -314,14 +335,17 @@ class Checkpoints:
             coming = checkpoints_to_come(total, done, every, training.save_total_limit, there, best=best)
         require_room(self.folder, weights, 0 if training.save_only_model else states, coming)
 
-    def write_final(self, loaded: Loaded, template: ChatTemplate, step: int) -> None:
+    def write_final(self, loaded: Loaded, template: ChatTemplate, step: int, weights: Weights | None) -> None:
         """Write what was trained into the run folder: each file whole, or as it was.
+
+        Args:
+            weights: as in `write_model`.
 
         Raises:
             RunFolderError: the disk refuses; the checkpoint of the last step, if there is one, still holds it all.
         """
         try:
-            place_files(self.folder.path, lambda folder: self.write_model(loaded, template, folder))
+            place_files(self.folder.path, lambda folder: self._write_last(loaded, template, folder, weights))
         except Exception as error:
             full = is_disk_full(error)
             if not (full or isinstance(error, OSError)):
@@ -335,9 +359,13 @@ class Checkpoints:
                 + ("saves them without training again" if kept else "goes on from the last checkpoint"),
             ) from error
 
-    def write_model(
-        self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: dict[str, Any] | None = None
-    ) -> None:
+    def _write_last(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None) -> None:
+        self.write_model(loaded, template, folder, weights)
+        if self._last_weights is not None:
+            for file in self._last_weights.glob("*model*.safetensors*"):
+                shutil.copyfile(file, folder / file.name)
+
+    def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None = None) -> None:
         """Write what was trained and the tokenizer with the training template.
 
         Args:
@@ -365,9 +393,9 @@ class Checkpoints:
             save_tokenizer(loaded.tokenizer, folder, loaded.tokenizer.chat_template, loaded.tokenizer.eos_token_id)
 
 
-def _exact(settings: Settings) -> dict[str, Any]:
+def _exact(settings: Settings, engine: Engine) -> dict[str, Any]:
     flat = settings.flat()
-    return {key: flat.get(key) for key in _EXACT}
+    return {**{key: flat.get(key) for key in _EXACT}, "processes": engine.num_processes}
 
 
 def _load_weights(loaded: Loaded, checkpoint: Path) -> None:
@@ -407,8 +435,8 @@ def _copy_weights(loaded: Loaded, checkpoint: Path) -> list[str]:
     return [f"'{name}' has no counterpart" for name in [*unexpected, *(n for n in missing if n not in tied)]]
 
 
-def _random_states(accelerator: Any) -> list[Any]:
-    if accelerator.num_processes == 1:
+def _random_states(engine: Engine) -> list[Any]:
+    if engine.num_processes == 1:
         return []
     from accelerate.utils import gather_object
 

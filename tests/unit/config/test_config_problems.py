@@ -190,7 +190,6 @@ def test_values_that_are_not_there_yet_say_so(key: str, value: object) -> None:
     [
         ("quantization_method", "hqq", "Burnish does not support 'quantization_method: hqq' yet"),
         ("torch_compile", True, "Burnish does not support 'torch_compile' yet"),
-        ("deepspeed", "ds.json", "Burnish does not support 'deepspeed' yet"),
         ("push_to_hub", "yes", "Burnish does not support 'push_to_hub' yet"),
         ("media_dir", "pictures", "Burnish does not support 'media_dir'"),
         ("vllm_maxlen", 512, "Burnish does not support 'vllm_maxlen'"),

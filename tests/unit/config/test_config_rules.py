@@ -144,6 +144,18 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "optim_args",
         "the optimizer sgd takes no 'alpha' in optim_args",
     ),
+    "one_way_of_sharding": (
+        {"deepspeed": "ds.json", "fsdp": True},
+        "deepspeed",
+        "deepspeed and fsdp are two ways of cutting a model into shards",
+    ),
+    "fsdp_words_are_known": ({"fsdp": "full_shrad auto_wrap"}, "fsdp", "FSDP2 has no option 'full_shrad'"),
+    "shards_hold_plain_weights": ({"fsdp": True, "fp16": True}, "fp16", "FSDP2 and fp16 do not go together"),
+    "shards_fit_the_optimizer": (
+        {"fsdp": True, "optim": "adafactor"},
+        "optim",
+        "optim: adafactor does not work on the shards that FSDP2 makes of weights",
+    ),
     "swapped_labels_have_a_loss": (
         {"stage": "dpo", "pref_loss": "hinge", "dpo_label_smoothing": 0.1},
         "dpo_label_smoothing",
@@ -158,6 +170,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         {"stage": "dpo", "ref_model_adapters": "a"},
         "ref_model_adapters",
         "ref_model_adapters needs ref_model, the model that they are put on",
+    ),
+    "references_have_8_or_4_bits": (
+        {"stage": "dpo", "ref_model": "m", "ref_model_quantization_bit": 3},
+        "ref_model_quantization_bit",
+        "ref_model_quantization_bit: 3 does not exist",
     ),
     "reference_can_be_precomputed": (
         {"stage": "kto", "precompute_ref": True},
@@ -282,6 +299,18 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
         {"lr_scheduler_type": "constant", "warmup_steps": 3, "lr_scheduler_kwargs": {"num_cycles": 2}},
         "warmup_steps, lr_scheduler_kwargs: no effect with lr_scheduler_type: constant",
     ),
+    "fsdp_config_needs_fsdp": (
+        {"fsdp_config": {"offload_params": True}},
+        "fsdp_config has no effect without fsdp",
+    ),
+    "ray_options_need_workers": (
+        {"placement_strategy": "SPREAD"},
+        "placement_strategy: no effect without ray_num_workers",
+    ),
+    "unused_parameters_are_for_ddp": (
+        {"ddp_find_unused_parameters": True, "fsdp": True},
+        "ddp_find_unused_parameters has no effect with deepspeed or fsdp",
+    ),
     "used_by_other_stages": (
         {"stage": "kto", "pref_loss": "ipo", "simpo_gamma": 1},
         "pref_loss, simpo_gamma: no effect with stage: kto",
@@ -381,6 +410,9 @@ def test_further_broken_rules() -> None:
         "known: aim, clearml, comet_ml, dvclive, mlflow, swanlab, tensorboard, trackio, wandb"
     )
     assert "did you mean 'tensorboard'?" in str(problems_of({"report_to": "tensorbord"})[0][2])
+    assert (
+        problems_of({"stage": "dpo", "ref_model_quantization_bit": 4})[0][1] == "settings: ref_model_quantization_bit"
+    )
     assert problems_of({"stage": "dpo", "precompute_ref": True, "streaming": True, "max_steps": 3})[0][0] == (
         "precompute_ref needs all data before training, and streaming has not read it then"
     )
