@@ -9,6 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from burnish.config.draft import Change, Draft, Finding
+from burnish.config.method_rules import (
+    adapters_need_lora,
+    freeze_trains_something,
+    freeze_without_effect,
+    lora_target_names_layers,
+    one_start_for_lora,
+    orthogonal_rank_is_even,
+    pissa_rounds_need_pissa,
+    quantization_has_8_or_4_bits,
+    quantized_bases_need_lora,
+    residuals_need_whole_weights,
+    scratch_trains_all,
+)
 from burnish.config.optimizers import NO_ADAM_VALUES, OPTIM_ARGS
 from burnish.config.preference_rules import PREFERENCE_REMARKS, PREFERENCE_RULES
 from burnish.config.training import TRACKERS
@@ -73,27 +86,10 @@ def prompt_or_history(draft: Draft) -> Iterator[Finding]:
         yield Finding(("train_on_prompt", "mask_history"), what, fix)
 
 
-def adapters_need_lora(draft: Draft) -> Iterator[Finding]:
-    if draft["adapter_name_or_path"] and draft["finetuning_type"] != "lora":
-        what = f"an adapter cannot be used with finetuning_type: {draft['finetuning_type']}"
-        fix = "use finetuning_type: lora, or leave adapter_name_or_path out"
-        yield Finding(("finetuning_type", "adapter_name_or_path"), what, fix)
-
-
 def packing_agrees(draft: Draft) -> Iterator[Finding]:
     if draft["neat_packing"] and not draft["packing"]:
         what = "neat_packing: true contradicts packing: false"
         yield Finding(("packing", "neat_packing"), what, "leave packing out, or set neat_packing: false")
-
-
-def lora_target_names_layers(draft: Draft) -> Iterator[Finding]:
-    target = draft["lora_target"]
-    if not target:
-        fix = "write lora_target: all, or names of layers"
-        yield Finding(("lora_target",), "lora_target names no layers", fix)
-    elif "all" in target and len(target) > 1:
-        fix = "write lora_target: all alone, or the names without all"
-        yield Finding(("lora_target",), "lora_target names all layers and single ones", fix)
 
 
 def checkpointing_agrees(draft: Draft) -> Iterator[Finding]:
@@ -161,22 +157,6 @@ def trackers_are_known(draft: Draft) -> Iterator[Finding]:
         yield Finding(("report_to",), what, did_you_mean(unknown[0], TRACKERS))
     elif "none" in names and len(names) > 1:
         yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
-
-
-def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
-    bits = draft["quantization_bit"]
-    if bits not in (None, 4, 8, 16):
-        yield Finding(
-            ("quantization_bit",), f"quantization_bit: {bits} does not exist", "write 4 or 8, or leave it out"
-        )
-
-
-def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
-    kind = draft["finetuning_type"]
-    if draft["quantization_bit"] in (4, 8) and kind != "lora":
-        what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
-        fix = "use finetuning_type: lora, or leave quantization_bit out"
-        yield Finding(("quantization_bit", "finetuning_type"), what, fix)
 
 
 def warmup_steps_is_share_or_count(draft: Draft) -> Iterator[Finding]:
@@ -328,6 +308,9 @@ _LORA_ONLY = (
     "lora_dropout",
     "lora_target",
     "additional_target",
+    "lora_init",
+    "pissa_init",
+    "pissa_iter",
     "use_rslora",
     "use_dora",
     "loraplus_lr_ratio",
@@ -340,6 +323,13 @@ def lora_without_effect(draft: Draft) -> Iterator[str]:
     idle = [key for key in _LORA_ONLY if draft.chosen(key)]
     if draft["finetuning_type"] != "lora" and idle:
         yield f"{', '.join(idle)}: no effect with finetuning_type: {draft['finetuning_type']}"
+
+
+def adapter_keeps_its_shape(draft: Draft) -> Iterator[str]:
+    goes_on = draft["adapter_name_or_path"] and not draft["create_new_adapter"]
+    idle = [key for key in _LORA_ONLY if draft.chosen(key)]
+    if draft["finetuning_type"] == "lora" and goes_on and idle:
+        yield f"{', '.join(idle)}: no effect, the adapter that is trained on keeps its own"
 
 
 def steps_before_epochs(draft: Draft) -> Iterator[str]:
@@ -483,9 +473,14 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_save_by_steps,
     streams_are_not_kept,
     probabilities_are_positive,
+    one_start_for_lora,
+    orthogonal_rank_is_even,
+    freeze_trains_something,
+    scratch_trains_all,
     trackers_are_known,
     quantization_has_8_or_4_bits,
     quantized_bases_need_lora,
+    residuals_need_whole_weights,
     warmup_steps_is_share_or_count,
     one_optimizer,
     optim_args_belong,
@@ -509,6 +504,9 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
+    adapter_keeps_its_shape,
+    freeze_without_effect,
+    pissa_rounds_need_pissa,
     steps_before_epochs,
     lengths_matter_only_padded,
     warmup_steps_before_ratio,

@@ -23,6 +23,7 @@ from burnish.data.split import held_out
 from burnish.errors import DataError
 from burnish.model.load import load_tokenizer, read_stop_ids
 from burnish.model.source import ModelSource
+from burnish.model.vocabulary import extend_tokenizer, new_tokens
 from burnish.template import ChatTemplate, load_template
 from burnish.train.sets import (
     counts_of,
@@ -89,6 +90,7 @@ def build_template(settings: Settings, source: ModelSource, today: datetime | No
     model = settings.model
     hub = {"revision": model.model_revision, "cache_dir": model.cache_dir, "token": model.hf_hub_token}
     tokenizer = load_tokenizer(source, trust_remote_code=model.trust_remote_code, **hub)
+    extend_tokenizer(tokenizer, new_tokens(model.add_tokens, model.add_special_tokens, model.new_special_tokens_config))
     data = settings.data
     name = data.template or source.template
     template = load_template(

@@ -26,6 +26,7 @@ from burnish.errors import RunFolderError
 from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
+from burnish.model.noise import EmbeddingNoise
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.save import without_adapter
 from burnish.model.source import find_model
@@ -205,7 +206,10 @@ class Job:
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
         names, datasets = _datasets(settings, data.train, plan)
-        module = self.engine.shard(self.stage.module(Parts(settings, loaded.model, self._packs, names, reference)))
+        module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
+        if training.neftune_noise_alpha:
+            EmbeddingNoise(loaded.model, training.neftune_noise_alpha).watch(module)
+        module = self.engine.shard(module)
         optimizer = self.engine.build_optimizer(partial(build_optimizer, loaded.model), _optimizer_options(settings))
         if training.do_train and progress.step < total and self.is_main:
             self.checkpoints.preflight(loaded, template, optimizer, progress.step, total, _every(*saves, plan, total))

@@ -108,6 +108,19 @@ _EXACT = [
     "early_stopping_steps",
     "loss_function",
     "group_by_length",
+    "freeze_trainable_layers",
+    "freeze_trainable_modules",
+    "freeze_extra_modules",
+    "lora_init",
+    "pissa_iter",
+    "resize_vocab",
+    "add_tokens",
+    "add_special_tokens",
+    "new_special_tokens_config",
+    "rope_scaling",
+    "train_from_scratch",
+    "upcast_layernorm",
+    "neftune_noise_alpha",
     "pref_beta",
     "pref_loss",
     "pref_ftx",
@@ -166,7 +179,7 @@ class Checkpoints:
                 log.note(f"{key} was {before.settings[key]} and is now {value}: the run will not be the same one")
         if before.fingerprint and before.fingerprint != data.fingerprint:
             log.note("the data gives other tokens than before the interruption: the run will not be the same one")
-        _load_weights(loaded.model, checkpoint)
+        _load_weights(loaded, checkpoint)
         progress, self._resumed_from = before, checkpoint
         if any(before.settings.get(key) != fresh.settings[key] for key in _LENGTH):
             progress.ended = None
@@ -263,7 +276,7 @@ class Checkpoints:
         if self.engine.cuts_weights:
             self._last_weights = checkpoint  # the model holds shards: the files are taken as they are
         else:
-            _load_weights(loaded.model, checkpoint)
+            _load_weights(loaded, checkpoint)
         return True
 
     def _rotate(self, progress: Progress, newest: Path) -> None:
@@ -307,12 +320,14 @@ class Checkpoints:
         """
         model, training, stand_in = loaded.model, self.settings.training, {"rehearsal": torch.zeros(1)}
         if is_adapter(model):
-            trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            every_name = model.named_parameters(remove_duplicate=False)  # tied copies are saved under both
+            trained = {name: parameter for name, parameter in every_name if parameter.requires_grad}
             stand_in = {name: torch.zeros(p.shape, dtype=p.dtype) for name, p in trained.items()}
         elif changed := mend_generation_config(model):
             log.note(changed)
         require_saveable(lambda folder: self.write_model(loaded, template, folder, stand_in), self.folder.path)
-        weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        saved = [p for p in model.parameters() if p.requires_grad or not is_adapter(model)]
+        weights = sum(p.numel() * p.element_size() for p in saved)
         states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
         coming = 0
         if training.save_strategy != "no":
@@ -361,7 +376,15 @@ class Checkpoints:
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
         with value_head_apart(loaded.model):
-            save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, weights=weights)
+            save_weights(
+                loaded.model,
+                folder,
+                base_name=base,
+                merged=loaded.merged,
+                weights=weights,
+                start=loaded.start,
+                changes=loaded.changes,
+            )
         if has_value_head(loaded.model):
             save_value_head(loaded.model, folder)
         if self.stage.chats:
@@ -375,11 +398,12 @@ def _exact(settings: Settings, engine: Engine) -> dict[str, Any]:
     return {**{key: flat.get(key) for key in _EXACT}, "processes": engine.num_processes}
 
 
-def _load_weights(model: Any, checkpoint: Path) -> None:
+def _load_weights(loaded: Loaded, checkpoint: Path) -> None:
     """Put the trained weights of a checkpoint back into a model that was built the same way."""
+    model = loaded.model
     try:
         with value_head_apart(model):
-            differing = _copy_weights(model, checkpoint)
+            differing = _copy_weights(loaded, checkpoint)
     except (RuntimeError, KeyError, ValueError) as error:  # torch's words for shapes that differ
         differing = [str(error).strip().splitlines()[-1].strip()]
     if differing:
@@ -392,15 +416,17 @@ def _load_weights(model: Any, checkpoint: Path) -> None:
         load_value_head(model, checkpoint)
 
 
-def _copy_weights(model: Any, checkpoint: Path) -> list[str]:
+def _copy_weights(loaded: Loaded, checkpoint: Path) -> list[str]:
     """Load the weights; returns what differs between the checkpoint and the model."""
     from safetensors.torch import load_file
 
+    model = loaded.model
     adapter = checkpoint / "adapter_model.safetensors"
     if adapter.is_file() != is_adapter(model):
         return ["one of them is a LoRA run and the other is not"]
     if adapter.is_file():
-        return load_adapter_weights(model, adapter)
+        differing, loaded.start = load_adapter_weights(model, adapter, loaded.start)
+        return differing
     weights: dict[str, Any] = {}
     for shard in sorted(checkpoint.glob("model*.safetensors")):
         weights |= load_file(shard)

@@ -163,7 +163,7 @@ def test_words_that_cannot_be_read(words: list[str], problem: Problem) -> None:
             "cannot be 'truncat'",
             "did you mean 'truncate'? it takes: truncate, drop, error",
         ),
-        ("finetuning_type", "LoRA", "cannot be 'LoRA'", "did you mean 'lora'? it takes: lora, full"),
+        ("finetuning_type", "LoRA", "cannot be 'LoRA'", "did you mean 'lora'? it takes: lora, freeze, full"),
         ("eval_strategy", True, "cannot be true", "it takes: no, steps, epoch"),
         (
             "ddp_timeout",
