@@ -127,7 +127,7 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/rendered anew")
-    parser.addoption("--extended", action="store_true", help="also run tests/extended, which takes many minutes")
+    parser.addoption("--extended", action="store_true", help="also run the tests that take many minutes")
     parser.addoption("--kill-seed", default="", help="the seed of random kills; a failed test prints its own")
     parser.addoption("--kill-every", type=int, default=1, help="kill at every n-th change of a file")
 

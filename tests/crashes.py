@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from burnish.runs.checkpoints import list_checkpoints, verify
+from burnish.runs.checkpoints import checkpoint_step, list_checkpoints, verify
 from burnish.runs.monitor import FIGURES
 from tests.runs import weights
 
@@ -73,8 +73,10 @@ class Started:
             except psutil.NoSuchProcess:
                 continue
 
-    def send(self, number: int) -> None:
-        os.kill(self.pid, number)
+    def running(self) -> bool:
+        if isinstance(self._process, subprocess.Popen):
+            return self._process.poll() is None
+        return self._process.is_alive()
 
     def wait(self, timeout_s: float = 300.0) -> int:
         """The exit status, negative for a signal."""
@@ -237,6 +239,18 @@ class Trial:
         assert code == -signal.SIGKILL, self.said()
         last = self.events()[-1:] if not self.launcher else []
         self.deaths.append(f"{seconds:.2f} s, after: {''.join(last) or 'nothing was written'}")
+        return True
+
+    def killed_past(self, step: int, seconds: float) -> bool:
+        """SIGKILL it some time after the checkpoint of a step is there. False where the run was complete before."""
+        child = self.start()
+        while child.running() and not any((checkpoint_step(path) or 0) >= step for path in list_checkpoints(self.run)):
+            time.sleep(0.02)
+        time.sleep(seconds)
+        child.kill()
+        if child.wait() == 0:
+            return False
+        self.deaths.append(f"{seconds:.2f} s after step {step}")
         return True
 
     def finish(self) -> float:

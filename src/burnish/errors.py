@@ -94,6 +94,23 @@ class Interrupted(Exception):
         super().__init__(f"interrupted; saved {checkpoint}" if checkpoint else "interrupted")
 
 
+class OtherRankFailed(Exception):
+    """Another process of the run failed first and has told the user; this one ends without a word.
+
+    Args:
+        rank: of the process that failed.
+        text: its error.
+        code: its exit status, which this process takes over.
+    """
+
+    def __init__(self, rank: int, text: str, code: int) -> None:
+        self.rank, self.text, self.exit_code = rank, text, code
+        super().__init__(f"rank {rank} failed: {text}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OtherRankFailed, (self.rank, self.text, self.exit_code)
+
+
 def _rebuilt(kind: type[BurnishError], state: dict[str, Any]) -> BurnishError:
     error = kind.__new__(kind)
     error.__dict__.update(state)

@@ -226,7 +226,7 @@ def test_a_pair_alone_loses_what_it_loses_among_others():
 
 def gradients(stage, count, batch_rows, accumulation):
     """Gradients of the first step, by the loop itself."""
-    from burnish.train.job import build_accelerator
+    from burnish.train.engine import build_accelerator
     from burnish.train.loop import Hooks, Loop, LoopOptions
     from burnish.train.optimizers import OptimizerOptions, build_optimizer
     from burnish.train.state import Progress

@@ -112,8 +112,8 @@ def test_a_stopped_run_goes_on_even_with_save_only_model(tiny_folder, chat_file,
 
 @pytest.mark.parametrize(
     "changes",
-    [{"lora_rank": 8}, {"lora_target": "q_proj"}, {"finetuning_type": "full"}],
-    ids=["rank", "target", "full"],
+    [{"lora_rank": 8}, {"lora_target": "q_proj"}, {"finetuning_type": "full"}, {"lora_init": "pissa"}],
+    ids=["rank", "target", "full", "start"],
 )
 def test_resuming_with_other_trainable_weights_is_an_error(tiny_folder, chat_file, tmp_path, changes):
     with pytest.raises(Interrupted):
@@ -142,3 +142,24 @@ def test_an_infinite_gradient_stops_the_run_before_it_reaches_the_weights(tiny_f
     finally:
         forward.linear_cross_entropy = plain
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+def test_several_adapters_are_merged_in_order_but_for_the_last(tiny_folder, chat_file, tmp_path, capsys):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    for seed, name in enumerate(("a", "b")):
+        train(settings(tiny_folder, chat_file, tmp_path / name, learning_rate=2e-2, seed=seed))
+    expected = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    for name in ("a", "b"):
+        expected = PeftModel.from_pretrained(expected, tmp_path / name).merge_and_unload()
+    with torch.no_grad():
+        both = expected(torch.tensor([[5, 6, 7, 8, 9, 10]])).logits
+    still = {"learning_rate": 0.0, "max_steps": 1, "adapter_name_or_path": f"{tmp_path / 'a'},{tmp_path / 'b'}"}
+    train(settings(tiny_folder, chat_file, tmp_path / "on", **still))
+    assert f"LoRA: {tmp_path / 'b'} is trained on" in "".join(capsys.readouterr().out.split("\n"))
+    torch.testing.assert_close(logits(tmp_path / "on"), both, atol=2e-5, rtol=2e-5)
+    for name, tensor in weights(tmp_path / "b").items():
+        assert torch.equal(weights(tmp_path / "on")[name], tensor)
+    train(settings(tiny_folder, chat_file, tmp_path / "new", **still, create_new_adapter=True, pissa_init=True))
+    torch.testing.assert_close(logits(tmp_path / "new"), both, atol=2e-5, rtol=2e-5)

@@ -82,7 +82,7 @@ def test_changing_one_document_leaves_the_others_alone():
 
 def gradients(batch_rows, accumulation):
     """Gradients of the first step, by the loop itself, at one global batch of 8."""
-    from burnish.train.job import build_accelerator
+    from burnish.train.engine import build_accelerator
     from burnish.train.loop import Hooks, Loop, LoopOptions
     from burnish.train.optimizers import OptimizerOptions, build_optimizer
     from burnish.train.state import Progress
@@ -169,6 +169,10 @@ def test_full_training_saves_a_plain_model(tiny_folder, chat_file, tmp_path):
     [
         {"lora_dropout": 0.1},
         {"finetuning_type": "full", "learning_rate": 1e-3},
+        {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "learning_rate": 1e-3},
+        {"lora_init": "pissa", "use_dora": True, "lora_dropout": 0.1},
+        {"additional_target": "embed_tokens", "use_rslora": True, "lora_target": r".*\.1\..*(q|v)_proj"},
+        {"neftune_noise_alpha": 5, "add_tokens": "number,please"},
         {"packing": True, "cutoff_len": 80, "num_train_epochs": 3},
         {"gradient_accumulation_steps": 2, "val_size": 2, "eval_strategy": "steps", "eval_steps": 2},
         {"streaming": True, "max_steps": 13, "buffer_size": 5},
@@ -176,7 +180,20 @@ def test_full_training_saves_a_plain_model(tiny_folder, chat_file, tmp_path):
         {"quantization_bit": 4, "val_size": 2, "eval_strategy": "steps", "eval_steps": 2},
         {"quantization_bit": 8, "val_size": 2, "eval_strategy": "steps", "eval_steps": 2},
     ],
-    ids=["lora-dropout", "full", "packed", "accumulation-eval", "streamed", "streamed-packed", "4-bit", "8-bit"],
+    ids=[
+        "lora-dropout",
+        "full",
+        "freeze",
+        "pissa",
+        "whole-regex",
+        "noise-tokens",
+        "packed",
+        "accumulation-eval",
+        "streamed",
+        "streamed-packed",
+        "4-bit",
+        "8-bit",
+    ],
 )
 def test_resumed_twice_equals_uninterrupted(tiny_folder, chat_file, tmp_path, changes):
     common = {**changes, "save_strategy": "steps", "save_steps": 3, "logging_steps": 2}

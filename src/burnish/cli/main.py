@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from typing import Annotated
 
 import typer
 
-from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER, BurnishError, Interrupted
+from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER, BurnishError, Interrupted, OtherRankFailed
 from burnish.log import log_files
 
 app = typer.Typer(
@@ -25,6 +27,8 @@ templates_app = typer.Typer(help="The chat templates that come with Burnish.", r
 app.add_typer(data_app, name="data")
 app.add_typer(templates_app, name="templates")
 app.add_typer(runs_app, name="runs")
+
+_GRACE_S = 3.0  # a launcher ends all processes when one has ended; the one that speaks may not be through yet
 
 # `train` and `data inspect` take settings as key=value and as --key value; both are left to the settings reader.
 _SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -351,11 +355,18 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a redirected Windows console would fail on → and 中
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    # The deepspeed launcher puts this before the command; the environment says the same.
+    sys.argv[1:] = [word for word in sys.argv[1:] if not word.startswith("--local_rank=")]
     try:
         app()
     except BurnishError as error:
-        print(_marked(str(error)), file=sys.stderr)
+        if _speaks(error):
+            print(_marked(str(error)), *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        else:
+            time.sleep(_GRACE_S)
         sys.exit(error.exit_code)
+    except OtherRankFailed as other:
+        sys.exit(other.exit_code)
     except (Interrupted, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
     except MemoryError:
@@ -375,6 +386,13 @@ def main() -> None:
         for path in log_files():
             print(f"The log of the run: {path}", file=sys.stderr)
         sys.exit(EXIT_DEFECT)
+
+
+def _speaks(error: BurnishError) -> bool:
+    """Whether this process tells the user. Mistakes in settings are found by all processes of a run alike: the first
+    of each machine speaks. A process that failed alone has a note on its error that says which one it is.
+    """
+    return os.environ.get("LOCAL_RANK", "0") == "0" or hasattr(error, "__notes__")
 
 
 def _marked(message: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 from burnish.config import load_settings
@@ -27,6 +29,13 @@ def run_train(run: str | None, rest: Sequence[str]) -> None:
             fix="burnish train RUN.yaml, or burnish train model_name_or_path=… dataset=… (see examples/)",
         )
     settings = load_settings(source if source is not None else {}, overrides, require=REQUIRED)
+    from burnish.train.launch import launch, wants_launch
+
+    use_cpu = settings.training.use_cpu
+    if settings.distributed.ray_num_workers is None and wants_launch(os.environ, use_cpu=use_cpu):
+        raise SystemExit(launch(sys.argv[1:], use_cpu=use_cpu))
+    from burnish.train.processes import end_processes
     from burnish.train.run import run_training
 
     run_training(settings)
+    end_processes()

@@ -1,6 +1,7 @@
 """Settings: flat YAML or JSON files and command-line values become frozen, checked models (no torch here)."""
 
 from burnish.config.data import DataSettings
+from burnish.config.distributed import DistributedSettings
 from burnish.config.generating import GeneratingSettings
 from burnish.config.loading import load_settings
 from burnish.config.model import ModelSettings
@@ -11,6 +12,7 @@ from burnish.config.tuning import TuningSettings
 
 __all__ = [
     "DataSettings",
+    "DistributedSettings",
     "GeneratingSettings",
     "ModelSettings",
     "PreferenceSettings",

@@ -16,7 +16,20 @@ from burnish.config.catalogue import (
     choices_of,
     find,
 )
-from burnish.config.fields import CHOICE, FLAG, NAMES, NUMBER, OPTIONS, PATHS, RESUME, STEPS, TABLE, TEXT, WHOLE
+from burnish.config.fields import (
+    CHOICE,
+    CONFIG,
+    FLAG,
+    NAMES,
+    NUMBER,
+    OPTIONS,
+    PATHS,
+    RESUME,
+    STEPS,
+    TABLE,
+    TEXT,
+    WHOLE,
+)
 from burnish.config.reading import Given, printable
 from burnish.errors import BurnishError
 from burnish.registry import nearest
@@ -30,6 +43,7 @@ _HINTS = {
     NAMES: "write names with commas between them, or a list",
     PATHS: "write paths with commas between them, or a list",
     TABLE: 'write it like {"num_cycles": 2}',
+    CONFIG: "write the path of a JSON file, or a mapping",
     OPTIONS: "write it like momentum=0.9,nesterov=true",
     RESUME: "write true, or the path of a checkpoint folder",
 }

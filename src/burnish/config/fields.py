@@ -36,11 +36,12 @@ NUMBERS = Kind("numbers", "a list of numbers, or numbers with commas between the
 STEPS = Kind("steps", "a whole number of steps, or a share of the run below 1")
 CHOICE = Kind("choice", "one of a few words")
 TABLE = Kind("table", "a mapping of names to values")
+CONFIG = Kind("config", "the path of a JSON file, or a mapping")
 OPTIONS = Kind("options", "name=value pairs with commas between them, or a mapping of names to values")
 RESUME = Kind("resume", "true, false or the path of a checkpoint")
 ANY = Kind("any", "any value")
 
-TEXT_LIKE = {"text", "path", "names", "paths", "numbers", "resume"}
+TEXT_LIKE = {"text", "path", "names", "paths", "numbers", "resume", "config"}
 """Kinds that take a number as it was written (`run_name: 007` is the text "007")."""
 
 _WORDS = {
@@ -191,6 +192,23 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | str)
 
 
+def as_config(value: Any) -> dict[str, Any] | str:
+    """A configuration of another tool: the mapping itself, of any depth, or the path of the file that holds it."""
+    if isinstance(value, Mapping):
+        return _as_json(value)
+    return as_path(value)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    if _is_plain(value):
+        return value
+    raise _refuse(CONFIG)
+
+
 def as_resume(value: Any) -> bool | str:
     """Whether to resume, or the checkpoint to resume from."""
     if isinstance(value, bool):
@@ -212,6 +230,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "numbers": as_numbers,
         "paths": as_paths,
         "table": as_table,
+        "config": as_config,
         "options": as_options,
         "resume": as_resume,
     }
@@ -229,6 +248,7 @@ Numbers = Annotated[tuple[float, ...], NUMBERS, BeforeValidator(as_numbers)]
 Paths = Annotated[tuple[str, ...], PATHS, BeforeValidator(as_paths)]
 Options = Annotated[dict[str, Any], OPTIONS, BeforeValidator(as_options)]
 Table = Annotated[dict[str, Any], TABLE, BeforeValidator(as_table)]
+Config = Annotated[dict[str, Any] | str, CONFIG, BeforeValidator(as_config)]
 Resume = Annotated[bool | str, RESUME, BeforeValidator(as_resume)]
 
 

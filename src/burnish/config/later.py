@@ -52,18 +52,17 @@ ACCEPTED: tuple[Row, ...] = (
     *_rows("model", "both ways of checkpointing give the same gradients", use_reentrant_gc=True),
     *_rows("data", "the first process of each machine prepares the data", data_shared_file_system=False),
     *_rows("data", "the size of a read never changes the samples", preprocessing_batch_size=1000),
+    *_rows("tuning", "adapters are always saved as plain LoRA over the original base", pissa_convert=FLAG),
     *_rows("training", "batches are made in the training process", dataloader_num_workers=0),
     *_rows("training", "batches are made in the training process", dataloader_prefetch_factor=WHOLE),
     *_rows("training", "batches are made in the training process", dataloader_persistent_workers=False),
     *_rows("training", "it never changes what is computed", dataloader_pin_memory=True, disable_tqdm=FLAG),
-    *_rows("training", "the run is one process", ddp_timeout=(180000000, 1800), ddp_find_unused_parameters=FLAG),
+    *_rows("distributed", "everything goes to output_dir", ray_run_name=TEXT, ray_storage_path=PATH),
     *_rows("training", "only the columns that are needed are read", remove_unused_columns=True),
 )
 
 LATER: tuple[Row, ...] = (
-    *_rows("model", _OUT, resize_vocab=False, add_tokens=ANY, add_special_tokens=ANY),
-    *_rows("model", _OUT, new_special_tokens_config=PATH, rope_scaling=TEXT, enable_liger_kernel=False),
-    *_rows("model", _OUT, train_from_scratch=False, upcast_layernorm=False),
+    *_rows("model", _OUT, enable_liger_kernel=False),
     *_rows(
         "model",
         "leave it out; exporting is a command of its own, not a setting",
@@ -72,14 +71,6 @@ LATER: tuple[Row, ...] = (
         export_device="cpu",
         export_legacy_format=False,
     ),
-    *_rows(
-        "tuning",
-        "use finetuning_type: lora or full",
-        freeze_trainable_layers=2,
-        freeze_trainable_modules="all",
-        freeze_extra_modules=TEXT,
-    ),
-    *_rows("tuning", _OUT, pissa_init=False, pissa_iter=16, pissa_convert=False),
     *_rows(
         "tuning",
         "leave it out; the stages for now are sft, pt, rm, dpo and kto",
@@ -93,8 +84,8 @@ LATER: tuple[Row, ...] = (
         ppo_whiten_rewards=False,
     ),
     *_rows("training", _OUT, do_predict=False, predict_with_generate=False),
-    *_rows("training", _OUT, neftune_noise_alpha=0.0, torch_compile=False),
-    *_rows("training", "leave it out and train on one device", deepspeed=ANY, fsdp=False, fsdp_config=ANY),
+    *_rows("training", _OUT, torch_compile=False),
+    *_rows("distributed", "mount the storage and name a folder on it", ray_storage_filesystem=TEXT),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
     *_rows("training", _OUT, gradient_checkpointing_kwargs=ANY),
     *_rows("training", _OUT, torch_compile_backend=TEXT, torch_compile_mode=TEXT),

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from burnish.config.fields import CHOICE, Flag, Paths, PathText, RoomSettings, Text, Whole, as_word, setting
+from burnish.config.fields import CHOICE, Flag, Names, Paths, PathText, RoomSettings, Text, Whole, as_word, setting
 
 Attention = Annotated[Literal["auto", "disabled", "sdpa", "fa2"], CHOICE, BeforeValidator(as_word)]
 InferBackend = Annotated[Literal["huggingface"], CHOICE, BeforeValidator(as_word)]
+RopeScaling = Annotated[Literal["linear", "dynamic", "yarn", "llama3"], CHOICE, BeforeValidator(as_word)]
 InferDtype = Annotated[Literal["auto", "float16", "bfloat16", "float32"], CHOICE, BeforeValidator(as_word)]
 QuantizationMethod = Annotated[
     Literal["bnb"], CHOICE, BeforeValidator(lambda value: "bnb" if value == "bitsandbytes" else as_word(value))
@@ -46,6 +47,22 @@ class ModelSettings(RoomSettings):
         False,
         "Keep all activations in memory, which is faster; the same as gradient_checkpointing: false.",
     )
+    resize_vocab: Flag = setting(
+        False, "Give the model a row for each token of its tokenizer that has none yet; add_tokens implies it."
+    )
+    add_tokens: Names = setting((), "New ordinary tokens for the tokenizer, with rows in the model that are trained.")
+    add_special_tokens: Names = setting(
+        (), "The same as special tokens, which are left out of text that is shown; text may spell them."
+    )
+    new_special_tokens_config: PathText | None = setting(
+        None,
+        "YAML or JSON file of new special tokens, each with a description whose mean embedding it starts from.",
+    )
+    rope_scaling: RopeScaling | None = setting(
+        None, "Stretch rotary positions so that texts of cutoff_len tokens fit a model made for shorter ones."
+    )
+    train_from_scratch: Flag = setting(False, "Start from random weights; only the shape is taken from the model.")
+    upcast_layernorm: Flag = setting(False, "Compute norm layers in float32 where the rest is in bfloat16.")
     infer_backend: InferBackend = setting("huggingface", "The engine that generates text.")
     infer_dtype: InferDtype = setting(
         "auto",

@@ -37,6 +37,7 @@ _SCHEMAS: Mapping[str, dict[str, Any]] = MappingProxyType(
         "paths": _NAMES_SCHEMA,
         "numbers": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "number"}}]},
         "table": {"type": "object"},
+        "config": {"anyOf": [{"type": "string"}, {"type": "object"}]},
         "options": {"anyOf": [{"type": "string"}, {"type": "object"}]},
         "resume": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
         "any": {},
@@ -49,6 +50,7 @@ _TITLES = {
     "tuning": "Tuning",
     "preference": "Preference",
     "training": "Training",
+    "distributed": "Distributed",
     "generating": "Generating",
 }
 _STATUS = {

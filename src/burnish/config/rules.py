@@ -9,6 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from burnish.config.draft import Change, Draft, Finding
+from burnish.config.method_rules import (
+    adapters_need_lora,
+    freeze_trains_something,
+    freeze_without_effect,
+    lora_target_names_layers,
+    one_start_for_lora,
+    orthogonal_rank_is_even,
+    pissa_rounds_need_pissa,
+    quantization_has_8_or_4_bits,
+    quantized_bases_need_lora,
+    residuals_need_whole_weights,
+    scratch_trains_all,
+)
 from burnish.config.optimizers import NO_ADAM_VALUES, OPTIM_ARGS
 from burnish.config.preference_rules import PREFERENCE_REMARKS, PREFERENCE_RULES
 from burnish.config.training import TRACKERS
@@ -73,27 +86,10 @@ def prompt_or_history(draft: Draft) -> Iterator[Finding]:
         yield Finding(("train_on_prompt", "mask_history"), what, fix)
 
 
-def adapters_need_lora(draft: Draft) -> Iterator[Finding]:
-    if draft["adapter_name_or_path"] and draft["finetuning_type"] != "lora":
-        what = f"an adapter cannot be used with finetuning_type: {draft['finetuning_type']}"
-        fix = "use finetuning_type: lora, or leave adapter_name_or_path out"
-        yield Finding(("finetuning_type", "adapter_name_or_path"), what, fix)
-
-
 def packing_agrees(draft: Draft) -> Iterator[Finding]:
     if draft["neat_packing"] and not draft["packing"]:
         what = "neat_packing: true contradicts packing: false"
         yield Finding(("packing", "neat_packing"), what, "leave packing out, or set neat_packing: false")
-
-
-def lora_target_names_layers(draft: Draft) -> Iterator[Finding]:
-    target = draft["lora_target"]
-    if not target:
-        fix = "write lora_target: all, or names of layers"
-        yield Finding(("lora_target",), "lora_target names no layers", fix)
-    elif "all" in target and len(target) > 1:
-        fix = "write lora_target: all alone, or the names without all"
-        yield Finding(("lora_target",), "lora_target names all layers and single ones", fix)
 
 
 def checkpointing_agrees(draft: Draft) -> Iterator[Finding]:
@@ -163,22 +159,6 @@ def trackers_are_known(draft: Draft) -> Iterator[Finding]:
         yield Finding(("report_to",), "report_to says none and names trackers", "write none alone, or leave it out")
 
 
-def quantization_has_8_or_4_bits(draft: Draft) -> Iterator[Finding]:
-    bits = draft["quantization_bit"]
-    if bits not in (None, 4, 8, 16):
-        yield Finding(
-            ("quantization_bit",), f"quantization_bit: {bits} does not exist", "write 4 or 8, or leave it out"
-        )
-
-
-def quantized_bases_need_lora(draft: Draft) -> Iterator[Finding]:
-    kind = draft["finetuning_type"]
-    if draft["quantization_bit"] in (4, 8) and kind != "lora":
-        what = f"quantized weights cannot be trained, as finetuning_type: {kind} would"
-        fix = "use finetuning_type: lora, or leave quantization_bit out"
-        yield Finding(("quantization_bit", "finetuning_type"), what, fix)
-
-
 def warmup_steps_is_share_or_count(draft: Draft) -> Iterator[Finding]:
     steps = draft["warmup_steps"]
     if steps >= 1 and steps != int(steps):
@@ -210,6 +190,55 @@ def _optimizer(draft: Draft) -> str:
     """The optimizer by its name, or by the switch that names it."""
     switched = "muon" if draft["use_muon"] else "adam_mini" if draft["use_adam_mini"] else None
     return switched or str(draft["optim"])
+
+
+_FSDP_STRATEGIES = ("full_shard", "shard_grad_op", "hybrid_shard", "hybrid_shard_zero2")
+
+
+def one_way_of_sharding(draft: Draft) -> Iterator[Finding]:
+    if draft["deepspeed"] is not None and draft["fsdp"]:
+        what = "deepspeed and fsdp are two ways of cutting a model into shards"
+        yield Finding(("deepspeed", "fsdp"), what, "keep one of them")
+
+
+def fsdp_words_are_known(draft: Draft) -> Iterator[Finding]:
+    words = draft["fsdp"].replace(",", " ").split()
+    strategies = [word for word in words if word in _FSDP_STRATEGIES]
+    known = f"write {', '.join(_FSDP_STRATEGIES)}, and auto_wrap or offload behind it"
+    for word in words:
+        if word == "no_shard":
+            yield Finding(("fsdp",), "no_shard is plain DDP", "leave fsdp out")
+        elif word not in (*_FSDP_STRATEGIES, "auto_wrap", "offload"):
+            yield Finding(("fsdp",), f"FSDP2 has no option '{word}'", known)
+    if len(strategies) > 1:
+        yield Finding(("fsdp",), f"{strategies[0]} and {strategies[1]} are two strategies", "keep one of them")
+
+
+def shards_hold_plain_weights(draft: Draft) -> Iterator[Finding]:
+    if not draft["fsdp"]:
+        return
+    if draft.values.get("quantization_bit"):
+        fix = "leave fsdp out: a quantized model is copied to each device, or train the 16-bit model"
+        what = "quantized weights cannot be cut into shards by FSDP2"
+        yield Finding(("quantization_bit", "fsdp"), what, fix)
+    if draft["fp16"]:
+        what = "FSDP2 and fp16 do not go together"
+        yield Finding(("fp16", "fsdp"), what, "use bf16, or DeepSpeed for fp16")
+
+
+_PART_BY_PART = ("adamw_torch", "adamw_torch_fused", "lion", "lion_32bit", "sgd", "adagrad", "rmsprop")
+
+
+def shards_fit_the_optimizer(draft: Draft) -> Iterator[Finding]:
+    """A shard is a part of a weight; DeepSpeed's are flat pieces of many weights, whose state only AdamW's is known."""
+    name = _optimizer(draft)
+    if draft["deepspeed"] is not None and not name.startswith("adamw_torch"):
+        what = f"optim: {name} cannot update the flat shards that DeepSpeed makes of weights"
+        fix = "use optim: adamw_torch with deepspeed, or FSDP2 (fsdp: true)"
+        yield Finding(("optim", "use_muon", "use_adam_mini", "deepspeed"), what, fix)
+    if draft["fsdp"] and name not in _PART_BY_PART:
+        what = f"optim: {name} does not work on the shards that FSDP2 makes of weights"
+        yield Finding(("optim", "use_muon", "use_adam_mini", "fsdp"), what, f"use one of {', '.join(_PART_BY_PART)}")
 
 
 # Adjustments: values that follow from others.
@@ -279,6 +308,9 @@ _LORA_ONLY = (
     "lora_dropout",
     "lora_target",
     "additional_target",
+    "lora_init",
+    "pissa_init",
+    "pissa_iter",
     "use_rslora",
     "use_dora",
     "loraplus_lr_ratio",
@@ -291,6 +323,13 @@ def lora_without_effect(draft: Draft) -> Iterator[str]:
     idle = [key for key in _LORA_ONLY if draft.chosen(key)]
     if draft["finetuning_type"] != "lora" and idle:
         yield f"{', '.join(idle)}: no effect with finetuning_type: {draft['finetuning_type']}"
+
+
+def adapter_keeps_its_shape(draft: Draft) -> Iterator[str]:
+    goes_on = draft["adapter_name_or_path"] and not draft["create_new_adapter"]
+    idle = [key for key in _LORA_ONLY if draft.chosen(key)]
+    if draft["finetuning_type"] == "lora" and goes_on and idle:
+        yield f"{', '.join(idle)}: no effect, the adapter that is trained on keeps its own"
 
 
 def steps_before_epochs(draft: Draft) -> Iterator[str]:
@@ -355,6 +394,23 @@ def pretraining_has_no_turns(draft: Draft) -> Iterator[str]:
         yield f"{', '.join(idle)}: no effect with stage: pt, whose documents have no turns"
 
 
+def fsdp_config_needs_fsdp(draft: Draft) -> Iterator[str]:
+    if draft["fsdp_config"] is not None and not draft["fsdp"]:
+        yield "fsdp_config has no effect without fsdp"
+
+
+def ray_options_need_workers(draft: Draft) -> Iterator[str]:
+    names = ("resources_per_worker", "placement_strategy", "ray_init_kwargs")
+    idle = [key for key in names if draft.chosen(key)]
+    if idle and draft["ray_num_workers"] is None:
+        yield f"{', '.join(idle)}: no effect without ray_num_workers"
+
+
+def unused_parameters_are_for_ddp(draft: Draft) -> Iterator[str]:
+    if draft["ddp_find_unused_parameters"] and (draft["deepspeed"] is not None or draft["fsdp"]):
+        yield "ddp_find_unused_parameters has no effect with deepspeed or fsdp"
+
+
 def no_thoughts_to_preserve(draft: Draft) -> Iterator[str]:
     if draft["preserve_thinking"] and draft["enable_thinking"] is False:
         yield "preserve_thinking has no effect: enable_thinking: false leaves all thoughts out"
@@ -417,12 +473,21 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_save_by_steps,
     streams_are_not_kept,
     probabilities_are_positive,
+    one_start_for_lora,
+    orthogonal_rank_is_even,
+    freeze_trains_something,
+    scratch_trains_all,
     trackers_are_known,
     quantization_has_8_or_4_bits,
     quantized_bases_need_lora,
+    residuals_need_whole_weights,
     warmup_steps_is_share_or_count,
     one_optimizer,
     optim_args_belong,
+    one_way_of_sharding,
+    fsdp_words_are_known,
+    shards_hold_plain_weights,
+    shards_fit_the_optimizer,
     *PREFERENCE_RULES,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
@@ -439,6 +504,9 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
 )
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
+    adapter_keeps_its_shape,
+    freeze_without_effect,
+    pissa_rounds_need_pissa,
     steps_before_epochs,
     lengths_matter_only_padded,
     warmup_steps_before_ratio,
@@ -454,5 +522,8 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     loraplus_needs_its_ratio,
     adam_values_without_effect,
     constant_schedules_have_no_values,
+    fsdp_config_needs_fsdp,
+    ray_options_need_workers,
+    unused_parameters_are_for_ddp,
     *PREFERENCE_REMARKS,
 )

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from burnish.config.data import DataSettings
+from burnish.config.distributed import DistributedSettings
 from burnish.config.fields import RoomSettings
 from burnish.config.generating import GeneratingSettings
 from burnish.config.model import ModelSettings
@@ -23,6 +24,7 @@ ROOMS: Mapping[str, type[RoomSettings]] = MappingProxyType(
         "tuning": TuningSettings,
         "preference": PreferenceSettings,
         "training": TrainingSettings,
+        "distributed": DistributedSettings,
         "generating": GeneratingSettings,
     }
 )
@@ -33,7 +35,7 @@ class Settings:
     """Every setting of a run with its final value, by room.
 
     Attributes:
-        model, data, tuning, preference, training, generating: the rooms, frozen.
+        model, data, tuning, preference, training, distributed, generating: the rooms, frozen.
         origins: where each given one stands: `"run.yaml:12"`, `"command line"` or `"settings"` (a mapping).
         source_path: the settings file; None when a mapping was given.
         given: the names that the user set to something other than null.
@@ -45,6 +47,7 @@ class Settings:
     tuning: TuningSettings = field(default_factory=TuningSettings)
     preference: PreferenceSettings = field(default_factory=PreferenceSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    distributed: DistributedSettings = field(default_factory=DistributedSettings)
     generating: GeneratingSettings = field(default_factory=GeneratingSettings)
     origins: Mapping[str, str] = field(default_factory=dict)
     source_path: Path | None = None

@@ -124,6 +124,9 @@ class TrainingSettings(RoomSettings):
     warmup_steps: Number = setting(
         0.0, "Steps in which the rate rises from 0, or a share below 1; above 0 it wins over warmup_ratio.", ge=0
     )
+    neftune_noise_alpha: Number = setting(
+        0.0, "Strength of the random noise on embeddings in training (NEFTune); 0 adds none.", ge=0
+    )
     optim: Optimizer = setting("adamw_torch_fused", "The optimizer; the page optimizers.md compares them.")
     optim_args: Options | None = setting(None, "Further values for the optimizer, such as momentum=0.9 for sgd.")
     label_smoothing_factor: Number = setting(

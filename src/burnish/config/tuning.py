@@ -9,7 +9,12 @@ from pydantic import BeforeValidator
 from burnish.config.fields import CHOICE, Flag, Names, Number, RoomSettings, Text, Whole, as_word, setting
 
 Stage = Annotated[Literal["sft", "pt", "rm", "dpo", "kto"], CHOICE, BeforeValidator(as_word)]
-FinetuningType = Annotated[Literal["lora", "full"], CHOICE, BeforeValidator(as_word)]
+FinetuningType = Annotated[Literal["lora", "freeze", "full"], CHOICE, BeforeValidator(as_word)]
+LoraInit = Annotated[Literal["default", "gaussian", "orthogonal", "pissa", "olora"], CHOICE, BeforeValidator(as_word)]
+
+
+def _lora_init_default(above: dict[str, Any]) -> str:
+    return "pissa" if above.get("pissa_init") else "default"
 
 
 def _alpha_default(above: dict[str, Any]) -> int:
@@ -25,9 +30,19 @@ class TuningSettings(RoomSettings):
         "from marked answers; rm, to score answers.",
     )
     finetuning_type: FinetuningType = setting(
-        "lora", "Which weights are trained: lora adds a small adapter and freezes the rest, full trains all."
+        "lora",
+        "Which weights are trained: lora adds a small adapter, freeze trains some of the layers, full trains all.",
     )
     pure_bf16: Flag = setting(False, "Hold the trained weights in bfloat16 too, without a float32 copy.")
+    freeze_trainable_layers: Whole = setting(
+        2, "How many layers finetuning_type: freeze trains: the last ones, or the first ones if negative."
+    )
+    freeze_trainable_modules: Names = setting(
+        ("all",), "Which parts of those layers are trained, such as self_attn, mlp; all means all."
+    )
+    freeze_extra_modules: Names = setting(
+        (), "Parts outside the layers that are trained too, such as embed_tokens, norm, lm_head."
+    )
     lora_rank: Whole = setting(8, "Rank of the LoRA matrices.", ge=1)
     lora_alpha: Whole = setting(
         None,
@@ -41,11 +56,19 @@ class TuningSettings(RoomSettings):
     )
     lora_target: Names = setting(
         ("all",),
-        "Names of the layers that get an adapter; all means every linear layer but the output layer.",
+        "Layers that get an adapter, by name or regular expression; all means all linear ones but the output layer.",
     )
     additional_target: Names = setting(
         (), "Names of layers that are trained in full and saved beside the adapter, such as embed_tokens."
     )
+    pissa_init: Flag = setting(False, "The same as lora_init: pissa.")
+    lora_init: LoraInit = setting(
+        "default",
+        "How the adapter starts: default and gaussian at random, orthogonal too, pissa and olora from the weights.",
+        derived="pissa with pissa_init, else default",
+        factory=_lora_init_default,
+    )
+    pissa_iter: Whole = setting(16, "Rounds of PiSSA's fast decomposition; -1 computes the exact one.", ge=-1)
     use_rslora: Flag = setting(False, "Scale the adapter by alpha / sqrt(rank) instead of alpha / rank.")
     use_dora: Flag = setting(False, "Train size and direction of each weight apart (DoRA).")
     loraplus_lr_ratio: Number | None = setting(

@@ -107,6 +107,8 @@ def reason_not_packed(model: Any) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
     if asks or kinds:
         return f"{config.model_type} uses {', '.join(asks) or ', '.join(sorted(kinds))}"
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "dynamic":
+        return "dynamic scaling of positions depends on the longest document in a row"
     if config.model_type in _SINKS:
         return f"{config.model_type} uses attention sinks"
     if config._attn_implementation == "eager":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
+from burnish.model.base import BaseChanges, read_changes
 from burnish.model.compat import correct_quantized_layers
 from burnish.model.quantize import (
     Quantization,
@@ -23,8 +26,11 @@ from burnish.model.quantize import (
     stored_method,
 )
 from burnish.model.quiet import quiet_transformers
+from burnish.model.residual import Factors
+from burnish.model.rope import stretched
 from burnish.model.save import differing_adapter_names
 from burnish.model.source import ModelSource
+from burnish.model.vocabulary import rows_for_adapter, set_rows
 
 _FLASH_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2"}
 
@@ -34,14 +40,18 @@ class Loaded:
     """A model in memory.
 
     `stop_ids`: where the model's own generation settings stop. `quantization`: how base weights are held, in words.
+    `merged`: adapters folded into the weights. `changes`: what the base needs before an adapter is put on.
+    `start`: where LoRA's factors started, if that was taken out of the weights (PiSSA, OLoRA).
     """
 
     model: Any
     tokenizer: Any
     source: ModelSource
     stop_ids: tuple[int, ...]
-    merged: tuple[str, ...] = ()  # adapters folded into the weights
+    merged: tuple[str, ...] = ()
     quantization: str | None = None
+    start: Factors | None = None
+    changes: BaseChanges = field(default_factory=BaseChanges)
 
 
 def load_tokenizer(
@@ -85,6 +95,8 @@ def load_model(
     quantization: Quantization | None = None,
     compute_dtype: torch.dtype | None = None,
     keep_whole: Sequence[str] = (),
+    rope: tuple[str, int] | None = None,
+    random_weights: bool = False,
 ) -> Loaded:
     """Load weights, put adapters on top, move to the device.
 
@@ -96,6 +108,8 @@ def load_model(
         quantization: of the linear layers below the adapter. Adapters are merged first, while the weights are whole.
         compute_dtype: in which 4-bit layers multiply; None for `dtype`.
         keep_whole: modules that are not quantized, besides the output head.
+        rope: stretch rotary positions in this way, for texts of so many tokens.
+        random_weights: draw new ones from torch's generator; only the config and the tokenizer are read.
     Raises:
         ModelError: the weights cannot be found or read, are quantized already, or cannot be merged into.
         MissingExtraError: flash-attn, bitsandbytes or what a quantized checkpoint needs is not installed.
@@ -107,15 +121,25 @@ def load_model(
     _check_quantization(quantization, stored, mergers)
     later = quantization if mergers or source.gguf_file else None  # what can only be quantized once it is loaded
     whole = [*keep_whole, *_modules_trained_whole(source.adapters[len(mergers) :])]
-    how = _Base(dtype, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, whole)
+    changes = reduce(or_, map(read_changes, source.adapters), BaseChanges())
+    config = None
+    if rope or changes.config or random_weights:
+        config = _load_config(source, changes.config, trust_remote_code, **hub)
+        stretch = BaseChanges(config=stretched(config, *rope) if rope else {})
+        _set_values(config, stretch.config)
+        changes |= stretch
+    how = _Base(dtype, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, whole, config)
     place = device if stored or (quantization and not later) else None
-    model = _load_base(source, how, None if later else quantization, place, **hub)
+    new = random_weights and config is not None
+    model = _new_model(how) if new else _load_base(source, how, None if later else quantization, place, **hub)
     for adapter in mergers:
+        changes |= _fit_rows(model, adapter)
         model = _put_adapter(model, adapter, trainable=False).merge_and_unload()
     if later:
         quantize_linear_layers(model, later, compute=how.compute, device=device, skip=whole)
     correct_quantized_layers(model)
     if len(mergers) < len(source.adapters):
+        changes |= _fit_rows(model, source.adapters[-1])
         model = _put_adapter(model, source.adapters[-1], trainable=trainable_adapter)
     if place is None and not later:  # quantized weights are on their device already
         model.to(device)
@@ -123,7 +147,7 @@ def load_model(
         model.requires_grad_(False)
         model.eval()
     held = str(quantization) if quantization else stored
-    return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(mergers), held)
+    return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(mergers), held, changes=changes)
 
 
 def stored_quantization(source: ModelSource, **hub: Any) -> str | None:
@@ -167,6 +191,7 @@ class _Base:
     attention: str | None
     trust_remote_code: bool
     keep_whole: Sequence[str]
+    config: Any = None  # the model's own, where values of it are changed
 
 
 def _attention(flash_attn: str, device: torch.device | str) -> str | None:
@@ -198,6 +223,8 @@ def _load_base(
         options |= {"gguf_file": source.gguf_file, "quantization_config": GgufConfig(dequantize=True)}
         options.pop("use_safetensors")
     options |= _from_hub(source, **hub)
+    if how.config is not None:
+        options["config"] = how.config
     if device is not None:
         options["device_map"] = {"": device}
     unreadable: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, ImportError, SafetensorError)
@@ -217,6 +244,45 @@ def _load_base(
         raise _cannot_load("model", source, error) from error
     model.config.use_cache = False
     return model
+
+
+def _load_config(source: ModelSource, values: dict[str, Any], trust_remote_code: bool, **hub: Any) -> Any:
+    """The model's config with some values changed."""
+    from transformers import AutoConfig
+
+    gguf = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    try:
+        with quiet_transformers():
+            where = {**_from_hub(source, **hub), **gguf}
+            config = AutoConfig.from_pretrained(source.location, trust_remote_code=trust_remote_code, **where)
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_load("model", source, error) from error
+    _set_values(config, values)
+    return config
+
+
+def _set_values(config: Any, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        setattr(config.get_text_config(), key, value)
+
+
+def _new_model(how: _Base) -> Any:
+    """A model with random weights, drawn in float32: a number format does not change which ones a seed gives."""
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"attn_implementation": how.attention} if how.attention else {}
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_config(how.config, trust_remote_code=how.trust_remote_code, **options)
+    model.config.use_cache = False
+    return model.to(how.dtype)
+
+
+def _fit_rows(model: Any, adapter: str) -> BaseChanges:
+    """Give the base the rows that an adapter needs."""
+    rows = rows_for_adapter(model, adapter)
+    if rows:
+        set_rows(model, rows)
+    return BaseChanges(rows=rows)
 
 
 def _put_adapter(model: Any, folder: str, *, trainable: bool) -> Any:

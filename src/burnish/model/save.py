@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from burnish.errors import ModelError
+from burnish.model.base import BaseChanges, write_changes
 from burnish.model.quiet import quiet_transformers
+from burnish.model.residual import Factors, as_plain_lora, plain_config, take_up
 
 
 def without_adapter(model: Any) -> Any:
@@ -25,24 +27,37 @@ MERGED_FILE = "burnish_merged.json"
 """Names the adapters that were merged into the base before this one was trained; absent where there were none."""
 
 
-def load_adapter_weights(model: Any, file: Path) -> list[str]:
-    """Copy saved adapter tensors into a PEFT model; returns what differs in names between the two."""
+def load_adapter_weights(model: Any, file: Path, start: Factors | None = None) -> tuple[list[str], Factors | None]:
+    """Copy saved adapter tensors into a PEFT model that is built like the one that was saved.
+
+    Args:
+        start: where the model's factors started, if that was taken out of its weights.
+    Returns:
+        What differs in names between the two, and the start that the saved adapter had.
+    """
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    set_peft_model_state_dict(model, load_file(file))
-    return differing_adapter_names(model, file)
+    saved = load_file(file)
+    if start is not None:
+        saved, start = take_up(model, saved, start)
+    set_peft_model_state_dict(model, saved)
+    return differing_adapter_names(model, file), start
 
 
 def differing_adapter_names(model: Any, file: Path) -> list[str]:
-    """Tensors that a saved adapter has and a PEFT model has not, or the reverse; PEFT itself is silent about them."""
+    """Tensors that a saved adapter has and a PEFT model has not, or the reverse; PEFT itself is silent about them.
+
+    PEFT may have saved the tables of tokens too, under the names they have in the base; those have a place.
+    """
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
         saved = set(opened.keys())
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return [f"'{name}' has no counterpart" for name in sorted(saved ^ own.keys())]
+    whole = {name for name in saved if ".lora_" not in name} & model.state_dict().keys()
+    return [f"'{name}' has no counterpart" for name in sorted((saved ^ own.keys()) - whole)]
 
 
 def save_weights(
@@ -51,12 +66,16 @@ def save_weights(
     *,
     base_name: str | None = None,
     merged: Sequence[str] = (),
+    start: Factors | None = None,
+    changes: BaseChanges | None = None,
     weights: Mapping[str, Any] | None = None,
 ) -> None:
     """Write adapter files (a PEFT model) or full weights, as safetensors.
 
     Args:
         base_name: what adapter_config.json names as the base model; None keeps what PEFT found.
+        start: where the adapter started, if that was taken out of the weights; it is then saved as plain LoRA.
+        changes: what has to be done to the base before the adapter is put on.
         merged: adapters that are part of the base's weights by now; an adapter alone cannot tell.
         weights: the tensors by name, for a model that holds only shards of them; by default its own.
     """
@@ -71,6 +90,9 @@ def save_weights(
             model.save_pretrained(
                 folder, safe_serialization=True, save_embedding_layers=False, selected_adapters=trained, **own
             )
+            if start is not None:
+                _save_plain(model, folder, start)
+            write_changes(folder, changes or BaseChanges())
             if merged:
                 places = [str(Path(each).resolve()) for each in merged]
                 (folder / MERGED_FILE).write_text(json.dumps(places, ensure_ascii=False), encoding="utf-8")
@@ -79,6 +101,17 @@ def save_weights(
             use_cache, model.config.use_cache = model.config.use_cache, True
             model.save_pretrained(folder, safe_serialization=True, **own)
             model.config.use_cache = use_cache
+
+
+def _save_plain(model: Any, folder: Path, start: Factors) -> None:
+    """Replace the adapter in a folder, which fits the residual only, by one that fits the original weights."""
+    from safetensors.torch import load_file, save_file
+
+    weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    save_file(as_plain_lora(load_file(weights), start), weights, metadata={"format": "pt"})
+    written = json.loads(config.read_text(encoding="utf-8"))
+    written |= plain_config(model.peft_config["default"])
+    config.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def mend_generation_config(model: Any) -> str | None:

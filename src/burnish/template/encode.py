@@ -16,6 +16,8 @@ from typing import Any
 
 MARK = "\ufdd0"
 _ALIAS = "\ufdd1"
+TEXT_TOKENS = "text_tokens"
+"""In tokenizer_config.json: special tokens that text may spell, because they were added for that."""
 _THOUGHTS = ("<think>", "</think>")
 _PLAIN = (int, float, bool, type(None))
 
@@ -36,8 +38,9 @@ class Encoder:
         self._wide = {token.content for token in tokenizer.added_tokens_decoder.values() if _is_wide(token)}
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._controls: tuple[str, ...] = ()
-        special -= set(_THOUGHTS)  # answers write these themselves, whatever a tokenizer calls them
-        self.control(special | {token for token in tokenizer.all_special_tokens if token not in _THOUGHTS})
+        # Answers write thoughts themselves, whatever a tokenizer calls these tokens; what was added for text is text.
+        spelt = {*_THOUGHTS, *getattr(tokenizer, "init_kwargs", {}).get(TEXT_TOKENS, ())}
+        self.control((special | set(tokenizer.all_special_tokens)) - spelt)
         self._short = lru_cache(maxsize=512)(lambda text: tuple(self.encode(text)))
 
     def control(self, names: Iterable[str]) -> None:
@@ -129,7 +132,8 @@ class Encoder:
         """SHA-256 of all that decides ids: vocabulary, merges, added tokens and the way text is taken apart."""
         core = self.tokenizer.get_vocab() if self._core is None else self._core.to_str()
         written = core if isinstance(core, str) else json.dumps(core, sort_keys=True)
-        special = json.dumps({key: str(value) for key, value in self.tokenizer.special_tokens_map.items()})
+        named = {key: str(value) for key, value in self.tokenizer.special_tokens_map.items()}
+        special = json.dumps([named, sorted(getattr(self.tokenizer, "init_kwargs", {}).get(TEXT_TOKENS, ()))])
         return hashlib.sha256((written + special).encode("utf-8", "surrogatepass")).hexdigest()
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -23,6 +23,7 @@ from burnish.data.split import held_out
 from burnish.errors import DataError
 from burnish.model.load import load_tokenizer, read_stop_ids
 from burnish.model.source import ModelSource
+from burnish.model.vocabulary import extend_tokenizer, new_tokens
 from burnish.template import ChatTemplate, load_template
 from burnish.train.sets import (
     counts_of,
@@ -89,6 +90,7 @@ def build_template(settings: Settings, source: ModelSource, today: datetime | No
     model = settings.model
     hub = {"revision": model.model_revision, "cache_dir": model.cache_dir, "token": model.hf_hub_token}
     tokenizer = load_tokenizer(source, trust_remote_code=model.trust_remote_code, **hub)
+    extend_tokenizer(tokenizer, new_tokens(model.add_tokens, model.add_special_tokens, model.new_special_tokens_config))
     data = settings.data
     name = data.template or source.template
     template = load_template(
@@ -138,6 +140,11 @@ def build_data(settings: Settings, template: ChatTemplate, stage: Stage) -> RunD
     train = _mixed(train, settings, stage.unit)
     shaped = {name: _shaped(one, settings) for name, one in evaluation.items()}
     return RunData(_shaped(train, settings), shaped, counts, whole.about["fingerprint"], unit=stage.unit)
+
+
+def without_overwriting(settings: Settings) -> Settings:
+    """The settings of a process that takes the data another one has just prepared."""
+    return replace(settings, data=settings.data.model_copy(update={"overwrite_cache": False}))
 
 
 def _shaped(examples: Selection, settings: Settings) -> TrainSet:

@@ -39,9 +39,10 @@ def evaluate(
             sums: Sums = {}
             for step in range(plan.steps_an_epoch):
                 for numbers in plan.step(step, accelerator.process_index):
+                    with torch.no_grad():  # a rank without rows runs a stand-in: shards are gathered from all ranks
+                        loss = module(make(numbers or [0]).to(accelerator.device))
                     if numbers:
-                        with torch.no_grad():
-                            add(sums, read(module(make(numbers).to(accelerator.device))))
+                        add(sums, read(loss))
                 done += 1
                 tick(done, total)
             sums = merge_over_ranks(sums, accelerator)

@@ -12,6 +12,7 @@ from burnish.batch.collate import Batch
 from burnish.errors import BurnishError
 from burnish.kernels.linear_cross_entropy import linear_cross_entropy
 from burnish.losses import LossSum, TokenLosses, token_cross_entropy
+from burnish.model.adapter import head_weight
 from burnish.model.save import without_adapter
 from burnish.train.user_code import own_code
 
@@ -53,12 +54,11 @@ class SupervisedLoss(nn.Module):
         inner = without_adapter(self.model)
         head = inner.get_output_embeddings()
         targets, weights = batch.loss_targets, batch.loss_weights
-        if has_plain_head(inner) and self.own is None:
+        weight = head_weight(head) if _only_a_head(inner) and self.own is None else None
+        if weight is not None:
             hidden = last_hidden(self.model, batch, packed=self.packed)  # [B, T, E]
             rows = hidden.flatten(0, 1)[batch.loss_positions]  # [N, E]
-            losses = linear_cross_entropy(
-                rows, head.weight, targets, weights, smoothing=smoothing, want_hits=self.accuracy
-            )
+            losses = linear_cross_entropy(rows, weight, targets, weights, smoothing=smoothing, want_hits=self.accuracy)
             return LossSum(losses.total, losses.count, self._figures(batch, losses))
         logits = supervised_logits(self.model, batch, packed=self.packed)
         losses = token_cross_entropy(logits, targets, weights, smoothing=smoothing, want_hits=self.accuracy)
@@ -124,7 +124,12 @@ _AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "
 def has_plain_head(model: Any) -> bool:
     """Whether logits are `hidden @ weight.T` and nothing else, so that a fast path may compute them in chunks."""
     head = model.get_output_embeddings()
-    if type(head) is not nn.Linear or head.bias is not None or not hasattr(model, model.base_model_prefix):
+    return type(head) is nn.Linear and head.bias is None and _only_a_head(model)
+
+
+def _only_a_head(model: Any) -> bool:
+    """Whether nothing stands between the last hidden states and the logits but the head."""
+    if not hasattr(model, model.base_model_prefix):
         return False
     config = model.config.get_text_config()
     return all(getattr(config, name, None) in (None, 1, 1.0) for name in _AFTER_THE_HEAD)

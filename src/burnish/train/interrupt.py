@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,8 +37,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """While the block runs, the first SIGINT or SIGTERM sets the request; the second one ends it at once."""
+def stop_on_signals(quiet: Callable[[], bool] = lambda: False) -> Iterator[StopRequest]:
+    """While the block runs, the first SIGINT or SIGTERM sets the request; the second one ends it at once.
+
+    Args:
+        quiet: asked when the first one comes: whether to say nothing about it.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread may set handlers; a notebook's worker thread goes without
@@ -52,9 +56,11 @@ def stop_on_signals() -> Iterator[StopRequest]:
         request.asked = True
         # Not print: the main thread may be in the middle of writing.
         if request.nothing_to_save:
-            os.write(2, b"\nstopping; no step was made, so there is nothing to save.\n")
+            if not quiet():
+                os.write(2, b"\nstopping; no step was made, so there is nothing to save.\n")
             raise KeyboardInterrupt
-        os.write(2, b"\nstopping after this step, saving the state first. Once more to stop at once.\n")
+        if not quiet():
+            os.write(2, b"\nstopping after this step, saving the state first. Once more to stop at once.\n")
 
     for number in before:
         signal.signal(number, on_signal)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from burnish.errors import RunFolderError
 from burnish.kernels.attention import packed_rows
 from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
+from burnish.model.noise import EmbeddingNoise
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.save import without_adapter
 from burnish.model.source import find_model
@@ -36,14 +38,23 @@ from burnish.runs.preference_plots import REWARDS_PLOT, plot_rewards
 from burnish.template import ChatTemplate, Example
 from burnish.train.bad_rows import BAD_ROWS, BadRows
 from burnish.train.callbacks import Callbacks, Run
-from burnish.train.data import RunData, TrainSet, build_data, build_template, data_seed, stream_plan
+from burnish.train.data import (
+    RunData,
+    TrainSet,
+    build_data,
+    build_template,
+    data_seed,
+    stream_plan,
+    without_overwriting,
+)
+from burnish.train.engines import build_engine
 from burnish.train.evaluation import Best
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop, LoopOptions
 from burnish.train.model import build_model, model_record, takes_packed_rows
 from burnish.train.optimizers import OptimizerOptions, build_optimizer
 from burnish.train.precomputed import Precomputed, precomputed
-from burnish.train.resume import Checkpoints
+from burnish.train.resume import Checkpoints, Weights
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Parts, Stage, measured
 from burnish.train.stream import StreamPlan
@@ -64,10 +75,9 @@ class Job:
             fp16=settings.training.fp16,
             pure_bf16=settings.tuning.pure_bf16,
         )
-        self.accelerator = build_accelerator(self.device, self.precision.mixed)
-        self.is_main: bool = self.accelerator.is_main_process
-        log.set_quiet(not self.is_main)
-        self.checkpoints = Checkpoints(settings, self.folder, self.accelerator, self.stage)
+        self.engine = build_engine(settings, self.device, self.precision)
+        self.is_main: bool = self.engine.is_main_process
+        self.checkpoints = Checkpoints(settings, self.folder, self.engine, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
         self.loop: Loop | None = None
@@ -104,9 +114,10 @@ class Job:
                     loop.evaluate(bar)
                 loop.write_evaluation()
         runtime = before + time.perf_counter() - started
+        weights = self.engine.whole_weights(loaded.model) if settings.training.do_train else None
         if self.is_main:
-            self._finish(loaded, template, loop, runtime)
-        self.accelerator.wait_for_everyone()
+            self._finish(loaded, template, loop, runtime, weights)
+        self.engine.wait_for_everyone()
         return self.folder.summary()
 
     def _build(self) -> tuple[Loaded, ChatTemplate, Loop]:
@@ -121,18 +132,23 @@ class Job:
         source = find_model(settings.model.model_name_or_path, log.say)
         source = replace(source, adapters=(*source.adapters, *settings.model.adapter_name_or_path))
         template = build_template(settings, source, self.started)
-        with self.accelerator.main_process_first():
-            data = build_data(settings, template, self.stage)
+        with self.engine.processes.first_of_machine_first("data") as first:
+            data = build_data(settings if first else without_overwriting(settings), template, self.stage)
         for line in data_lines(data.record()):
             log.say(line)
         if self.stage.check and isinstance(data.train, Selection):
             self.stage.check(settings, data.train.marks)
         spoken = f"template: {template.name} · " if self.stage.chats else ""
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
+        if self.engine.describe():
+            log.say(self.engine.describe())
         self.watch.start()
-        loaded = build_model(settings, source, self.precision, self.accelerator.device)
+        loaded = build_model(settings, source, self.precision, self.engine.load_device)
         if self.stage.extend:
+            self.engine.require_whole_weights(f"stage: {settings.tuning.stage}", "its value head is saved whole")
             self.stage.extend(settings, loaded)
+        if self.engine.process_index:  # until here all ranks draw alike; from here on dropout differs
+            torch.manual_seed(settings.training.seed + self.engine.process_index)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
         self.record(model=record, data=data.record(), environment=environment(self.folder.path))
@@ -167,7 +183,7 @@ class Job:
         plan: BatchPlan | StreamPlan
         example: Callable[[int], Example]
         if data.train is None:
-            plan = stream_plan(settings, data, template, self.stage, self.accelerator.num_processes)
+            plan = stream_plan(settings, data, template, self.stage, self.engine.num_processes)
             example = plan.example
         else:
             example = data.train.__getitem__
@@ -176,28 +192,33 @@ class Job:
         total = training.max_steps
         if total <= 0:
             total = max(1, math.ceil(plan.steps_an_epoch * training.num_train_epochs))
-        optimizer = build_optimizer(loaded.model, _optimizer_options(settings))
         self._packs = takes_packed_rows(loaded.model)
         reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
         self._packs = self._packs and (reference is None or reference.takes_packed_rows(loaded.model))
         pad_id = loaded.tokenizer.pad_token_id or 0
         known = Precomputed({})
         if reference and settings.preference.precompute_ref:
+            self.engine.require_whole_weights("precompute_ref", "the weights are not on the device yet")
             eval_rows = training.per_device_eval_batch_size
-            known = precomputed(reference, data, self._layout(pad_id), self.stage, eval_rows, self.accelerator)
+            known = precomputed(reference, data, self._layout(pad_id), self.stage, eval_rows, self.engine)
             reference = None
-        progress = self.checkpoints.resume(loaded, optimizer, data)
+        progress = self.checkpoints.resume(loaded, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
         names, datasets = _datasets(settings, data.train, plan)
         module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
+        if training.neftune_noise_alpha:
+            EmbeddingNoise(loaded.model, training.neftune_noise_alpha).watch(module)
+        module = self.engine.shard(module)
+        optimizer = self.engine.build_optimizer(partial(build_optimizer, loaded.model), _optimizer_options(settings))
         if training.do_train and progress.step < total and self.is_main:
             self.checkpoints.preflight(loaded, template, optimizer, progress.step, total, _every(*saves, plan, total))
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(
             training.lr_scheduler_type, training.learning_rate, total, warmup, training.lr_scheduler_kwargs
         )
-        prepared_module, prepared_optimizer = self.accelerator.prepare(module, optimizer)
+        prepared_module, prepared_optimizer = self.engine.prepare(module, optimizer)
+        self.checkpoints.restore(optimizer)
         prepared_module.train()
         log.say(
             f"{total} optimizer steps of {plan.rows_a_step} {'packed rows' if settings.data.packing else 'samples'}"
@@ -210,7 +231,7 @@ class Job:
             eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id, known=known.of(held_out)))
         seen = Run(loaded.model, loaded.tokenizer, settings.flat(), self.folder.path, total)
         return Loop(
-            self.accelerator,
+            self.engine,
             prepared_module,
             prepared_optimizer,
             optimizer,
@@ -223,7 +244,7 @@ class Job:
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
-                measured(self.stage, prepared_module, example, self._layout(pad_id), self.accelerator),
+                measured(self.stage, prepared_module, example, self._layout(pad_id), self.engine),
             ),
             progress,
             eval_sets,
@@ -284,7 +305,7 @@ class Job:
             rows,
             batch_rows,
             accumulation,
-            ranks=self.accelerator.num_processes,
+            ranks=self.engine.num_processes,
             seed=data_seed(self.settings),
             shuffle=shuffle and not self.settings.tuning.disable_shuffling,
             drop_last=shuffle and self.settings.training.dataloader_drop_last,
@@ -319,11 +340,13 @@ class Job:
 
     # -- the end ------------------------------------------------------------------------------------------
 
-    def _finish(self, loaded: Loaded, template: ChatTemplate, loop: Loop, runtime: float) -> None:
+    def _finish(
+        self, loaded: Loaded, template: ChatTemplate, loop: Loop, runtime: float, weights: Weights | None
+    ) -> None:
         folder, progress = self.folder, loop.progress
         trained = self.settings.training.do_train
         if trained:
-            self.checkpoints.write_final(loaded, template, progress.step)
+            self.checkpoints.write_final(loaded, template, progress.step, weights)
         rows = folder.metrics.read()
         if trained and self.settings.tuning.plot_loss:
             plot_loss(rows, folder.loss_plot_path, "Loss", cache=cache_folder())
@@ -369,15 +392,6 @@ def _started(output: Path) -> datetime:
         return datetime.fromisoformat(str(read_summary(output).get("started")))
     except (RunFolderError, ValueError):
         return datetime.now()
-
-
-def build_accelerator(device: torch.device, mixed: str) -> Any:
-    """accelerate's engine; its state is built anew, since one process may train several times."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=device.type == "cpu")
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
 
 
 def _optimizer_options(settings: Settings) -> OptimizerOptions:

@@ -128,7 +128,7 @@ class Loop:
         sums: Sums = {}
         for place, (_, batch) in enumerate(micro):
             last = place == len(micro) - 1
-            sync = nullcontext() if last or accelerator.num_processes == 1 else accelerator.no_sync(self.module)
+            sync = nullcontext() if last else accelerator.no_sync(self.module)
             with sync:
                 loss = self._loss(batch)
                 # DDP averages gradients over ranks; times their number, the division is by all tokens everywhere.
@@ -166,7 +166,7 @@ class Loop:
     def _sum(self, figures: torch.Tensor) -> list[float]:
         if self.accelerator.num_processes == 1:
             return figures.tolist()
-        return self.accelerator.reduce(figures.to(self.accelerator.device).float(), reduction="sum").tolist()
+        return self.accelerator.reduce(figures.double().to(self.accelerator.device), reduction="sum").tolist()
 
     # -- the run ------------------------------------------------------------------------------------------
 

@@ -10,12 +10,18 @@ from burnish import log
 from burnish.config import Settings
 from burnish.errors import ModelError
 from burnish.kernels.attention import reason_not_packed
-from burnish.model.adapter import attach_lora, count_parameters
+from burnish.model.adapter import attach_lora, count_parameters, embedding_modules
+from burnish.model.base import BaseChanges
+from burnish.model.freeze import train_layers
 from burnish.model.load import Loaded, load_model, stored_quantization
+from burnish.model.noise import upcast_norms
 from burnish.model.precision import Precision
 from burnish.model.quantize import Quantization, quantization_of
+from burnish.model.residual import start_from_weights
+from burnish.model.rope import forget_longest_text
 from burnish.model.save import without_adapter
 from burnish.model.source import ModelSource, trained_over
+from burnish.model.vocabulary import NewTokens, extend_tokenizer, grow_embeddings, new_tokens
 
 
 def build_model(settings: Settings, source: ModelSource, precision: Precision, device: torch.device) -> Loaded:
@@ -25,9 +31,13 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
     trained on; with `create_new_adapter`, and for full training, all of them are merged.
     """
     model_settings, tuning = settings.model, settings.tuning
+    tokens = new_tokens(
+        model_settings.add_tokens, model_settings.add_special_tokens, model_settings.new_special_tokens_config
+    )
     quantization = _quantization(settings)
     go_on = bool(source.adapters) and tuning.finetuning_type == "lora" and not tuning.create_new_adapter
     _check_base(settings, source, quantization, go_on)
+    torch.manual_seed(settings.training.seed)  # random weights depend on the seed alone
     loaded = load_model(
         source,
         dtype=precision.dtype,
@@ -39,25 +49,17 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
         token=model_settings.hf_hub_token,
         merge=bool(source.adapters) and not go_on,
         trainable_adapter=go_on,
+        rope=(model_settings.rope_scaling, settings.data.cutoff_len) if model_settings.rope_scaling else None,
+        random_weights=model_settings.train_from_scratch,
         quantization=quantization,
         compute_dtype=torch.float16 if precision.mixed == "fp16" else precision.dtype,
         keep_whole=tuning.additional_target,
     )
-    if tuning.finetuning_type == "full":
-        loaded.model.requires_grad_(True)
-    elif not go_on:
-        loaded.model, targets = attach_lora(
-            loaded.model,
-            rank=tuning.lora_rank,
-            alpha=tuning.lora_alpha,
-            dropout=tuning.lora_dropout,
-            targets=tuning.lora_target or ("all",),
-            use_rslora=tuning.use_rslora,
-            use_dora=tuning.use_dora,
-            modules_to_save=tuning.additional_target or (),
-            seed=settings.training.seed,
-        )
-        log.say(f"LoRA rank {tuning.lora_rank} on {', '.join(targets)}")
+    new_rows = _add_tokens(loaded, tokens, model_settings.resize_vocab, go_on)
+    forget_longest_text(loaded.model)
+    if model_settings.upcast_layernorm:
+        upcast_norms(loaded.model)
+    log.say(_choose_trained(settings, loaded, new_rows, go_on))
     if loaded.merged:
         log.note(
             f"{', '.join(loaded.merged)} is merged into the base that this run starts from; Burnish finds it again "
@@ -70,6 +72,81 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
             log.say(f"{name}  {parameter.dtype}  {'trained' if parameter.requires_grad else 'frozen'}")
     loaded.model.train()
     return loaded
+
+
+def _add_tokens(loaded: Loaded, tokens: NewTokens, resize: bool, go_on: bool) -> list[int]:
+    """Add tokens to the tokenizer and rows to the model; returns the rows that have to be trained."""
+    new_ids = extend_tokenizer(loaded.tokenizer, tokens)
+    known = len(tokens.plain) + len(tokens.special) - len(new_ids)
+    if known:
+        log.note(f"{known} of the tokens to add are in the tokenizer already")
+    rows = loaded.model.get_input_embeddings().weight.shape[0]
+    if go_on and (new_ids or (resize and len(loaded.tokenizer) > rows)):
+        raise ModelError(
+            "an adapter that is trained on cannot get new tokens",
+            at="add_tokens" if new_ids else "resize_vocab",
+            fix="set create_new_adapter: true, which merges it and begins another one",
+        )
+    fresh = grow_embeddings(
+        loaded.model, loaded.tokenizer, new_ids, tokens.descriptions, resize=resize or bool(new_ids)
+    )
+    now = loaded.model.get_input_embeddings().weight.shape[0]
+    if now != rows:
+        loaded.changes |= BaseChanges(rows=now)
+    if fresh:
+        log.say(f"{_new(fresh)}, the vocabulary has {now} rows" + (f" (it had {rows})" if now != rows else ""))
+    elif len(loaded.tokenizer) > rows:
+        log.note(
+            f"the tokenizer has {len(loaded.tokenizer)} tokens and the model rows for {rows}; "
+            "resize_vocab: true makes rows for all"
+        )
+    return fresh
+
+
+def _new(rows: list[int]) -> str:
+    return f"{len(rows)} new token{'s' * (len(rows) != 1)}"
+
+
+def _choose_trained(settings: Settings, loaded: Loaded, new_rows: list[int], go_on: bool) -> str:
+    """Make the chosen part of the model trainable, and nothing else; returns a line that says which."""
+    tuning, model = settings.tuning, loaded.model
+    if tuning.finetuning_type == "full":
+        model.requires_grad_(True)
+        return "full: all weights are trained"
+    if tuning.finetuning_type == "freeze":
+        tables = [name.rsplit(".", 1)[-1] for name in embedding_modules(model)] if new_rows else []
+        trained = train_layers(
+            model,
+            layers=tuning.freeze_trainable_layers,
+            modules=tuning.freeze_trainable_modules,
+            extra_modules=tuple(dict.fromkeys([*tuning.freeze_extra_modules, *tables])),
+        )
+        return f"freeze: {trained}"
+    if go_on:
+        return f"LoRA: {loaded.source.adapters[-1]} is trained on"
+    loaded.model, targets = attach_lora(
+        model,
+        rank=tuning.lora_rank,
+        alpha=tuning.lora_alpha,
+        dropout=tuning.lora_dropout,
+        targets=tuning.lora_target or ("all",),
+        use_rslora=tuning.use_rslora,
+        use_dora=tuning.use_dora,
+        modules_to_save=tuning.additional_target or (),
+        start=tuning.lora_init,
+        new_rows=new_rows,
+        seed=settings.training.seed,
+    )
+    kinds = ["DoRA"] * tuning.use_dora + ["rsLoRA"] * tuning.use_rslora
+    kinds += [tuning.lora_init] * (tuning.lora_init != "default")
+    if tuning.lora_init in ("pissa", "olora"):
+        loaded.start = start_from_weights(loaded.model, tuning.lora_init, tuning.pissa_iter)
+        log.note(f"the adapter is saved as plain LoRA of rank {2 * tuning.lora_rank} over the original base")
+    kind = f" ({', '.join(kinds)})" if kinds else ""
+    parts = [f"LoRA: rank {tuning.lora_rank}{kind} on {', '.join(targets)}"]
+    parts += [f"all of {', '.join(tuning.additional_target)}"] if tuning.additional_target else []
+    parts += [f"the rows of {_new(new_rows)}"] if new_rows else []
+    return " · ".join(parts)
 
 
 def _quantization(settings: Settings) -> Quantization | None:

@@ -28,7 +28,7 @@ from burnish.runs.files import is_disk_full, place_files
 from burnish.runs.folder import RunFolder
 from burnish.template import ChatTemplate
 from burnish.train.data import RunData
-from burnish.train.optimizers import MasterOptimizer
+from burnish.train.engine import Engine
 from burnish.train.preflight import checkpoints_to_come, require_room, require_saveable
 from burnish.train.stages import Stage
 from burnish.train.state import (
@@ -108,6 +108,19 @@ _EXACT = [
     "early_stopping_steps",
     "loss_function",
     "group_by_length",
+    "freeze_trainable_layers",
+    "freeze_trainable_modules",
+    "freeze_extra_modules",
+    "lora_init",
+    "pissa_iter",
+    "resize_vocab",
+    "add_tokens",
+    "add_special_tokens",
+    "new_special_tokens_config",
+    "rope_scaling",
+    "train_from_scratch",
+    "upcast_layernorm",
+    "neftune_noise_alpha",
     "pref_beta",
     "pref_loss",
     "pref_ftx",
@@ -129,22 +142,29 @@ _EXACT = [
 _LENGTH = ("num_train_epochs", "max_steps", "early_stopping_steps")
 """Settings that decide where a run ends."""
 
+Weights = dict[str, Any]
+"""Tensors by their names in the model."""
+
 
 class Checkpoints:
     """The checkpoints in one run folder."""
 
-    def __init__(self, settings: Settings, folder: RunFolder, accelerator: Any, stage: Stage) -> None:
-        self.settings, self.folder, self.accelerator, self.stage = settings, folder, accelerator, stage
-        self.is_main: bool = accelerator.is_main_process
+    def __init__(self, settings: Settings, folder: RunFolder, engine: Engine, stage: Stage) -> None:
+        self.settings, self.folder, self.engine, self.stage = settings, folder, engine, stage
+        self.is_main: bool = engine.is_main_process
+        self._resumed_from: Path | None = None
+        self._last_weights: Path | None = None  # the checkpoint whose weights the finished run gets
 
-    def resume(self, loaded: Loaded, optimizer: MasterOptimizer, data: RunData) -> Progress:
-        """Put everything back as a checkpoint has it, or start fresh; says what differs from before.
+    def resume(self, loaded: Loaded, data: RunData) -> Progress:
+        """Put the weights back as a checkpoint has them, or start fresh; says what differs from before.
+
+        `restore` puts back the rest, once the optimizer is there.
 
         Raises:
             RunFolderError: the checkpoint that was asked for is not complete or does not fit.
         """
         asked = self.settings.training.resume_from_checkpoint
-        fresh = Progress(fingerprint=data.fingerprint, settings=_exact(self.settings))
+        fresh = Progress(fingerprint=data.fingerprint, settings=_exact(self.settings, self.engine))
         checkpoint = self._find(asked) if asked else None
         if checkpoint is None:
             if asked:
@@ -159,18 +179,25 @@ class Checkpoints:
                 log.note(f"{key} was {before.settings[key]} and is now {value}: the run will not be the same one")
         if before.fingerprint and before.fingerprint != data.fingerprint:
             log.note("the data gives other tokens than before the interruption: the run will not be the same one")
-        _load_weights(loaded.model, checkpoint)
-        progress = load_state(checkpoint, optimizer, self.accelerator.process_index)
+        _load_weights(loaded, checkpoint)
+        progress, self._resumed_from = before, checkpoint
         if any(before.settings.get(key) != fresh.settings[key] for key in _LENGTH):
             progress.ended = None
         progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
         self._bring_best(progress, checkpoint.parent)
+        if not self.is_main:
+            progress.window_figures = {}  # what was saved is the sum over all ranks; the first one goes on with it
         if self.is_main:
             self.folder.metrics.truncate_after(progress.step)
             self._set_aside_later_checkpoints(progress.step)
             self._rotate(progress, checkpoint)  # it may have been killed between the last save and this
         log.say(f"resumed from {checkpoint.name}")
         return progress
+
+    def restore(self, optimizer: Any) -> None:
+        """Put optimizer and random state back as the checkpoint of `resume` has them; the last thing before a step."""
+        if self._resumed_from is not None:
+            load_state(self._resumed_from, self.engine, optimizer)
 
     def _set_aside_later_checkpoints(self, step: int) -> None:
         """Rename checkpoints of a branch that is abandoned by going on from an earlier one; none is deleted."""
@@ -212,29 +239,32 @@ class Checkpoints:
         return newest
 
     def save(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterOptimizer, progress: Progress, stopping: bool
+        self, loaded: Loaded, template: ChatTemplate, optimizer: Any, progress: Progress, stopping: bool
     ) -> Path | None:
         """Write a checkpoint, whole or not at all, and rotate the old ones. Called on every rank.
 
         A run that is stopping saves its state even with save_only_model: else it could not go on.
         """
         training = self.settings.training
+        with_state = stopping or not training.save_only_model
+        weights = self.engine.whole_weights(loaded.model)
+        state = self.engine.optimizer_tensors(optimizer) if with_state else {}
 
         def write(folder: Path) -> None:
-            self.write_model(loaded, template, folder)
-            if stopping or not training.save_only_model:
-                save_state(folder, progress, optimizer)
-                for rank, state in enumerate(random_states):
+            self.write_model(loaded, template, folder, weights)
+            if with_state:
+                save_state(folder, progress, state)
+                for rank, random_state in enumerate(random_states):
                     if rank:
-                        save_rng(folder, rank, state)
+                        save_rng(folder, rank, random_state)
 
-        random_states = _random_states(self.accelerator)
+        random_states = _random_states(self.engine)
         path = None
         if self.is_main:
             self.folder.metrics.flush()  # a checkpoint must not survive the rows before it
             path = write_checkpoint(self.folder.path, progress.step, write)
             self._rotate(progress, path)
-        self.accelerator.wait_for_everyone()
+        self.engine.wait_for_everyone()
         return path
 
     def load_weights(self, loaded: Loaded, step: int) -> bool:
@@ -243,7 +273,10 @@ class Checkpoints:
         if problems := verify(checkpoint):
             log.note(f"{checkpoint.name} was the best and cannot be used: {problems[0]}; keeping the last weights")
             return False
-        _load_weights(loaded.model, checkpoint)
+        if self.engine.cuts_weights:
+            self._last_weights = checkpoint  # the model holds shards: the files are taken as they are
+        else:
+            _load_weights(loaded, checkpoint)
         return True
 
     def _rotate(self, progress: Progress, newest: Path) -> None:
@@ -274,25 +307,27 @@ class Checkpoints:
         return training.load_best_model_at_end or training.save_strategy == "best"
 
     def preflight(
-        self, loaded: Loaded, template: ChatTemplate, optimizer: MasterOptimizer, done: int, total: int, every: int
+        self, loaded: Loaded, template: ChatTemplate, optimizer: Any, done: int, total: int, every: int
     ) -> None:
         """Fail before the first step, not at the first save: can it be written, and is there room for it all?
 
-        It is saved once for nothing, with single numbers in place of weights.
+        It is saved once for nothing: an adapter with zeros, of full weights one number.
 
         Args:
             done, total: steps made, and of the whole run.  every: steps between two checkpoints; 0 if not known.
         Raises:
             ModelError, RunFolderError: what is trained could not be saved.
         """
-        model, training, names = loaded.model, self.settings.training, ["rehearsal"]
+        model, training, stand_in = loaded.model, self.settings.training, {"rehearsal": torch.zeros(1)}
         if is_adapter(model):
-            names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+            every_name = model.named_parameters(remove_duplicate=False)  # tied copies are saved under both
+            trained = {name: parameter for name, parameter in every_name if parameter.requires_grad}
+            stand_in = {name: torch.zeros(p.shape, dtype=p.dtype) for name, p in trained.items()}
         elif changed := mend_generation_config(model):
             log.note(changed)
-        small = {name: torch.zeros(1) for name in names}
-        require_saveable(lambda folder: self.write_model(loaded, template, folder, small), self.folder.path)
-        weights = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        require_saveable(lambda folder: self.write_model(loaded, template, folder, stand_in), self.folder.path)
+        saved = [p for p in model.parameters() if p.requires_grad or not is_adapter(model)]
+        weights = sum(p.numel() * p.element_size() for p in saved)
         states = sum(p.numel() * 12 for group in optimizer.param_groups for p in group["params"])
         coming = 0
         if training.save_strategy != "no":
@@ -300,14 +335,17 @@ class Checkpoints:
             coming = checkpoints_to_come(total, done, every, training.save_total_limit, there, best=best)
         require_room(self.folder, weights, 0 if training.save_only_model else states, coming)
 
-    def write_final(self, loaded: Loaded, template: ChatTemplate, step: int) -> None:
+    def write_final(self, loaded: Loaded, template: ChatTemplate, step: int, weights: Weights | None) -> None:
         """Write what was trained into the run folder: each file whole, or as it was.
+
+        Args:
+            weights: as in `write_model`.
 
         Raises:
             RunFolderError: the disk refuses; the checkpoint of the last step, if there is one, still holds it all.
         """
         try:
-            place_files(self.folder.path, lambda folder: self.write_model(loaded, template, folder))
+            place_files(self.folder.path, lambda folder: self._write_last(loaded, template, folder, weights))
         except Exception as error:
             full = is_disk_full(error)
             if not (full or isinstance(error, OSError)):
@@ -321,9 +359,13 @@ class Checkpoints:
                 + ("saves them without training again" if kept else "goes on from the last checkpoint"),
             ) from error
 
-    def write_model(
-        self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: dict[str, Any] | None = None
-    ) -> None:
+    def _write_last(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None) -> None:
+        self.write_model(loaded, template, folder, weights)
+        if self._last_weights is not None:
+            for file in self._last_weights.glob("*model*.safetensors*"):
+                shutil.copyfile(file, folder / file.name)
+
+    def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None = None) -> None:
         """Write what was trained and the tokenizer with the training template.
 
         Args:
@@ -334,7 +376,15 @@ class Checkpoints:
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
         with value_head_apart(loaded.model):
-            save_weights(loaded.model, folder, base_name=base, merged=loaded.merged, weights=weights)
+            save_weights(
+                loaded.model,
+                folder,
+                base_name=base,
+                merged=loaded.merged,
+                weights=weights,
+                start=loaded.start,
+                changes=loaded.changes,
+            )
         if has_value_head(loaded.model):
             save_value_head(loaded.model, folder)
         if self.stage.chats:
@@ -343,16 +393,17 @@ class Checkpoints:
             save_tokenizer(loaded.tokenizer, folder, loaded.tokenizer.chat_template, loaded.tokenizer.eos_token_id)
 
 
-def _exact(settings: Settings) -> dict[str, Any]:
+def _exact(settings: Settings, engine: Engine) -> dict[str, Any]:
     flat = settings.flat()
-    return {key: flat.get(key) for key in _EXACT}
+    return {**{key: flat.get(key) for key in _EXACT}, "processes": engine.num_processes}
 
 
-def _load_weights(model: Any, checkpoint: Path) -> None:
+def _load_weights(loaded: Loaded, checkpoint: Path) -> None:
     """Put the trained weights of a checkpoint back into a model that was built the same way."""
+    model = loaded.model
     try:
         with value_head_apart(model):
-            differing = _copy_weights(model, checkpoint)
+            differing = _copy_weights(loaded, checkpoint)
     except (RuntimeError, KeyError, ValueError) as error:  # torch's words for shapes that differ
         differing = [str(error).strip().splitlines()[-1].strip()]
     if differing:
@@ -365,15 +416,17 @@ def _load_weights(model: Any, checkpoint: Path) -> None:
         load_value_head(model, checkpoint)
 
 
-def _copy_weights(model: Any, checkpoint: Path) -> list[str]:
+def _copy_weights(loaded: Loaded, checkpoint: Path) -> list[str]:
     """Load the weights; returns what differs between the checkpoint and the model."""
     from safetensors.torch import load_file
 
+    model = loaded.model
     adapter = checkpoint / "adapter_model.safetensors"
     if adapter.is_file() != is_adapter(model):
         return ["one of them is a LoRA run and the other is not"]
     if adapter.is_file():
-        return load_adapter_weights(model, adapter)
+        differing, loaded.start = load_adapter_weights(model, adapter, loaded.start)
+        return differing
     weights: dict[str, Any] = {}
     for shard in sorted(checkpoint.glob("model*.safetensors")):
         weights |= load_file(shard)
@@ -382,8 +435,8 @@ def _copy_weights(model: Any, checkpoint: Path) -> list[str]:
     return [f"'{name}' has no counterpart" for name in [*unexpected, *(n for n in missing if n not in tied)]]
 
 
-def _random_states(accelerator: Any) -> list[Any]:
-    if accelerator.num_processes == 1:
+def _random_states(engine: Engine) -> list[Any]:
+    if engine.num_processes == 1:
         return []
     from accelerate.utils import gather_object
 

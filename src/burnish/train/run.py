@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from burnish import log
 from burnish.config import Settings
-from burnish.errors import EXIT_DEFECT, BurnishError, Interrupted
+from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, BurnishError, Interrupted
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.lock import hold
 from burnish.train.failures import explained
@@ -31,36 +32,66 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
     finished = _finished(output, settings) if resume is True else None
     if finished is not None:
         return finished
+    if settings.distributed.ray_num_workers and "RANK" not in os.environ:
+        if callbacks:
+            raise BurnishError(
+                "callbacks that are objects cannot go to Ray's processes",
+                at="callbacks",
+                fix="name them in the settings: callbacks: module:name",
+            )
+        from burnish.train.on_ray import train_on_ray
+
+        return train_on_ray(settings)
     job = Job(settings, output, callbacks)
-    if not job.is_main:
-        with stop_on_signals() as stop, explained(settings, lambda: job.loop):
-            return job.run(stop)
-    folder = RunFolder.open_for_training(
-        output,
-        overwrite=settings.training.overwrite_output_dir,
-        resume=resume or False,
-        inputs=_inputs(settings),
-    )
-    with hold(folder.path), log.log_to_file(folder.log_path), stop_on_signals() as stop:
-        started = job.started.isoformat(timespec="seconds")
-        folder.write_summary({"status": "running", "started": started, "settings": settings.flat()})
+    processes = job.engine.processes
+    folder = None
+    with ExitStack() as stack:
         try:
+            if job.is_main:
+                opened = _open_folder(settings, output)
+                stack.enter_context(hold(opened.path))
+                folder = opened  # from here on it is this process that writes there
+                stack.enter_context(log.log_to_file(folder.log_path))
+            stop = stack.enter_context(stop_on_signals(quiet=lambda: not job.is_main or processes.failed()))
+            if folder:
+                started = job.started.isoformat(timespec="seconds")
+                folder.write_summary({"status": "running", "started": started, "settings": settings.flat()})
             with explained(settings, lambda: job.loop):
                 return job.run(stop)
         except Interrupted as stopped:
-            folder.update(status="interrupted")
-            if stopped.checkpoint:
-                log.say(f"Interrupted. Go on with: resume_from_checkpoint=true   ({stopped.checkpoint})")
-            raise
-        except KeyboardInterrupt:
-            folder.update(status="interrupted")
+            if folder:
+                folder.update(status="interrupted")
+                if stopped.checkpoint:
+                    log.say(f"Interrupted. Go on with: resume_from_checkpoint=true   ({stopped.checkpoint})")
             raise
         except BaseException as error:
-            log.logger.error("failed", exc_info=not isinstance(error, BurnishError))
-            with suppress(BurnishError):  # on a full disk the first error is the one to show
-                code = getattr(error, "exit_code", EXIT_DEFECT)
-                folder.update(status="failed", error=f"{type(error).__name__}: {error}", exit_code=code)
+            other = processes.elsewhere(error)
+            if folder:
+                _record_failure(folder, other or error)
+            if other is not None:
+                raise other from error
+            if processes.here.rank:
+                error.add_note(f"on rank {processes.here.rank} of {processes.here.world}")
             raise
+
+
+def _open_folder(settings: Settings, output: Path) -> RunFolder:
+    return RunFolder.open_for_training(
+        output,
+        overwrite=settings.training.overwrite_output_dir,
+        resume=settings.training.resume_from_checkpoint or False,
+        inputs=_inputs(settings),
+    )
+
+
+def _record_failure(folder: RunFolder, error: BaseException) -> None:
+    code = getattr(error, "exit_code", EXIT_DEFECT)
+    if isinstance(error, KeyboardInterrupt) or code == EXIT_INTERRUPTED:
+        folder.update(status="interrupted")
+        return
+    log.logger.error("failed", exc_info=error if not isinstance(error, BurnishError) else None)
+    with suppress(BurnishError):  # on a full disk the first error is the one to show
+        folder.update(status="failed", error=f"{type(error).__name__}: {error}", exit_code=code)
 
 
 def _finished(output: Path, settings: Settings) -> dict[str, Any] | None:

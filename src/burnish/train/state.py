@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from burnish.errors import RunFolderError
-from burnish.train.optimizers import MasterOptimizer
+from burnish.train.engine import Engine
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -44,10 +44,10 @@ class Progress:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def save_state(folder: Path, progress: Progress, optimizer: MasterOptimizer) -> None:
+def save_state(folder: Path, progress: Progress, optimizer: dict[str, torch.Tensor]) -> None:
     """Write progress, optimizer and the random state of this process into a checkpoint folder."""
     (folder / STATE_FILE).write_text(json.dumps(asdict(progress), indent=1, ensure_ascii=False), encoding="utf-8")
-    save_file(optimizer.tensors(), folder / OPTIMIZER_FILE)
+    save_file(optimizer, folder / OPTIMIZER_FILE)
     save_rng(folder, 0)
 
 
@@ -79,18 +79,17 @@ def read_progress(folder: Path) -> Progress:
     return Progress(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def load_state(folder: Path, optimizer: MasterOptimizer, rank: int = 0) -> Progress:
-    """Put optimizer and random state back as they were; returns the progress."""
-    progress = read_progress(folder)
+def load_state(folder: Path, engine: Engine, optimizer: Any) -> None:
+    """Put optimizer and random state back as they were."""
     try:
-        optimizer.load_tensors(load_file(folder / OPTIMIZER_FILE))
+        engine.load_optimizer(optimizer, load_file(folder / OPTIMIZER_FILE))
     except ValueError as error:
         raise RunFolderError(
             f"the optimizer's state in this checkpoint does not fit: {error}",
             at=str(folder),
             fix="resume with the same optim, finetuning_type, lora_rank and lora_target, or start a new output_dir",
         ) from error
-    rng = folder / RNG_FILE.format(rank=rank)
+    rng = folder / RNG_FILE.format(rank=engine.process_index)
     if rng.is_file():
         from safetensors import safe_open
 
@@ -101,4 +100,3 @@ def load_state(folder: Path, optimizer: MasterOptimizer, rank: int = 0) -> Progr
             torch.set_rng_state(opened.get_tensor("torch"))
             if "cuda" in opened.keys() and torch.cuda.is_available():  # noqa: SIM118 - not a dict
                 torch.cuda.set_rng_state(opened.get_tensor("cuda"))
-    return progress

@@ -163,7 +163,7 @@ def test_words_that_cannot_be_read(words: list[str], problem: Problem) -> None:
             "cannot be 'truncat'",
             "did you mean 'truncate'? it takes: truncate, drop, error",
         ),
-        ("finetuning_type", "LoRA", "cannot be 'LoRA'", "did you mean 'lora'? it takes: lora, full"),
+        ("finetuning_type", "LoRA", "cannot be 'LoRA'", "did you mean 'lora'? it takes: lora, freeze, full"),
         ("eval_strategy", True, "cannot be true", "it takes: no, steps, epoch"),
         (
             "ddp_timeout",
@@ -190,7 +190,6 @@ def test_values_that_are_not_there_yet_say_so(key: str, value: object) -> None:
     [
         ("quantization_method", "hqq", "Burnish does not support 'quantization_method: hqq' yet"),
         ("torch_compile", True, "Burnish does not support 'torch_compile' yet"),
-        ("deepspeed", "ds.json", "Burnish does not support 'deepspeed' yet"),
         ("push_to_hub", "yes", "Burnish does not support 'push_to_hub' yet"),
         ("media_dir", "pictures", "Burnish does not support 'media_dir'"),
         ("vllm_maxlen", 512, "Burnish does not support 'vllm_maxlen'"),

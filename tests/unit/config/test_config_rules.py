@@ -93,6 +93,26 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "interleave_probs",
         "interleave_probs must be 0 or more, and not all 0",
     ),
+    "one_start_for_lora": (
+        {"pissa_init": True, "lora_init": "olora"},
+        "lora_init",
+        "pissa_init: true contradicts lora_init: olora",
+    ),
+    "orthogonal_rank_is_even": (
+        {"lora_init": "orthogonal", "lora_rank": 7},
+        "lora_rank",
+        "lora_init: orthogonal needs an even rank, not 7",
+    ),
+    "freeze_trains_something": (
+        {"finetuning_type": "freeze", "freeze_trainable_layers": 0},
+        "freeze_trainable_layers",
+        "finetuning_type: freeze would train nothing",
+    ),
+    "scratch_trains_all": (
+        {"train_from_scratch": True},
+        "train_from_scratch",
+        "train_from_scratch trains all weights, finetuning_type: lora does not",
+    ),
     "trackers_are_known": (
         {"report_to": "tensorbord,wandb"},
         "report_to",
@@ -108,6 +128,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "quantization_bit",
         "quantized weights cannot be trained, as finetuning_type: full would",
     ),
+    "residuals_need_whole_weights": (
+        {"quantization_bit": 4, "pissa_init": True},
+        "pissa_init",
+        "lora_init: pissa takes its start out of the weights, which quantized ones do not allow",
+    ),
     "warmup_steps_is_share_or_count": (
         {"warmup_steps": 2.5},
         "warmup_steps",
@@ -118,6 +143,18 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         {"optim": "sgd", "optim_args": "momentum=0.9,alpha=0.5"},
         "optim_args",
         "the optimizer sgd takes no 'alpha' in optim_args",
+    ),
+    "one_way_of_sharding": (
+        {"deepspeed": "ds.json", "fsdp": True},
+        "deepspeed",
+        "deepspeed and fsdp are two ways of cutting a model into shards",
+    ),
+    "fsdp_words_are_known": ({"fsdp": "full_shrad auto_wrap"}, "fsdp", "FSDP2 has no option 'full_shrad'"),
+    "shards_hold_plain_weights": ({"fsdp": True, "fp16": True}, "fp16", "FSDP2 and fp16 do not go together"),
+    "shards_fit_the_optimizer": (
+        {"fsdp": True, "optim": "adafactor"},
+        "optim",
+        "optim: adafactor does not work on the shards that FSDP2 makes of weights",
     ),
     "swapped_labels_have_a_loss": (
         {"stage": "dpo", "pref_loss": "hinge", "dpo_label_smoothing": 0.1},
@@ -192,6 +229,15 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
         {"finetuning_type": "full", "lora_rank": 16, "use_dora": True},
         "lora_rank, use_dora: no effect with finetuning_type: full",
     ),
+    "adapter_keeps_its_shape": (
+        {"adapter_name_or_path": "runs/a", "lora_rank": 32, "lora_init": "olora"},
+        "lora_rank, lora_init: no effect, the adapter that is trained on keeps its own",
+    ),
+    "freeze_without_effect": (
+        {"freeze_trainable_layers": 3, "freeze_extra_modules": "norm"},
+        "freeze_trainable_layers, freeze_extra_modules: no effect with finetuning_type: lora",
+    ),
+    "pissa_rounds_need_pissa": ({"pissa_iter": -1}, "pissa_iter has no effect without lora_init: pissa"),
     "steps_before_epochs": (
         {"max_steps": 10, "num_train_epochs": 2},
         "num_train_epochs has no effect: max_steps is set and wins",
@@ -252,6 +298,18 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "constant_schedules_have_no_values": (
         {"lr_scheduler_type": "constant", "warmup_steps": 3, "lr_scheduler_kwargs": {"num_cycles": 2}},
         "warmup_steps, lr_scheduler_kwargs: no effect with lr_scheduler_type: constant",
+    ),
+    "fsdp_config_needs_fsdp": (
+        {"fsdp_config": {"offload_params": True}},
+        "fsdp_config has no effect without fsdp",
+    ),
+    "ray_options_need_workers": (
+        {"placement_strategy": "SPREAD"},
+        "placement_strategy: no effect without ray_num_workers",
+    ),
+    "unused_parameters_are_for_ddp": (
+        {"ddp_find_unused_parameters": True, "fsdp": True},
+        "ddp_find_unused_parameters has no effect with deepspeed or fsdp",
     ),
     "used_by_other_stages": (
         {"stage": "kto", "pref_loss": "ipo", "simpo_gamma": 1},
@@ -361,6 +419,19 @@ def test_further_broken_rules() -> None:
     assert problems_of({"lr_scheduler_type": "cosine_with_min_lr"})[0][2] == (
         'add lr_scheduler_kwargs: {"min_lr": VALUE}'
     )
+
+
+def test_freeze_names_all_or_single_parts() -> None:
+    given = {"finetuning_type": "freeze", "freeze_trainable_modules": "all,mlp"}
+    assert problems_of(given)[0][0] == "freeze_trainable_modules names all parts and single ones"
+    extra_only = {"finetuning_type": "freeze", "freeze_trainable_layers": 0, "freeze_extra_modules": "norm"}
+    assert load_settings(extra_only).notes == ()
+
+
+def test_pissa_init_is_another_name() -> None:
+    assert load_settings({"pissa_init": True}).tuning.lora_init == "pissa"
+    assert load_settings({"pissa_init": True, "lora_init": "pissa"}).tuning.lora_init == "pissa"
+    assert load_settings({}).tuning.lora_init == "default"
 
 
 def test_several_broken_rules_are_reported_together() -> None:

@@ -12,7 +12,8 @@ Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups → the optimizer that updates them."""
 
 _OURS = ("params", "param_names", "kind", "rate_factor")
-_MASTER = "float32/master"
+MASTER = "float32/master"
+"""How the name of a float32 copy begins in a checkpoint."""
 _NUMBERS: Mapping[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
 
 
@@ -100,7 +101,7 @@ class MasterOptimizer(torch.optim.Optimizer):
                     number = torch.tensor(value, dtype=_NUMBERS[type(value)])
                     named[f"{each.kind}/{key}:{type(value).__name__}/{each.name}"] = number
             if each.master is not each.parameter:
-                named[f"{_MASTER}/{each.name}"] = each.master.detach().cpu().contiguous()
+                named[f"{MASTER}/{each.name}"] = each.master.detach().cpu().contiguous()
         return named
 
     @torch.no_grad()
@@ -123,7 +124,7 @@ class MasterOptimizer(torch.optim.Optimizer):
             kind, key, name = path.split("/", 2) if path.count("/") > 1 else ("", "", path)
             if name not in own:
                 raise ValueError(f"'{name}' was trained and is not now")
-            if f"{kind}/{key}" == _MASTER:
+            if f"{kind}/{key}" == MASTER:
                 if value.shape != own[name].master.shape:
                     shapes = f"{list(value.shape)}, now {list(own[name].master.shape)}"
                     raise ValueError(f"'{name}' had the shape {shapes}")

@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from burnish.errors import RunFolderError
+from burnish.train.engine import Engine
 from burnish.train.optimizers import MasterOptimizer
+from burnish.train.processes import Place, Processes
 from burnish.train.state import Progress, load_state, save_state
 from tests.unit.train.optimizers.toy import NAMES, Toy, give_gradients, optimizer_of, run, same, toy
 
@@ -122,9 +124,9 @@ def test_state_of_something_else_is_refused(now, what, tmp_path):
     model = toy(torch.bfloat16)
     optimizer = optimizer_of(model, "adamw_torch")
     run(model, optimizer, range(1))
-    save_state(tmp_path, Progress(step=1), optimizer)
+    save_state(tmp_path, Progress(step=1), optimizer.tensors())
     with pytest.raises(RunFolderError, match=what) as caught:
-        load_state(tmp_path, now())
+        load_state(tmp_path, Engine(Processes(Place()), torch.device("cpu")), now())
     assert "same optim" in caught.value.fix
 
 
