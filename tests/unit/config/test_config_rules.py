@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from burnish.config import load_settings
-from burnish.config.rules import ADJUSTMENTS, REMARKS, RULES
+from burnish.config.remarks import REMARKS
+from burnish.config.rules import ADJUSTMENTS, RULES
 from burnish.errors import SettingsError
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
