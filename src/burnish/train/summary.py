@@ -44,3 +44,13 @@ def data_lines(data: Mapping[str, Any]) -> list[str]:
     if data.get("split"):
         lines.append(f"{data['split']} more samples by splitting: each trained token stands where inference puts it")
     return lines
+
+
+def judged_parts(results: Mapping[str, float]) -> list[str]:
+    """How well held-out answers are told apart, of the results of an evaluation: `right order 83%`, `margin 0.412`."""
+    parts = []
+    if "eval_rewards/accuracies" in results:
+        parts.append(f"right order {results['eval_rewards/accuracies']:.0%}")
+    if "eval_rewards/margins" in results:
+        parts.append(f"margin {results['eval_rewards/margins']:.3f}")
+    return parts
