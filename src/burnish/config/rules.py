@@ -12,6 +12,7 @@ from burnish.config.draft import Change, Draft, Finding
 from burnish.config.method_rules import (
     adapters_need_lora,
     freeze_trains_something,
+    loftq_needs_quantized_weights,
     lora_target_names_layers,
     one_start_for_lora,
     orthogonal_rank_is_even,
@@ -317,6 +318,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_save_by_steps,
     streams_are_not_kept,
     probabilities_are_positive,
+    loftq_needs_quantized_weights,
     one_start_for_lora,
     orthogonal_rank_is_even,
     freeze_trains_something,

@@ -94,6 +94,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "interleave_probs",
         "interleave_probs must be 0 or more, and not all 0",
     ),
+    "loftq_needs_quantized_weights": (
+        {"lora_init": "loftq"},
+        "lora_init",
+        "lora_init: loftq starts from what quantizing lost, and nothing is quantized",
+    ),
     "one_start_for_lora": (
         {"pissa_init": True, "lora_init": "olora"},
         "lora_init",
