@@ -167,7 +167,7 @@ def check_engine(folder, name, kind):
     for note in notes:
         assert note["world"] == 2
         assert {key: note[key] for key in WRAPPED[name]} == WRAPPED[name]
-    if WRAPPED[name]["sharded"] == "DTensor" if "sharded" in WRAPPED[name] else False:
+    if WRAPPED[name].get("sharded") == "DTensor":
         assert sum(note["here"] for note in notes) == notes[0]["whole"], "each weight is on one rank"
     one, two = folder / f"one-{kind}", folder / f"{name}-{kind}"
     for before, after in zip(rows(one), rows(two), strict=True):
@@ -177,8 +177,9 @@ def check_engine(folder, name, kind):
         for key in ("loss", "grad_norm", "eval_loss"):
             if key in before:
                 assert after[key] == pytest.approx(before[key], rel=1e-5), (key, before["step"])
+    # AdamW divides by the size of a gradient: where that is near zero, its last digit shows in the weight.
     for name_, tensor in weights(one).items():
-        torch.testing.assert_close(weights(two)[name_], tensor, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(weights(two)[name_], tensor, atol=1e-4, rtol=1e-4)
     before, after = first_gradients(one), first_gradients(two)
     assert before
     assert after.keys() == before.keys()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 
 import pytest
@@ -200,3 +202,21 @@ def test_the_best_model_of_a_residual_run_is_found_again(tiny_folder, chat_file,
     model = trained_model(tiny_folder, chat_file, tmp_path / "run", **best)
     ours = load(str(tmp_path / "run"), use_cpu=True).model
     torch.testing.assert_close(logits(ours), logits(model), atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"pissa_init": True}, {"add_tokens": "yes"}, {"pissa_init": True, "add_tokens": "yes"}],
+    ids=["pissa", "tokens", "both"],
+)
+def test_the_reference_of_dpo_is_the_start_whatever_the_method(tiny_folder, tmp_path, changes):
+    rows = [{"instruction": f"Say {n}", "chosen": f"{n} yes", "rejected": "no"} for n in range(4)]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    columns = {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}
+    entry = {"file_name": "pairs.json", "ranking": True, "columns": columns}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"pairs": entry}))
+    given = settings(tiny_folder, tmp_path, tmp_path / "run", stage="dpo", max_steps=2, learning_rate=2e-2, **changes)
+    train({**given, "dataset": "pairs", "dataset_dir": str(tmp_path)})
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[1] < losses[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from burnish.batch.collate import collate_packed
 from burnish.kernels.attention import packed_rows
 from burnish.model.adapter import attach_lora
 from burnish.model.load import load_model
+from burnish.model.loftq import start_from_lost
 from burnish.model.quantize import Quantization
+from burnish.model.residual import lora_layers
 from burnish.model.save import without_adapter
 from burnish.model.source import find_model
 from burnish.train.forward import SupervisedLoss
@@ -182,3 +185,37 @@ def test_other_adapters_learn_over_quantized_layers(wide_folder, chat_file, tmp_
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert record["train"]["steps"] == len(losses) == 12
     assert sum(losses[-3:]) < sum(losses[:3]) - 0.5
+
+
+@pytest.mark.parametrize("kind", [Quantization(4), Quantization(8)], ids=str)
+def test_loftq_starts_from_what_quantizing_lost(wide_folder, kind):
+    model = load_model(find_model(str(wide_folder)), dtype=torch.float32, quantization=kind).model
+    whole = load_model(find_model(str(wide_folder)), dtype=torch.float32).model
+    tuned, _ = attach_lora(model, rank=4)
+    start_from_lost(tuned, lambda name: whole.get_submodule(name).weight)
+    for name, layer in lora_layers(tuned):
+        wanted = whole.get_submodule(name).weight
+        lost = wanted - dequantized(layer.get_base_layer())
+        left = lost - layer.get_delta_weight("default")
+        # Eckart-Young: what is left of the best rank-4 approximation are the singular values from the fifth on.
+        tail = torch.linalg.svdvals(lost)[4:].square().sum().sqrt()
+        torch.testing.assert_close(left.norm(), tail, rtol=1e-3, atol=1e-5)
+
+
+def test_a_loftq_run_is_nearer_to_the_whole_model_resumes_and_reloads(wide_folder, chat_file, tmp_path):
+    common = {"quantization_bit": 4, "save_strategy": "steps", "save_steps": 2, "max_steps": 5}
+    first = {}
+    for start in ("default", "loftq"):
+        train(settings(wide_folder, chat_file, tmp_path / start, **common, lora_init=start, lora_rank=16))
+        first[start] = json.loads((tmp_path / start / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    train(settings(wide_folder, chat_file, tmp_path / "whole", max_steps=1))
+    whole = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    assert abs(first["loftq"] - whole) < abs(first["default"] - whole)
+    before = weights(tmp_path / "loftq")
+    summary = tmp_path / "loftq" / "run.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "status": "failed"}))
+    shutil.rmtree(tmp_path / "loftq" / "checkpoint-5")
+    again = settings(wide_folder, chat_file, tmp_path / "loftq", **common, lora_init="loftq", lora_rank=16)
+    train({**again, "resume_from_checkpoint": True})
+    for name, tensor in before.items():
+        assert torch.equal(weights(tmp_path / "loftq")[name], tensor), name

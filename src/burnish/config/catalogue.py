@@ -73,7 +73,7 @@ OTHER_TOOLS: Mapping[str, str] = MappingProxyType(
 LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
     {
         ("stage", "ppo"): "use stage: dpo, on pairs of answers",
-        **{("lora_init", start): "use lora_init: pissa or default" for start in ("loftq", "eva", "corda", "lora_ga")},
+        **{("lora_init", start): "use lora_init: pissa or default" for start in ("eva", "corda", "lora_ga")},
         ("finetuning_type", "oft"): "use finetuning_type: lora",
         **{
             ("quantization_method", method): "use quantization_method: bnb"

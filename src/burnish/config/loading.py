@@ -17,7 +17,8 @@ from burnish.config.explain import unknown_key, unsupported_key, wrong_value
 from burnish.config.fields import ANY, READERS, TEXT_LIKE, RoomSettings
 from burnish.config.overrides import COMMAND_LINE, read_overrides
 from burnish.config.reading import Given, printable, read_settings_file
-from burnish.config.rules import ADJUSTMENTS, REMARKS, RULES, Draft
+from burnish.config.remarks import REMARKS
+from burnish.config.rules import ADJUSTMENTS, RULES, Draft
 from burnish.config.settings import ROOMS, Settings
 from burnish.errors import BurnishError, SettingsError
 

@@ -47,6 +47,17 @@ def residuals_need_whole_weights(draft: Draft) -> Iterator[Finding]:
         yield Finding(keys, what, "use lora_init: default, or leave quantization_bit out")
 
 
+def loftq_needs_quantized_weights(draft: Draft) -> Iterator[Finding]:
+    if draft["lora_init"] != "loftq":
+        return
+    if draft["quantization_bit"] not in (8, 4):
+        what = "lora_init: loftq starts from what quantizing lost, and nothing is quantized"
+        yield Finding(("lora_init", "quantization_bit"), what, "set quantization_bit: 4, or leave lora_init out")
+    if draft["use_dora"]:
+        what = "lora_init: loftq and use_dora do not go together: DoRA takes the quantized weights as its start"
+        yield Finding(("use_dora", "lora_init"), what, "keep one of them")
+
+
 def one_start_for_lora(draft: Draft) -> Iterator[Finding]:
     if draft["pissa_init"] and draft["lora_init"] != "pissa":
         what = f"pissa_init: true contradicts lora_init: {draft['lora_init']}"

@@ -10,7 +10,9 @@ from burnish.config.fields import CHOICE, Flag, Names, Number, RoomSettings, Tex
 
 Stage = Annotated[Literal["sft", "pt", "rm", "dpo", "kto"], CHOICE, BeforeValidator(as_word)]
 FinetuningType = Annotated[Literal["lora", "freeze", "full"], CHOICE, BeforeValidator(as_word)]
-LoraInit = Annotated[Literal["default", "gaussian", "orthogonal", "pissa", "olora"], CHOICE, BeforeValidator(as_word)]
+LoraInit = Annotated[
+    Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"], CHOICE, BeforeValidator(as_word)
+]
 
 
 def _lora_init_default(above: dict[str, Any]) -> str:
@@ -64,7 +66,8 @@ class TuningSettings(RoomSettings):
     pissa_init: Flag = setting(False, "The same as lora_init: pissa.")
     lora_init: LoraInit = setting(
         "default",
-        "How the adapter starts: default and gaussian at random, orthogonal too, pissa and olora from the weights.",
+        "How the adapter starts: default, gaussian or orthogonal at random, pissa or olora from the weights, "
+        "loftq from what quantizing lost.",
         derived="pissa with pissa_init, else default",
         factory=_lora_init_default,
     )

@@ -11,8 +11,17 @@ from typing import Any
 
 from torch import nn
 
-BOUNDS = {"bitsandbytes": "0.51", "peft": "0.22"}
+BOUNDS = {"bitsandbytes": "0.51", "deepspeed": "0.20", "peft": "0.22"}
 """Package → the first version that nobody has looked at."""
+
+
+def communicate_without_compiling(deepspeed: Any) -> None:
+    """Let DeepSpeed talk through gloo on a CPU, and not through an operation of its own.
+
+    deepspeed < 0.20 compiles that operation when it is first used, one or two minutes on each new installation and only
+    where there is a compiler; it has no switch for it. To be called before its communication begins.
+    """
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def correct_quantized_layers(model: nn.Module) -> None:

@@ -35,7 +35,7 @@ def start_from_weights(model: Any, method: str, rounds: int = 16) -> Factors:
     Source: PiSSA, arXiv:2404.02948, eqs. 2-4: the r largest singular values and vectors. OLoRA, arXiv:2406.01775:
         the first r columns and rows of a QR decomposition.
     """
-    for name, layer in _lora_layers(model):
+    for name, layer in lora_layers(model):
         weight = _weight(name, layer, method)  # [out, in] float32
         rank = layer.r["default"]
         if rank > min(weight.shape):
@@ -104,7 +104,7 @@ def take_up(model: Any, saved: Mapping[str, Tensor], start: Factors) -> tuple[di
     if any(not torch.equal(begun[name].to(own), own) for name, own in start.items()):
         for change, held in ((1.0, start), (-1.0, begun)):  # the original weights, then what that start leaves of them
             _set_factors(model, held)
-            for _, layer in _lora_layers(model):
+            for _, layer in lora_layers(model):
                 _add(layer, change * layer.scaling["default"])
     return trained, begun
 
@@ -140,7 +140,7 @@ def _set_factors(model: Any, named: Factors) -> None:
     set_peft_model_state_dict(model, named)
 
 
-def _lora_layers(model: Any) -> Iterator[tuple[str, Any]]:
+def lora_layers(model: Any) -> Iterator[tuple[str, Any]]:
     from peft.tuners.lora import LoraLayer
 
     for name, module in model.named_modules():

@@ -30,6 +30,11 @@ def fill_config(config: Mapping[str, Any], settings: Settings, precision: Precis
         if filled.pop(part, None) is not None:
             ours = "optim" if part == "optimizer" else "lr_scheduler_type"
             log.note(f"the {part} in the DeepSpeed configuration is not used; {ours} says which it is")
+    zero = filled.get("zero_optimization", {})
+    if zero.get("round_robin_gradients"):
+        # DeepSpeed 0.19 then looks for a weight's state in the order before the shuffle and gives another weight's.
+        zero["round_robin_gradients"] = False
+        log.note("round_robin_gradients is turned off: the optimizer's state could not be saved with it")
     rows, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
     wanted: dict[str, tuple[Any, str]] = {
         "train_micro_batch_size_per_gpu": (rows, "per_device_train_batch_size"),

@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from burnish import log
-from burnish.batch.collate import Batch, Layout
-from burnish.batch.plan import BatchPlan, SingleRows, packed_units
-from burnish.batch.store import Selection, Windows
+from burnish.batch.collate import Layout
+from burnish.batch.plan import BatchPlan
+from burnish.batch.store import Selection
 from burnish.config import Settings
 from burnish.errors import RunFolderError
 from burnish.kernels.attention import packed_rows
@@ -40,19 +39,19 @@ from burnish.train.bad_rows import BAD_ROWS, BadRows
 from burnish.train.callbacks import Callbacks, Run
 from burnish.train.data import (
     RunData,
-    TrainSet,
     build_data,
     build_template,
-    data_seed,
     stream_plan,
     without_overwriting,
 )
 from burnish.train.engines import build_engine
-from burnish.train.evaluation import Best
+from burnish.train.evaluation import EvalSets
 from burnish.train.interrupt import StopRequest
-from burnish.train.loop import Hooks, Loop, LoopOptions
+from burnish.train.loop import Hooks, Loop
 from burnish.train.model import build_model, model_record, takes_packed_rows
-from burnish.train.optimizers import OptimizerOptions, build_optimizer
+from burnish.train.optimizers import build_optimizer
+from burnish.train.options import loop_options, optimizer_options
+from burnish.train.plans import batch_plan, batches, datasets_of
 from burnish.train.precomputed import Precomputed, precomputed
 from burnish.train.resume import Checkpoints, Weights
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
@@ -187,32 +186,36 @@ class Job:
             example = plan.example
         else:
             example = data.train.__getitem__
-            plan = self._plan(data.train, training.per_device_train_batch_size, training.gradient_accumulation_steps)
-        saves = training.save_strategy, training.save_steps
+            plan = batch_plan(
+                *(settings, self.stage, self.engine.num_processes, data.train),
+                training.per_device_train_batch_size,
+                training.gradient_accumulation_steps,
+            )
         total = training.max_steps
         if total <= 0:
             total = max(1, math.ceil(plan.steps_an_epoch * training.num_train_epochs))
+        options = loop_options(settings, self.stage, self.precision, plan, total)
         self._packs = takes_packed_rows(loaded.model)
         reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
         self._packs = self._packs and (reference is None or reference.takes_packed_rows(loaded.model))
-        pad_id = loaded.tokenizer.pad_token_id or 0
+        layout = Layout(self._packs, loaded.tokenizer.pad_token_id or 0, settings.data.cutoff_len)
         known = Precomputed({})
         if reference and settings.preference.precompute_ref:
             self.engine.require_whole_weights("precompute_ref", "the weights are not on the device yet")
             eval_rows = training.per_device_eval_batch_size
-            known = precomputed(reference, data, self._layout(pad_id), self.stage, eval_rows, self.engine)
+            known = precomputed(reference, data, layout, self.stage, eval_rows, self.engine)
             reference = None
         progress = self.checkpoints.resume(loaded, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
-        names, datasets = _datasets(settings, data.train, plan)
+        names, datasets = datasets_of(settings, data.train, plan)
         module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
         if training.neftune_noise_alpha:
             EmbeddingNoise(loaded.model, training.neftune_noise_alpha).watch(module)
         module = self.engine.shard(module)
-        optimizer = self.engine.build_optimizer(partial(build_optimizer, loaded.model), _optimizer_options(settings))
+        optimizer = self.engine.build_optimizer(partial(build_optimizer, loaded.model), optimizer_options(settings))
         if training.do_train and progress.step < total and self.is_main:
-            self.checkpoints.preflight(loaded, template, optimizer, progress.step, total, _every(*saves, plan, total))
+            self.checkpoints.preflight(loaded, template, optimizer, progress.step, total, options.save_steps)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)
         rate = rate_by_step(
             training.lr_scheduler_type, training.learning_rate, total, warmup, training.lr_scheduler_kwargs
@@ -222,13 +225,10 @@ class Job:
         prepared_module.train()
         log.say(
             f"{total} optimizer steps of {plan.rows_a_step} {'packed rows' if settings.data.packing else 'samples'}"
-            f" · {training.lr_scheduler_type} rate {training.learning_rate:g}, {warmup} steps of warm-up"
+            f" · {training.lr_scheduler_type} rate {training.learning_rate:g}"
+            + ("" if training.lr_scheduler_type == "constant" else f", {warmup} steps of warm-up")
             + (f" · going on after step {progress.step}" if progress.step else "")
         )
-        eval_sets = {}
-        for name, held_out in data.eval.items():
-            eval_plan = self._plan(held_out, training.per_device_eval_batch_size, 1, shuffle=False, pack=False)
-            eval_sets[name] = (eval_plan, self._batches(held_out.__getitem__, pad_id, known=known.of(held_out)))
         seen = Run(loaded.model, loaded.tokenizer, settings.flat(), self.folder.path, total)
         return Loop(
             self.engine,
@@ -236,107 +236,28 @@ class Job:
             prepared_optimizer,
             optimizer,
             plan,
-            self._batches(example, pad_id, datasets, known.of(data.train)),
+            batches(self.stage, example, layout, datasets, known.of(data.train)),
             rate,
-            self._loop_options(total, plan),
+            options,
             Hooks(
                 self.watch.row,
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
                 BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
-                measured(self.stage, prepared_module, example, self._layout(pad_id), self.engine),
+                measured(self.stage, prepared_module, example, layout, self.engine),
             ),
             progress,
-            eval_sets,
+            self._eval_sets(data, layout, known),
             seen,
         )
 
-    def _loop_options(self, total: int, plan: BatchPlan | StreamPlan) -> LoopOptions:
-        training, tuning = self.settings.training, self.settings.tuning
-        eval_steps = _every(training.eval_strategy, training.eval_steps or training.logging_steps, plan, total)
-        delay = training.eval_delay * (plan.steps_an_epoch if training.eval_strategy == "epoch" else 1)
-        return LoopOptions(
-            total_steps=total,
-            max_grad_norm=training.max_grad_norm,
-            logging_steps=_every(training.logging_strategy, training.logging_steps, plan, total),
-            logs_first_step=training.logging_first_step,
-            eval_steps=eval_steps,
-            eval_delay_steps=math.ceil(delay) - 1,
-            evaluates_first=training.eval_on_start,
-            evaluates_last="do_eval" not in self.settings.given or training.do_eval,
-            save_steps=_every(training.save_strategy, training.save_steps, plan, total),
-            saves_last=training.save_strategy in ("steps", "epoch"),
-            best=Best(
-                training.metric_for_best_model,
-                training.greater_is_better,
-                tuning.early_stopping_steps or 0,
-                saves=training.load_best_model_at_end or training.save_strategy == "best",
-            ),
-            unit=self.stage.unit,
-            scales_gradients=self.precision.mixed == "fp16",
-        )
-
-    def _plan(
-        self,
-        prepared: TrainSet,
-        batch_rows: int,
-        accumulation: int,
-        *,
-        shuffle: bool = True,
-        pack: bool = True,
-    ) -> BatchPlan:
-        data = self.settings.data
-        unit, lengths = self.stage.unit, prepared.lengths
-        rows: Sequence[Sequence[int]] = SingleRows(len(lengths) // unit, unit)
-        if isinstance(prepared, Windows):
-            if pack:
-                filled = int(lengths.sum()) / (len(rows) * data.cutoff_len)
-                log.say(
-                    f"{len(rows)} windows of {data.cutoff_len} tokens over all documents ({filled:.0%} full); one may "
-                    "hold the end of a document and the next, and neat_packing: true keeps documents apart"
-                )
-        elif pack and data.packing:
-            rows = packed_units(lengths.tolist(), data.cutoff_len, unit)
-            width = unit * data.cutoff_len
-            filled = int(lengths.sum()) / (len(rows) * width)
-            log.say(f"packed {len(lengths) // unit} samples into {len(rows)} rows of {width} ({filled:.1%} full)")
-        grouped = self.settings.training.group_by_length and isinstance(rows, SingleRows)
-        return BatchPlan(
-            rows,
-            batch_rows,
-            accumulation,
-            ranks=self.engine.num_processes,
-            seed=data_seed(self.settings),
-            shuffle=shuffle and not self.settings.tuning.disable_shuffling,
-            drop_last=shuffle and self.settings.training.dataloader_drop_last,
-            lengths=lengths.reshape(-1, unit).sum(1).tolist() if grouped else None,
-        )
-
-    def _batches(
-        self,
-        example: Callable[[int], Example],
-        pad_id: int,
-        datasets: Callable[[Sequence[int]], tuple[int, ...]] | None = None,
-        known: np.ndarray | None = None,
-    ) -> Callable[[Sequence[int]], Batch]:
-        """Sample numbers → Batch.
-
-        Args:
-            datasets: tells which dataset each sample is from, where there are several.
-            known: what the reference says of each sample, where that was computed beforehand.
-        """
-        layout = self._layout(pad_id)
-
-        def make(numbers: Sequence[int]) -> Batch:
-            batch = self.stage.collate([example(n) for n in numbers], numbers, layout)
-            if datasets is not None:
-                batch = replace(batch, datasets=datasets(numbers))
-            return batch if known is None else replace(batch, reference=torch.from_numpy(known[list(numbers)]))
-
-        return make
-
-    def _layout(self, pad_id: int) -> Layout:
-        return Layout(self._packs, pad_id, self.settings.data.cutoff_len)
+    def _eval_sets(self, data: RunData, layout: Layout, known: Precomputed) -> EvalSets:
+        rows, found = self.settings.training.per_device_eval_batch_size, {}
+        for name, held_out in data.eval.items():
+            shared = self.settings, self.stage, self.engine.num_processes, held_out
+            plan = batch_plan(*shared, rows, 1, shuffle=False, pack=False)
+            found[name] = plan, batches(self.stage, held_out.__getitem__, layout, known=known.of(held_out))
+        return found
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -392,48 +313,3 @@ def _started(output: Path) -> datetime:
         return datetime.fromisoformat(str(read_summary(output).get("started")))
     except (RunFolderError, ValueError):
         return datetime.now()
-
-
-def _optimizer_options(settings: Settings) -> OptimizerOptions:
-    training, tuning = settings.training, settings.tuning
-    lora = tuning.finetuning_type == "lora"
-    return OptimizerOptions(
-        name=training.optim,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        beta1=training.adam_beta1,
-        beta2=training.adam_beta2,
-        epsilon=training.adam_epsilon,
-        masters=not tuning.pure_bf16,
-        loraplus_lr_ratio=tuning.loraplus_lr_ratio if lora else None,
-        loraplus_lr_embedding=tuning.loraplus_lr_embedding,
-        extras=training.optim_args or {},
-    )
-
-
-def _every(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int) -> int:
-    """Steps between two of something; 0 for never. Below 1, `steps` is a share of all steps, rounded up."""
-    if strategy in ("no", "best"):
-        return 0
-    if strategy == "epoch":
-        return plan.steps_an_epoch
-    return math.ceil(steps * total) if steps < 1 else int(steps)
-
-
-def _datasets(
-    settings: Settings, train: TrainSet | None, plan: BatchPlan | StreamPlan
-) -> tuple[list[str], Callable[[Sequence[int]], tuple[int, ...]] | None]:
-    """Short names of the datasets of a run, and what tells the dataset of samples by its number; None for only one.
-
-    Of a path the name is its last part, where that tells them apart.
-    """
-    names = list(settings.data.dataset) if train is None else train.names
-    if len(names) < 2:
-        return [], None
-    short = [Path(name).stem if "/" in name or "\\" in name else name for name in names]
-    titles = short if len(set(short)) == len(short) else list(names)
-    if train is not None:
-        numbers_of = train.datasets
-        return titles, lambda numbers: tuple(numbers_of[list(numbers)].tolist())
-    assert isinstance(plan, StreamPlan)
-    return titles, lambda numbers: tuple(names.index(plan.dataset(number)) for number in numbers)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from burnish import log
 from burnish.config import Settings
@@ -14,6 +16,7 @@ from burnish.model.adapter import attach_lora, count_parameters, embedding_modul
 from burnish.model.base import BaseChanges
 from burnish.model.freeze import train_layers
 from burnish.model.load import Loaded, load_model, stored_quantization
+from burnish.model.loftq import start_from_lost
 from burnish.model.noise import upcast_norms
 from burnish.model.precision import Precision
 from burnish.model.quantize import Quantization, quantization_of
@@ -142,11 +145,28 @@ def _choose_trained(settings: Settings, loaded: Loaded, new_rows: list[int], go_
     if tuning.lora_init in ("pissa", "olora"):
         loaded.start = start_from_weights(loaded.model, tuning.lora_init, tuning.pissa_iter)
         log.note(f"the adapter is saved as plain LoRA of rank {2 * tuning.lora_rank} over the original base")
+    if tuning.lora_init == "loftq":
+        start_from_lost(loaded.model, _whole_weights(settings, loaded))
     kind = f" ({', '.join(kinds)})" if kinds else ""
     parts = [f"LoRA: rank {tuning.lora_rank}{kind} on {', '.join(targets)}"]
     parts += [f"all of {', '.join(tuning.additional_target)}"] if tuning.additional_target else []
     parts += [f"the rows of {_new(new_rows)}"] if new_rows else []
     return " · ".join(parts)
+
+
+def _whole_weights(settings: Settings, loaded: Loaded) -> Callable[[str], Tensor]:
+    """The weights of the layers before they were quantized: the model is read a second time, on the CPU."""
+    model = settings.model
+    whole = load_model(
+        loaded.source,
+        dtype=next(p.dtype for p in loaded.model.parameters() if p.is_floating_point()),
+        revision=model.model_revision,
+        cache_dir=model.cache_dir,
+        trust_remote_code=model.trust_remote_code,
+        token=model.hf_hub_token,
+        merge=bool(loaded.source.adapters),
+    ).model
+    return lambda name: whole.get_submodule(name).weight
 
 
 def _quantization(settings: Settings) -> Quantization | None:

@@ -24,6 +24,7 @@ from burnish.model.source import find_model
 from burnish.train.logprobs import answer_logprobs
 from burnish.train.model import takes_packed_rows
 
+_OF_ADAPTERS = (".lora_", ".modules_to_save.", ".trainable_tokens_")
 _TWIN = "reference"
 """The name of the frozen adapter that keeps what the trained one was at the start."""
 
@@ -55,7 +56,7 @@ class Reference:
         digest = hashlib.sha256()
         with self._switched():
             for name, value in self.model.state_dict().items():
-                if self._bare and (".lora_" in name or ".modules_to_save." in name):
+                if self._bare and any(part in name for part in _OF_ADAPTERS):
                     continue
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
                 digest.update(value.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes())
@@ -144,6 +145,12 @@ def _does_nothing(model: Any) -> bool:
     """Whether an adapter adds nothing: one factor of each pair is zero, and layers trained in full are as they were."""
     zeros = [value for name, value in model.named_parameters() if ".lora_B." in name or ".lora_embedding_A." in name]
     for module in model.modules():
+        rows = getattr(module, "token_adapter", None)  # rows of new tokens
+        if rows is not None:
+            values = rows.trainable_tokens_delta, rows.trainable_tokens_original
+            if not torch.equal(*(each[model.active_adapter] for each in values)):
+                return False
+            continue
         originals = getattr(module, "original_module", None)
         if originals is not None and not _alike(originals, module.modules_to_save[model.active_adapter]):
             return False

@@ -29,6 +29,7 @@ from burnish.runs.folder import RunFolder
 from burnish.template import ChatTemplate
 from burnish.train.data import RunData
 from burnish.train.engine import Engine
+from burnish.train.exact import LENGTH, exact_settings
 from burnish.train.preflight import checkpoints_to_come, require_room, require_saveable
 from burnish.train.stages import Stage
 from burnish.train.state import (
@@ -40,107 +41,6 @@ from burnish.train.state import (
     save_rng,
     save_state,
 )
-
-# Settings that change which tokens a step sees or how it updates: a resumed run with others is not the same run.
-_EXACT = [
-    "model_name_or_path",
-    "quantization_bit",
-    "quantization_type",
-    "double_quantization",
-    "finetuning_type",
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target",
-    "dataset",
-    "template",
-    "cutoff_len",
-    "overlong",
-    "train_on_prompt",
-    "mask_history",
-    "split_turns",
-    "enable_thinking",
-    "preserve_thinking",
-    "tool_format",
-    "default_system",
-    "split_special_tokens",
-    "max_source_length",
-    "max_target_length",
-    "stage",
-    "max_samples",
-    "val_size",
-    "packing",
-    "neat_packing",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_ratio",
-    "warmup_steps",
-    "num_train_epochs",
-    "max_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "seed",
-    "data_seed",
-    "bf16",
-    "fp16",
-    "pure_bf16",
-    "use_dora",
-    "use_rslora",
-    "additional_target",
-    "adapter_name_or_path",
-    "create_new_adapter",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "lr_scheduler_kwargs",
-    "disable_shuffling",
-    "optim",
-    "optim_args",
-    "loraplus_lr_ratio",
-    "loraplus_lr_embedding",
-    "label_smoothing_factor",
-    "streaming",
-    "buffer_size",
-    "mix_strategy",
-    "interleave_probs",
-    "early_stopping_steps",
-    "loss_function",
-    "group_by_length",
-    "freeze_trainable_layers",
-    "freeze_trainable_modules",
-    "freeze_extra_modules",
-    "lora_init",
-    "pissa_iter",
-    "resize_vocab",
-    "add_tokens",
-    "add_special_tokens",
-    "new_special_tokens_config",
-    "rope_scaling",
-    "train_from_scratch",
-    "upcast_layernorm",
-    "neftune_noise_alpha",
-    "pref_beta",
-    "pref_loss",
-    "pref_ftx",
-    "pref_length_normalized",
-    "dpo_label_smoothing",
-    "simpo_gamma",
-    "kto_chosen_weight",
-    "kto_rejected_weight",
-    "center_rewards_coefficient",
-    "ref_model",
-    "ref_model_adapters",
-    "ref_model_quantization_bit",
-    "precompute_ref",
-    "disable_dropout",
-    "dataloader_drop_last",
-]
-
-
-_LENGTH = ("num_train_epochs", "max_steps", "early_stopping_steps")
-"""Settings that decide where a run ends."""
 
 Weights = dict[str, Any]
 """Tensors by their names in the model."""
@@ -164,7 +64,7 @@ class Checkpoints:
             RunFolderError: the checkpoint that was asked for is not complete or does not fit.
         """
         asked = self.settings.training.resume_from_checkpoint
-        fresh = Progress(fingerprint=data.fingerprint, settings=_exact(self.settings, self.engine))
+        fresh = Progress(fingerprint=data.fingerprint, settings=exact_settings(self.settings, self.engine))
         checkpoint = self._find(asked) if asked else None
         if checkpoint is None:
             if asked:
@@ -181,7 +81,7 @@ class Checkpoints:
             log.note("the data gives other tokens than before the interruption: the run will not be the same one")
         _load_weights(loaded, checkpoint)
         progress, self._resumed_from = before, checkpoint
-        if any(before.settings.get(key) != fresh.settings[key] for key in _LENGTH):
+        if any(before.settings.get(key) != fresh.settings[key] for key in LENGTH):
             progress.ended = None
         progress.settings, progress.fingerprint = fresh.settings, fresh.fingerprint
         self._bring_best(progress, checkpoint.parent)
@@ -391,11 +291,6 @@ class Checkpoints:
             save_tokenizer(loaded.tokenizer, folder, template.saved_source, template.terminator_id)
         else:
             save_tokenizer(loaded.tokenizer, folder, loaded.tokenizer.chat_template, loaded.tokenizer.eos_token_id)
-
-
-def _exact(settings: Settings, engine: Engine) -> dict[str, Any]:
-    flat = settings.flat()
-    return {**{key: flat.get(key) for key in _EXACT}, "processes": engine.num_processes}
 
 
 def _load_weights(loaded: Loaded, checkpoint: Path) -> None:

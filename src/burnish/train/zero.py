@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from burnish import log
 from burnish.errors import MissingExtraError
+from burnish.model.compat import communicate_without_compiling
 from burnish.model.save import is_adapter
 from burnish.train.deepspeed_config import fill_sizes, zero_stage
 from burnish.train.engine import Engine, MakeOptimizer
@@ -40,6 +41,8 @@ class ZeroEngine(Engine):
         super().__init__(processes, device)
         self.config, self.stage = config, zero_stage(config)
         self._deepspeed = _import_deepspeed()
+        if device.type == "cpu":
+            communicate_without_compiling(self._deepspeed)
         self.cuts_weights = self.stage == 3
         self._engine: Any = None
         self._trained: dict[str, nn.Parameter] = {}

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from burnish.config import load_settings
-from burnish.config.rules import ADJUSTMENTS, REMARKS, RULES
+from burnish.config.remarks import REMARKS
+from burnish.config.rules import ADJUSTMENTS, RULES
 from burnish.errors import SettingsError
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -92,6 +93,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         {"interleave_probs": "0,0"},
         "interleave_probs",
         "interleave_probs must be 0 or more, and not all 0",
+    ),
+    "loftq_needs_quantized_weights": (
+        {"lora_init": "loftq"},
+        "lora_init",
+        "lora_init: loftq starts from what quantizing lost, and nothing is quantized",
     ),
     "one_start_for_lora": (
         {"pissa_init": True, "lora_init": "olora"},

@@ -27,3 +27,12 @@ def test_the_libraries_are_still_as_the_corrections_know_them():
     assert hasattr(modules.Linear4bit(64, 64, device="meta"), "support_avx512bf16_for_cpu")
     assert "support_avx512bf16_for_cpu" in modules.Linear4bit.forward.__code__.co_names
     assert "init_8bit_state" in modules.Linear8bitLt.forward.__code__.co_names
+
+
+def test_deepspeed_still_asks_the_table_that_the_correction_changes():
+    pytest.importorskip("deepspeed")
+    from deepspeed.comm.torch import build_shm_op
+    from deepspeed.ops.op_builder.cpu.comm import ShareMemCommBuilder
+
+    assert ShareMemCommBuilder.NAME == "deepspeed_shm_comm"
+    assert "__compatible_ops__" in build_shm_op.__code__.co_names

@@ -142,6 +142,14 @@ def test_auto_that_nothing_can_fill():
         fill_sizes(config, 64)
 
 
+def test_round_robin_is_turned_off_because_the_state_would_be_saved_wrong(capsys):
+    config = {"zero_optimization": {"stage": 2, "round_robin_gradients": True}}
+    filled = fill_config(config, load_settings({}), FP32, 2)
+    assert filled["zero_optimization"]["round_robin_gradients"] is False
+    assert "round_robin_gradients is turned off" in capsys.readouterr().out
+    assert config["zero_optimization"]["round_robin_gradients"] is True, "the user's mapping stays as it is"
+
+
 def test_optimizer_and_scheduler_are_ours(capsys):
     config = fill_config({"optimizer": {"type": "AdamW"}, "scheduler": {}}, load_settings({}), FP32, 1)
     assert "optimizer" not in config
