@@ -113,6 +113,6 @@ def test_the_demo_sets(tiny_folder, tmp_path, stage):
     name = "kto_en_demo" if stage == "kto" else "dpo_en_demo"
     if not (data / f"{name}.json").is_file():
         pytest.skip("the demo sets are not beside this checkout")
-    record, _, _ = run(stage, tiny_folder, name, data, tmp_path, template="llama2", count=4, rate="1.0e-4")
-    assert record["data"]["rows_read"] == 4
+    record, _, _ = run(stage, tiny_folder, name, data, tmp_path, template="llama2", count=12, rate="1.0e-4")
+    assert record["data"]["rows_read"] == 12
     assert record["data"]["dropped"] == {}
