@@ -155,7 +155,7 @@ def test_a_resumed_run_goes_on_under_its_id_and_sends_no_row_twice(tmp_path: Pat
 def test_a_tracker_that_is_not_installed_says_how(tmp_path: Path, fake: type[Fake]) -> None:
     with pytest.raises(MissingExtraError) as caught:
         Trackers(("wandb", "comet_ml"), place(tmp_path), {})
-    assert caught.value.what == "report_to: comet_ml needs a package that is not installed"
+    assert caught.value.what == "report_to: comet_ml needs packages that are not installed: comet-ml"
     assert caught.value.fix == "pip install comet-ml"
     assert fake.made == []
 
