@@ -266,3 +266,22 @@ def test_gradient_checkpointing_changes_nothing(tiny_folder, chat_file, tmp_path
     plain, checkpointed = weights(tmp_path / "plain"), weights(tmp_path / "checkpointed")
     for name, tensor in plain.items():
         torch.testing.assert_close(checkpointed[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_the_heads_weight_is_asked_for_when_the_layers_are_done(monkeypatch):
+    """ZeRO 3 takes a tied weight away when the embeddings are done: asked for before, it would be empty."""
+    from burnish.train import forward
+
+    order = []
+    for name in ("last_hidden", "head_weight"):
+        real = getattr(forward, name)
+
+        def told(*given, real=real, name=name, **more):
+            order.append(name)
+            return real(*given, **more)
+
+        monkeypatch.setattr(forward, name, told)
+    model = build_model()
+    with packed_rows(model):
+        SupervisedLoss(model, packed=True)(collate_packed(examples(2)))
+    assert order == ["last_hidden", "head_weight"]

@@ -54,14 +54,19 @@ class SupervisedLoss(nn.Module):
         inner = without_adapter(self.model)
         head = inner.get_output_embeddings()
         targets, weights = batch.loss_targets, batch.loss_weights
-        weight = head_weight(head) if _only_a_head(inner) and self.own is None else None
-        if weight is not None:
+        wishes: dict[str, Any] = {"smoothing": smoothing, "want_hits": self.accuracy}
+        if _only_a_head(inner) and self.own is None:
             hidden = last_hidden(self.model, batch, packed=self.packed)  # [B, T, E]
             rows = hidden.flatten(0, 1)[batch.loss_positions]  # [N, E]
-            losses = linear_cross_entropy(rows, weight, targets, weights, smoothing=smoothing, want_hits=self.accuracy)
+            # Not before: an engine that cuts weights up takes this one away when the embeddings, tied to it, are done.
+            weight = head_weight(head)
+            if weight is None:
+                losses = token_cross_entropy(head(rows), targets, weights, **wishes)
+            else:
+                losses = linear_cross_entropy(rows, weight, targets, weights, **wishes)
             return LossSum(losses.total, losses.count, self._figures(batch, losses))
         logits = supervised_logits(self.model, batch, packed=self.packed)
-        losses = token_cross_entropy(logits, targets, weights, smoothing=smoothing, want_hits=self.accuracy)
+        losses = token_cross_entropy(logits, targets, weights, **wishes)
         total, count = losses.total, losses.count
         if self.own is not None:
             total, count = _checked(self.own, logits.float(), targets, weights)
