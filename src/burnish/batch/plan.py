@@ -95,6 +95,11 @@ class BatchPlan:
         """Passes over the data after `step` steps."""
         return step / self.steps_an_epoch
 
+    @property
+    def stand_in(self) -> list[int]:
+        """Samples for a rank that has no rows and must take part in a step all the same: those of the first row."""
+        return list(self.rows[0])
+
     def position(self, step: int) -> None:
         """Nothing: the place in the data follows from the step."""
         return None

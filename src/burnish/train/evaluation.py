@@ -40,7 +40,7 @@ def evaluate(
             for step in range(plan.steps_an_epoch):
                 for numbers in plan.step(step, accelerator.process_index):
                     with torch.no_grad():  # a rank without rows runs a stand-in: shards are gathered from all ranks
-                        loss = module(make(numbers or [0]).to(accelerator.device))
+                        loss = module(make(numbers or plan.stand_in).to(accelerator.device))
                     if numbers:
                         add(sums, read(loss))
                 done += 1

@@ -159,8 +159,8 @@ class Loop:
         if batch is not None:
             return self.module(batch)
         # A rank without rows still takes part in the gradient exchange, with a loss of nothing.
-        stand_in = self.train_batch(range(self.options.unit)).to(self.accelerator.device)
-        loss = self.module(stand_in)
+        assert isinstance(self.plan, BatchPlan)  # a stream's steps are always full
+        loss = self.module(self.train_batch(self.plan.stand_in).to(self.accelerator.device))
         return LossSum(loss.total * 0.0, loss.count * 0.0)
 
     def _sum(self, figures: torch.Tensor) -> list[float]:

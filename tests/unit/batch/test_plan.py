@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.batch.plan import BatchPlan, best_fit_rows
+from burnish.batch.plan import BatchPlan, SingleRows, best_fit_rows
 
 
 def singles(count):
@@ -56,3 +56,10 @@ def test_packing_is_best_fit():
     # Longest first: 7 opens a row of 10, 6 another; 4 fits only beside 6, 3 beside 7. Two full rows.
     rows = best_fit_rows([3, 7, 4, 6], 10)
     assert sorted(map(sorted, rows)) == [[0, 1], [2, 3]]
+
+
+def test_the_stand_in_of_a_rank_without_rows_is_a_whole_sample():
+    # A pair of answers is two examples: one alone could not be collated.
+    assert BatchPlan(SingleRows(3, 2), 4, 1, ranks=2).stand_in == [0, 1]
+    assert BatchPlan(SingleRows(3), 4, 1, ranks=2).stand_in == [0]
+    assert BatchPlan([[4, 2], [0]], 1, 1).stand_in == [4, 2]

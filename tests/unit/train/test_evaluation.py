@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from burnish.batch.plan import BatchPlan, SingleRows
 from burnish.errors import BurnishError
 from burnish.losses import LossSum
-from burnish.train.evaluation import Best
+from burnish.train.evaluation import Best, evaluate
 from burnish.train.figures import add, means, read
 from burnish.train.state import Progress
 
@@ -59,3 +61,21 @@ def test_figures_are_sums_until_they_are_shown():
     add(sums, read(other))
     assert sums == {"loss": [7.0, 7.0], "hits": [1.0, 2.0], "none": [0.0, 0.0]}
     assert means(sums) == {"hits": 0.5, "loss": 1.0}
+
+
+def test_a_rank_without_rows_goes_through_with_a_whole_pair_that_does_not_count():
+    asked = []
+
+    class Counted(torch.nn.Module):
+        def forward(self, numbers):
+            asked.append(numbers)
+            return LossSum(torch.tensor(float(sum(numbers))), torch.tensor(float(len(numbers))))
+
+    def make(numbers):
+        return SimpleNamespace(to=lambda _: list(numbers))
+
+    rank_1 = SimpleNamespace(process_index=1, num_processes=1, device="cpu")
+    plan = BatchPlan(SingleRows(3, 2), 1, 1, ranks=2, shuffle=False)  # pairs 0, 1 and 2: rank 1 has only pair 1
+    results = evaluate(rank_1, Counted(), {"": (plan, make)})
+    assert asked == [[2, 3], [0, 1]]
+    assert results == {"eval_loss": 2.5}
