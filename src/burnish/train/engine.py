@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from burnish.errors import BurnishError
+from burnish.model.save import is_adapter
 from burnish.train.optimizers import OptimizerOptions
 from burnish.train.processes import Processes
 
@@ -144,6 +145,25 @@ class Engine:
     def load_optimizer(self, optimizer: Any, named: Mapping[str, Tensor]) -> None:
         """Put back what `optimizer_tensors` gave. Raises ValueError where it is of other parameters."""
         optimizer.load_tensors(dict(named))
+
+
+def gathered_weights(model: nn.Module, gather: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
+    """The weights of a model whose processes hold shards, one gathered after the other; its buffers as they are.
+
+    Of a model with an adapter only what is trained is gathered. Tied weights are one tensor under both names.
+    """
+    gathered: dict[int, Tensor] = {}
+    named: dict[str, Tensor] = {}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in parameters.items():
+        if is_adapter(model) and not parameter.requires_grad:
+            continue
+        if id(parameter) not in gathered:
+            gathered[id(parameter)] = gather(parameter)
+        named[name] = gathered[id(parameter)]
+    if not is_adapter(model):
+        named |= {name: value for name, value in model.state_dict().items() if name not in parameters}
+    return named
 
 
 def build_accelerator(device: torch.device, mixed: str, *, find_unused: bool = False) -> Any:

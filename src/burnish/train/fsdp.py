@@ -25,8 +25,8 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from burnish.errors import BurnishError
-from burnish.model.save import is_adapter, without_adapter
-from burnish.train.engine import Engine
+from burnish.model.save import without_adapter
+from burnish.train.engine import Engine, gathered_weights
 from burnish.train.parallel import FsdpOptions
 from burnish.train.processes import Processes
 
@@ -138,23 +138,10 @@ class ShardedEngine(Engine):
 
     @torch.no_grad()
     def whole_weights(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """Gather one weight after the other; the first process keeps them, in the memory of its CPU.
-
-        Of a model with an adapter only what is trained is gathered. Tied weights are one tensor under both names.
-        """
+        """Gather one weight after the other; the first process keeps them, in the memory of its CPU."""
         for part in self._shards:
             part.reshard()  # after an evaluation the outermost weights are still gathered
-        gathered: dict[int, Tensor] = {}
-        named: dict[str, Tensor] = {}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            if is_adapter(model) and not parameter.requires_grad:
-                continue
-            if id(parameter) not in gathered:
-                gathered[id(parameter)] = self._kept(parameter)
-            named[name] = gathered[id(parameter)]
-        if not is_adapter(model):
-            own = dict(model.named_parameters(remove_duplicate=False))
-            named |= {name: value for name, value in model.state_dict().items() if name not in own}
+        named = gathered_weights(model, self._kept)
         return named if self.is_main_process else {}
 
     def _kept(self, tensor: Tensor) -> Tensor:

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from burnish import log
 from burnish.errors import MissingExtraError
 from burnish.model.compat import communicate_without_compiling
-from burnish.model.save import is_adapter
 from burnish.train.deepspeed_config import fill_sizes, zero_stage
-from burnish.train.engine import Engine, MakeOptimizer
+from burnish.train.engine import Engine, MakeOptimizer, gathered_weights
 from burnish.train.optimizers import OptimizerOptions
 from burnish.train.optimizers.masters import MASTER
 from burnish.train.processes import Processes
@@ -123,20 +122,12 @@ class ZeroEngine(Engine):
         """With ZeRO 3, gather one weight after the other into the memory of the first process's CPU."""
         if not self.cuts_weights or self._engine is None:
             return None
-        gathered: dict[int, Tensor] = {}
-        named: dict[str, Tensor] = {}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            if is_adapter(model) and not parameter.requires_grad:
-                continue
-            if id(parameter) not in gathered:
-                with self._deepspeed.zero.GatheredParameters([parameter]):
-                    whole = parameter.detach().cpu().clone() if self.is_main_process else torch.empty(0)
-                gathered[id(parameter)] = whole
-            named[name] = gathered[id(parameter)]
-        if not is_adapter(model):
-            own = dict(model.named_parameters(remove_duplicate=False))
-            named |= {name: value for name, value in model.state_dict().items() if name not in own}
+        named = gathered_weights(model, self._kept)
         return named if self.is_main_process else {}
+
+    def _kept(self, parameter: nn.Parameter) -> Tensor:
+        with self._deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().cpu().clone() if self.is_main_process else torch.empty(0)
 
     @torch.no_grad()
     def optimizer_tensors(self, optimizer: Any) -> dict[str, Tensor]:
