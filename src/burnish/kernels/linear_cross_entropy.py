@@ -17,6 +17,11 @@ from burnish.losses import TokenLosses
 _LOGITS_AT_ONCE = 16 * 1024 * 1024
 
 
+def rows_at_once(weight: Tensor) -> int:
+    """Positions whose logits may exist at one time under a head of [V, E]."""
+    return max(16, _LOGITS_AT_ONCE // weight.shape[0])
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -49,7 +54,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += (loss * weights[rows]).sum()
             if not (want_hidden or want_weight):
                 continue
-            slope = _slope(logits, logsumexp, targets[rows], smoothing)
+            slope = cross_entropy_slope(logits, logsumexp, targets[rows], smoothing)
             slope = slope.mul_(weights[rows, None]).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[rows] = slope @ matrix
@@ -72,7 +77,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None, None
 
 
-def _slope(logits: Tensor, logsumexp: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+def cross_entropy_slope(logits: Tensor, logsumexp: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """d loss / d logits = softmax - (1 - e) one-hot - e / V, [n, V], written over the logits."""
     slope = logits.sub_(logsumexp[:, None]).exp_()
     if smoothing:
@@ -101,7 +106,6 @@ def linear_cross_entropy(
     Returns:
         total: scalar float32, weighted nats.  count: scalar float32, sum of the weights.  nats, hits: as there.
     """
-    if chunk is None:
-        chunk = max(16, _LOGITS_AT_ONCE // weight.shape[0])
+    chunk = chunk or rows_at_once(weight)
     total, nats, hits = _LinearCrossEntropy.apply(hidden, weight, targets, weights, chunk, smoothing, want_hits)
     return TokenLosses(total, weights.float().sum(), nats, hits)

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Logits that exist at one time: 16 M float32 values are 64 MB.
-_LOGITS_AT_ONCE = 16 * 1024 * 1024
+from burnish.kernels.linear_cross_entropy import cross_entropy_slope, rows_at_once
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -51,9 +50,8 @@ class _LinearLogprobs(torch.autograd.Function):
 
 
 def _slope(logits: Tensor, logsumexp: Tensor, targets: Tensor) -> Tensor:
-    """d logprob / d logits = one-hot - softmax, [n, V], written over the logits."""
-    slope = logits.sub_(logsumexp[:, None]).exp_().neg_()
-    return slope.scatter_add_(1, targets[:, None], torch.ones_like(logsumexp)[:, None])
+    """d logprob / d logits = one-hot - softmax, [n, V], written over the logits: cross-entropy's, the other way."""
+    return cross_entropy_slope(logits, logsumexp, targets).neg_()
 
 
 def _head_gradient(hidden: Tensor, weight: Tensor, targets: Tensor, factors: Tensor, chunk: int) -> Tensor:
@@ -79,8 +77,7 @@ def linear_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int 
         [N] float32, nats, <= 0.
     Source: log pi(y_t | x, y_<t) = z_y - logsumexp(z); its gradient by z is one-hot(y) - softmax(z).
     """
-    if chunk is None:
-        chunk = max(16, _LOGITS_AT_ONCE // weight.shape[0])
+    chunk = chunk or rows_at_once(weight)
     grads = torch.is_grad_enabled()
     wants = grads and hidden.requires_grad, grads and weight.requires_grad
     return _LinearLogprobs.apply(hidden, weight, targets, chunk, *wants)

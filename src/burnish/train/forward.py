@@ -50,27 +50,18 @@ class SupervisedLoss(nn.Module):
 
     def forward(self, batch: Batch) -> LossSum:
         """Sum the loss over a batch's supervised tokens: nats, and the summed weights, both float32 scalars."""
-        smoothing = self.smoothing if self.training else 0.0
-        inner = without_adapter(self.model)
-        head = inner.get_output_embeddings()
         targets, weights = batch.loss_targets, batch.loss_weights
-        wishes: dict[str, Any] = {"smoothing": smoothing, "want_hits": self.accuracy}
-        if _only_a_head(inner) and self.own is None:
-            hidden = last_hidden(self.model, batch, packed=self.packed)  # [B, T, E]
-            rows = hidden.flatten(0, 1)[batch.loss_positions]  # [N, E]
-            # Not before: an engine that cuts weights up takes this one away when the embeddings, tied to it, are done.
-            weight = head_weight(head)
-            if weight is None:
-                losses = token_cross_entropy(head(rows), targets, weights, **wishes)
-            else:
-                losses = linear_cross_entropy(rows, weight, targets, weights, **wishes)
-            return LossSum(losses.total, losses.count, self._figures(batch, losses))
-        logits = supervised_logits(self.model, batch, packed=self.packed)
-        losses = token_cross_entropy(logits, targets, weights, **wishes)
-        total, count = losses.total, losses.count
+        wishes: dict[str, Any] = {"smoothing": self.smoothing if self.training else 0.0, "want_hits": self.accuracy}
         if self.own is not None:
-            total, count = _checked(self.own, logits.float(), targets, weights)
-        return LossSum(total, count, self._figures(batch, losses))
+            logits = supervised_logits(self.model, batch, packed=self.packed).float()
+            total, count = _checked(self.own, logits, targets, weights)
+            return LossSum(total, count, self._figures(batch, token_cross_entropy(logits.detach(), targets, **wishes)))
+        found, weight = before_the_loss(self.model, batch, packed=self.packed)
+        if weight is None:
+            losses = token_cross_entropy(found, targets, weights, **wishes)
+        else:
+            losses = linear_cross_entropy(found, weight, targets, weights, **wishes)
+        return LossSum(losses.total, losses.count, self._figures(batch, losses))
 
     def _figures(self, batch: Batch, losses: TokenLosses) -> dict[str, tuple[Tensor, Tensor]]:
         figures: dict[str, tuple[Tensor, Tensor]] = {}
@@ -84,6 +75,23 @@ class SupervisedLoss(nn.Module):
                 own = weights * (groups == number)
                 figures[f"loss_{self.datasets[number]}"] = ((losses.nats * own).sum(), own.sum())
         return figures
+
+
+def before_the_loss(model: Any, batch: Batch, *, packed: bool) -> tuple[Tensor, Tensor | None]:
+    """What the loss of the supervised positions is made from: as little as the model's head allows.
+
+    Returns:
+        The hidden states there, [N, E], and the head's matrix, [V, E], where logits are no more than their product, so
+        that they need not exist all at once; else the logits, [N, V], and None.
+    """
+    inner = without_adapter(model)
+    if not _only_a_head(inner):
+        return supervised_logits(model, batch, packed=packed), None
+    head = inner.get_output_embeddings()
+    rows = last_hidden(model, batch, packed=packed).flatten(0, 1)[batch.loss_positions]
+    # Not before: an engine that cuts weights up takes this one away when the embeddings, tied to it, are done.
+    weight = head_weight(head)
+    return (head(rows), None) if weight is None else (rows, weight)
 
 
 def last_hidden(model: Any, batch: Batch, *, packed: bool) -> Tensor:
@@ -124,12 +132,6 @@ def model_arguments(model: Any, batch: Batch, *, packed: bool) -> dict[str, Any]
 
 # What a model may do to logits after the head; such a model's own forward pass computes them.
 _AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "lm_head_multiplier")
-
-
-def has_plain_head(model: Any) -> bool:
-    """Whether logits are `hidden @ weight.T` and nothing else, so that a fast path may compute them in chunks."""
-    head = model.get_output_embeddings()
-    return type(head) is nn.Linear and head.bias is None and _only_a_head(model)
 
 
 def _only_a_head(model: Any) -> bool:

@@ -9,17 +9,15 @@ from torch import Tensor
 from burnish.batch.collate import Batch
 from burnish.kernels.linear_logprobs import linear_logprobs
 from burnish.losses.logprobs import SequenceLogprobs, sequence_logprobs, token_logprobs
-from burnish.model.save import without_adapter
-from burnish.train.forward import has_plain_head, last_hidden, supervised_logits
+from burnish.train.forward import before_the_loss
 
 
 def batch_logprobs(model: Any, batch: Batch, *, packed: bool) -> Tensor:
     """Log-probability of each supervised token of a batch, [N] float32, nats; logits exist a chunk at a time."""
-    inner = without_adapter(model)
-    if not has_plain_head(inner):
-        return token_logprobs(supervised_logits(model, batch, packed=packed), batch.loss_targets)
-    hidden = last_hidden(model, batch, packed=packed).flatten(0, 1)[batch.loss_positions]  # [N, E]
-    return linear_logprobs(hidden, inner.get_output_embeddings().weight, batch.loss_targets)
+    found, weight = before_the_loss(model, batch, packed=packed)
+    if weight is None:
+        return token_logprobs(found, batch.loss_targets)
+    return linear_logprobs(found, weight, batch.loss_targets)
 
 
 def answer_logprobs(model: Any, batch: Batch, *, packed: bool) -> SequenceLogprobs:
