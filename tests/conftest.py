@@ -115,7 +115,7 @@ def real_model():
 
 def pytest_configure(config):
     """Keep what tests cache apart from the user's; the default model is looked for where it was fetched."""
-    from burnish.model.cache import cache_folder
+    from burnish.cache import cache_folder
 
     models = cache_folder() / "models"
     cache = Path(tempfile.mkdtemp(prefix="burnish-tests-"))

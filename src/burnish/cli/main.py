@@ -87,7 +87,7 @@ def chat(
 @app.command()
 def env() -> None:
     """What this machine has, in one block to paste into a report. Secrets and the name of the user are left out."""
-    from burnish.model.cache import cache_folder
+    from burnish.cache import cache_folder
     from burnish.runs.environment import environment, render_environment, surroundings
 
     print(render_environment(environment() | surroundings(cache_folder())))

@@ -81,7 +81,7 @@ def run_compare(
 
 
 def _draw(curves: Any, png: str, metric: str, by: str) -> bool:
-    from burnish.model.cache import cache_folder
+    from burnish.cache import cache_folder
 
     try:
         return plot_curves(curves, Path(png), metric, by, cache=cache_folder())

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from pathlib import Path
 
+from burnish.cache import cache_folder
 from burnish.data.readers import data_files
 from burnish.data.spec import DatasetSpec
 from burnish.errors import DataError
 
 
 def default_cache_dir() -> Path:
-    """Where fetched data is kept: `datasets` in `BURNISH_CACHE`, else in Burnish's part of the user's cache."""
-    named = os.environ.get("BURNISH_CACHE")
-    if named:
-        return Path(named).expanduser() / "datasets"
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "burnish" / "datasets"
+    """Where fetched data is kept: `datasets` in Burnish's cache folder."""
+    return cache_folder() / "datasets"
 
 
 def source_files(

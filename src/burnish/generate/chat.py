@@ -11,8 +11,7 @@ from burnish.data.records import Conversation, Turn
 from burnish.errors import ModelError
 from burnish.generate.sampler import Completion, Sampling, generate
 from burnish.generate.stream import TextStream
-from burnish.model.load import load_model, stored_quantization
-from burnish.model.precision import choose_device, choose_precision
+from burnish.model.load import load_for_use
 from burnish.model.quantize import quantization_of
 from burnish.model.reward import head_folder
 from burnish.model.source import find_model, trained_over
@@ -120,19 +119,11 @@ def load_chat_model(
             at=name,
             fix="score answers with burnish.load_reward_model, or chat with the model it was trained from",
         )
-    device = choose_device(use_cpu)
     quantization = quantization_of(quantization_bit, quantization_type, double_quantization)
     if quantization_bit is None and trained_over(source):
         quantization = trained_over(source)
         say(f"the base is held in {quantization}, as it was trained; quantization_bit=16 takes the whole one")
-    loaded = load_model(
-        source,
-        dtype=choose_precision(device).dtype,
-        device=device,
-        merge=bool(source.adapters) and not quantization and not stored_quantization(source),
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-    )
+    loaded = load_for_use(source, use_cpu=use_cpu, quantization=quantization, trust_remote_code=trust_remote_code)
     # The tokenizer in a run folder already carries the training template; naming it again gives the same text.
     chosen = template or source.template
     built = load_template(

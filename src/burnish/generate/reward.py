@@ -11,8 +11,7 @@ import torch
 from burnish.data.records import Conversation
 from burnish.errors import BurnishError, ModelError
 from burnish.kernels.attention import packed_rows, reason_not_packed
-from burnish.model.load import load_model, stored_quantization
-from burnish.model.precision import choose_device, choose_precision
+from burnish.model.load import load_for_use
 from burnish.model.reward import attach_value_head, head_folder, load_value_head, value_head
 from burnish.model.save import without_adapter
 from burnish.model.source import find_model, trained_over
@@ -96,16 +95,8 @@ def load_reward_model(
     folder = head_folder(source)
     if folder is None:
         raise ModelError("this is no reward model", at=name, fix="give the folder of a run with stage: rm")
-    device = choose_device(use_cpu)
     quantization = trained_over(source)
-    loaded = load_model(
-        source,
-        dtype=choose_precision(device).dtype,
-        device=device,
-        merge=bool(source.adapters) and not quantization and not stored_quantization(source),
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-    )
+    loaded = load_for_use(source, use_cpu=use_cpu, quantization=quantization, trust_remote_code=trust_remote_code)
     attach_value_head(loaded.model, seed=0)
     load_value_head(loaded.model, folder)
     loaded.model.requires_grad_(False).eval()

@@ -19,8 +19,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from burnish.cache import cache_folder
 from burnish.errors import ModelError
-from burnish.model.cache import cache_folder
 
 NAME = "smollm2-135m-instruct"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

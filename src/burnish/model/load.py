@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from burnish.errors import MissingExtraError, ModelError
 from burnish.model.base import BaseChanges, read_changes
 from burnish.model.compat import correct_quantized_layers
+from burnish.model.precision import choose_device, choose_precision
 from burnish.model.quantize import (
     Quantization,
     bitsandbytes_config,
@@ -148,6 +149,24 @@ def load_model(
         model.eval()
     held = str(quantization) if quantization else stored
     return Loaded(model, tokenizer, source, read_stop_ids(source, **hub), tuple(mergers), held, changes=changes)
+
+
+def load_for_use(
+    source: ModelSource, *, use_cpu: bool, quantization: Quantization | None, trust_remote_code: bool
+) -> Loaded:
+    """Load a model that only answers or scores, in the number format that the machine does well.
+
+    Its adapters are merged into whole weights, and stay beside quantized ones.
+    """
+    device = choose_device(use_cpu)
+    return load_model(
+        source,
+        dtype=choose_precision(device).dtype,
+        device=device,
+        merge=bool(source.adapters) and not quantization and not stored_quantization(source),
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def stored_quantization(source: ModelSource, **hub: Any) -> str | None:

@@ -25,6 +25,7 @@ from burnish.model.rope import forget_longest_text
 from burnish.model.save import without_adapter
 from burnish.model.source import ModelSource, trained_over
 from burnish.model.vocabulary import NewTokens, extend_tokenizer, grow_embeddings, new_tokens
+from burnish.train.origin import hub_arguments
 
 
 def build_model(settings: Settings, source: ModelSource, precision: Precision, device: torch.device) -> Loaded:
@@ -46,10 +47,8 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
         dtype=precision.dtype,
         device=device,
         flash_attn=model_settings.flash_attn,
-        revision=model_settings.model_revision,
-        cache_dir=model_settings.cache_dir,
         trust_remote_code=model_settings.trust_remote_code,
-        token=model_settings.hf_hub_token,
+        **hub_arguments(settings),
         merge=bool(source.adapters) and not go_on,
         trainable_adapter=go_on,
         rope=(model_settings.rope_scaling, settings.data.cutoff_len) if model_settings.rope_scaling else None,
@@ -156,15 +155,12 @@ def _choose_trained(settings: Settings, loaded: Loaded, new_rows: list[int], go_
 
 def _whole_weights(settings: Settings, loaded: Loaded) -> Callable[[str], Tensor]:
     """The weights of the layers before they were quantized: the model is read a second time, on the CPU."""
-    model = settings.model
     whole = load_model(
         loaded.source,
         dtype=next(p.dtype for p in loaded.model.parameters() if p.is_floating_point()),
-        revision=model.model_revision,
-        cache_dir=model.cache_dir,
-        trust_remote_code=model.trust_remote_code,
-        token=model.hf_hub_token,
+        trust_remote_code=settings.model.trust_remote_code,
         merge=bool(loaded.source.adapters),
+        **hub_arguments(settings),
     ).model
     return lambda name: whole.get_submodule(name).weight
 
@@ -177,10 +173,7 @@ def _quantization(settings: Settings) -> Quantization | None:
 
 def _check_base(settings: Settings, source: ModelSource, quantization: Quantization | None, goes_on: bool) -> None:
     """Refuse to train weights that are quantized on disk; say when an adapter goes on over another kind of base."""
-    model = settings.model
-    stored = stored_quantization(
-        source, revision=model.model_revision, cache_dir=model.cache_dir, token=model.hf_hub_token
-    )
+    stored = stored_quantization(source, **hub_arguments(settings))
     if stored and settings.tuning.finetuning_type != "lora":
         raise ModelError(
             f"the weights of this model are quantized ({stored}) and cannot be trained themselves",

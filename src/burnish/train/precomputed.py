@@ -15,8 +15,8 @@ import torch
 from burnish import log
 from burnish.batch.collate import Batch, Layout
 from burnish.batch.store import Selection, StoredSet
+from burnish.cache import cache_folder
 from burnish.errors import BurnishError
-from burnish.model.cache import cache_folder
 from burnish.runs.files import write_atomically
 from burnish.template import Example
 from burnish.train.data import RunData, TrainSet

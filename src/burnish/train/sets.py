@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,12 +17,14 @@ from burnish.batch.prepare import check_bad, nothing_left
 from burnish.batch.store import Counts, SetWriter, StoredSet, open_set
 from burnish.batch.truncation import Limits
 from burnish.batch.workers import make_chunks
+from burnish.cache import cache_folder
 from burnish.config import Settings
 from burnish.data.iterate import Tally
 from burnish.data.load import CONVERSION_VERSION, iter_samples, source_fingerprint
 from burnish.data.records import Sample
+from burnish.data.sources import default_cache_dir
 from burnish.errors import DataError
-from burnish.model.cache import cache_folder
+from burnish.runs.environment import usable_cores
 from burnish.template import ChatTemplate
 from burnish.train.stages import Stage
 
@@ -46,7 +47,7 @@ def reading(settings: Settings) -> dict[str, Any]:
         "stage": settings.tuning.stage,
         "max_samples": data.max_samples,
         "seed": data_seed(settings),
-        "cache_dir": cache_folder() / "datasets",
+        "cache_dir": default_cache_dir(),
         "hub_token": model.hf_hub_token,
         "ms_hub_token": model.ms_hub_token,
         "max_files": data.max_files,
@@ -163,8 +164,7 @@ def prepare_into(
 def workers(settings: Settings) -> int:
     """Processes that prepare data."""
     asked = settings.data.preprocessing_num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(asked or 8, cores)
+    return min(asked or 8, usable_cores())
 
 
 def counts_of(stored: StoredSet) -> Counts:

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from burnish.cache import cache_folder
 from burnish.config import Settings
 from burnish.config.catalogue import is_secret
 from burnish.errors import Interrupted
-from burnish.model.cache import cache_folder
 from burnish.runs.folder import RunFolder
 from burnish.runs.monitor import SystemMonitor
 from burnish.train.trackers import Place, Trackers
