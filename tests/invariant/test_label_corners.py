@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tokenizers import AddedToken
 
-from burnish.batch.chunks import LabelOptions, prepare_sample
-from burnish.batch.prepare import prepare_documents
+from burnish.batch.chunks import LabelOptions, document_chunk, prepare_sample
+from burnish.batch.prepare import prepare
 from burnish.batch.truncation import Limits
 from burnish.data.records import Conversation, Document, Sample, ToolCall, Turn
 from burnish.errors import TemplateError
@@ -100,7 +100,7 @@ def test_train_on_prompt_trains_each_turn_once_and_weights_hold():
 def test_no_document_loses_its_end():
     template = load_template(build_tokenizer())
     samples = [Sample(Document("x" * 16), "set", 0), Sample(Document("y" * 3), "set", 1)]
-    made = prepare_documents(samples, template, LabelOptions(Limits(16)))
+    made = prepare(samples, template, LabelOptions(Limits(16)), document_chunk)
     flat = [token for example in made.examples for token in example.input_ids]
     assert flat.count(template.tokenizer.eos_token_id) == 2
     assert all(example.supervised for example in made.examples)

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from burnish.batch.prepare import LabelOptions, prepare_documents, prepare_sample
+from burnish.batch.chunks import document_chunk
+from burnish.batch.prepare import LabelOptions, prepare, prepare_sample
 from burnish.batch.truncation import Limits
 from burnish.data.records import Conversation, Document, Sample, Turn
 from burnish.errors import TemplateError
@@ -193,7 +194,7 @@ def test_pretraining_labels():
     tokenizer.bos_token = "<|im_start|>"
     template = load_template(tokenizer)
     template.__dict__["_begins_texts"] = True  # as for a tokenizer that begins every text with it
-    made = prepare_documents([Sample(Document("abcde"), "set", 0)], template, LabelOptions())
+    made = prepare([Sample(Document("abcde"), "set", 0)], template, LabelOptions(), document_chunk)
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     letters = tokenizer("abcde", add_special_tokens=False)["input_ids"]
     assert made.examples[0].input_ids == made.examples[0].labels == [bos, *letters, eos]

@@ -15,11 +15,9 @@ from burnish.batch.chunks import (
     LabelOptions,
     MakeChunk,
     conversation_chunk,
-    document_chunk,
     label_sample,
     prepare_sample,
 )
-from burnish.batch.judged import feedback_chunk, preference_chunk
 from burnish.data.records import Sample
 from burnish.errors import DataError
 from burnish.template import ChatTemplate, Example
@@ -32,9 +30,6 @@ __all__ = [
     "label_sample",
     "nothing_left",
     "prepare",
-    "prepare_documents",
-    "prepare_feedback",
-    "prepare_preferences",
     "prepare_sample",
 ]
 
@@ -73,41 +68,21 @@ class Prepared:
 
 
 def prepare(
-    samples: Sequence[Sample], template: ChatTemplate, options: LabelOptions, *, title: str = "labelling"
+    samples: Sequence[Sample],
+    template: ChatTemplate,
+    options: LabelOptions,
+    make: MakeChunk = conversation_chunk,
+    *,
+    title: str = "labelling",
 ) -> Prepared:
-    """Turn samples of conversations into examples.
+    """Turn samples into examples.
 
+    Args:
+        make: what becomes of the samples, such as `chunks.conversation_chunk` or `judged.preference_chunk`.
     Raises:
         DataError: nothing is left to train on, or more than 5% of the rows cannot be rendered.
         TemplateError: the template has no place for what a sample holds, or cannot show an answer as inference would.
     """
-    return _prepare(samples, template, options, conversation_chunk, title)
-
-
-def prepare_documents(
-    samples: Sequence[Sample], template: ChatTemplate, options: LabelOptions, *, title: str = "tokenizing"
-) -> Prepared:
-    """Turn plain text into examples of which every token is trained; see `chunks.document_chunk`."""
-    return _prepare(samples, template, options, document_chunk, title)
-
-
-def prepare_preferences(
-    samples: Sequence[Sample], template: ChatTemplate, options: LabelOptions, *, title: str = "labelling"
-) -> Prepared:
-    """Turn pairs of answers into pairs of examples, the chosen one first; see `judged.preference_chunk`."""
-    return _prepare(samples, template, options, preference_chunk, title)
-
-
-def prepare_feedback(
-    samples: Sequence[Sample], template: ChatTemplate, options: LabelOptions, *, title: str = "labelling"
-) -> Prepared:
-    """Turn answers that were judged one by one into examples; see `judged.feedback_chunk`."""
-    return _prepare(samples, template, options, feedback_chunk, title)
-
-
-def _prepare(
-    samples: Sequence[Sample], template: ChatTemplate, options: LabelOptions, make: MakeChunk, title: str
-) -> Prepared:
     done = Prepared()
     bad: list[str] = []
     with log.progress(title, len(samples) if len(samples) > 5000 else 0) as bar:

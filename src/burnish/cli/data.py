@@ -57,6 +57,7 @@ def run_inspect(
     if format == "jsonl":
         log.set_quiet(True)  # stdout carries the lines and nothing else
     assert settings.model.model_name_or_path is not None  # required above
+    from burnish.batch.prepare import prepare
     from burnish.model.source import find_model
     from burnish.train.data import build_template, label_options, read_samples
     from burnish.train.stages import STAGES
@@ -65,7 +66,7 @@ def run_inspect(
     template = build_template(settings, source)
     loaded = read_samples(settings, settings.data.dataset)
     options = label_options(settings)
-    prepared = STAGES.get(settings.tuning.stage).prepare(loaded.samples, template, options)
+    prepared = prepare(loaded.samples, template, options, STAGES.get(settings.tuning.stage).chunk)
     if format == "jsonl":
         pairs = zip(prepared.samples, prepared.examples, strict=True)
         for line in _lines(pairs, template, limit, row):
@@ -140,7 +141,7 @@ def run_cache(clear: bool) -> None:
     from rich.table import Table
 
     from burnish.batch.store import cached_sets
-    from burnish.model.cache import cache_folder
+    from burnish.cache import cache_folder
 
     folder = cache_folder() / "prepared"
     found = list(cached_sets(folder))

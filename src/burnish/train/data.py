@@ -25,6 +25,7 @@ from burnish.model.load import load_tokenizer, read_stop_ids
 from burnish.model.source import ModelSource
 from burnish.model.vocabulary import extend_tokenizer, new_tokens
 from burnish.template import ChatTemplate, load_template
+from burnish.train.origin import hub_arguments
 from burnish.train.sets import (
     counts_of,
     data_folder,
@@ -87,8 +88,7 @@ def build_template(settings: Settings, source: ModelSource, today: datetime | No
     Args:
         today: the day for templates that print it, so that a resumed run renders as it began.
     """
-    model = settings.model
-    hub = {"revision": model.model_revision, "cache_dir": model.cache_dir, "token": model.hf_hub_token}
+    model, hub = settings.model, hub_arguments(settings)
     tokenizer = load_tokenizer(source, trust_remote_code=model.trust_remote_code, **hub)
     extend_tokenizer(tokenizer, new_tokens(model.add_tokens, model.add_special_tokens, model.new_special_tokens_config))
     data = settings.data

@@ -20,10 +20,10 @@ from burnish import log
 from burnish.batch.collate import Layout
 from burnish.batch.plan import BatchPlan
 from burnish.batch.store import Selection
+from burnish.cache import cache_folder
 from burnish.config import Settings
 from burnish.errors import RunFolderError
 from burnish.kernels.attention import packed_rows
-from burnish.model.cache import cache_folder
 from burnish.model.load import Loaded
 from burnish.model.noise import EmbeddingNoise
 from burnish.model.precision import choose_device, choose_precision

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import psutil
 
 from burnish.errors import EXIT_DEFECT, BurnishError
+from burnish.runs.environment import usable_cores
 
 _ON = ("1", "true", "yes", "on")
 
@@ -49,7 +50,7 @@ def launch(arguments: Sequence[str], *, use_cpu: bool) -> int:
     if hasattr(options, "signals_to_handle"):  # the workers stop by themselves, after their step and a checkpoint
         options.signals_to_handle = "SIGHUP,SIGQUIT"
     count = int(options.nproc_per_node)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     os.environ.pop("FORCE_TORCHRUN", None)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the failed rank says what happened
     with _signals_passed_on():
@@ -93,10 +94,6 @@ def _devices(use_cpu: bool) -> int:
     import torch
 
     return 1 if use_cpu else max(1, torch.cuda.device_count())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Mapping, MutableMapping
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from burnish.config import Settings
 from burnish.errors import BurnishError
+from burnish.registry import nearest
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _with_options(found: FsdpOptions, options: Mapping[str, Any], at: str, setti
     for written, value in options.items():
         key = written.removeprefix("fsdp_").lower()
         if key not in _OPTIONS:
-            close = difflib.get_close_matches(key, _OPTIONS, 1)
+            close = nearest(key, _OPTIONS)
             fix = f"did you mean '{close[0]}'?" if close else f"FSDP2 takes: {', '.join(sorted(_OPTIONS))}"
             raise BurnishError(f"unknown option '{written}'", at=f"{at}: {written}", fix=fix)
         if key == "version" and int(value) == 1:

@@ -5,7 +5,7 @@ import pytest
 from burnish.batch.chunks import LabelOptions
 from burnish.batch.judged import feedback_chunk, preference_chunk
 from burnish.batch.plan import SingleRows, packed_units
-from burnish.batch.prepare import prepare_feedback, prepare_preferences
+from burnish.batch.prepare import prepare
 from burnish.batch.store import Counts, SetWriter
 from burnish.batch.truncation import DROPPED_ALIKE, DROPPED_TOO_LONG, Limits
 from burnish.data.records import Conversation, Feedback, Preference, Sample, ToolCall, Turn
@@ -167,7 +167,7 @@ def test_other_records_are_refused(template):
 
 def test_marked_answers_keep_their_mark_and_train_the_last_answer_alone(template):
     samples = [judged("good", True, "Hi", "Hello", "So?"), judged("bad", False, row=1), judged("fine", True, row=2)]
-    done = prepare_feedback(samples, template, LabelOptions(train_on_prompt=True))
+    done = prepare(samples, template, LabelOptions(train_on_prompt=True), feedback_chunk)
     assert [example.mark for example in done.examples] == [1.0, 0.0, 1.0]
     assert [supervised(template, example) for example in done.examples] == [
         "good<|im_end|>",
@@ -182,7 +182,7 @@ def test_the_store_keeps_pairs_marks_and_their_order(template, tmp_path):
     writer = SetWriter(tmp_path / "set")
     writer.add(chunk, samples)
     stored = writer.finish(Counts())
-    assert list(stored) == prepare_preferences(samples, template, LabelOptions()).examples
+    assert list(stored) == prepare(samples, template, LabelOptions(), preference_chunk).examples
     assert stored.marks.tolist() == [1.0, 0.0] * 5
     assert [stored.origin(number)[2] for number in range(10)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from burnish.batch.chunks import MakeChunk
 from burnish.batch.collate import Batch, Layout
-from burnish.batch.prepare import Prepared
 from burnish.config import Settings
 from burnish.model.load import Loaded
 from burnish.registry import LazyTable
@@ -45,7 +44,6 @@ class Stage:
     Attributes:
         name: as in `stage:`.
         chunk: (samples, template, label options) → Chunk; the work of one process, found by its name.
-        prepare: the same in memory, for looking at: → Prepared.
         collate: (examples, sample numbers, layout) → Batch.
         module: Parts → a module whose forward takes a Batch and returns a LossSum.
         chats: whether the tuned model speaks by the chat template, which is then saved with it.
@@ -59,7 +57,6 @@ class Stage:
 
     name: str
     chunk: MakeChunk
-    prepare: Callable[..., Prepared]
     collate: Callable[[Sequence[Example], Sequence[int], Layout], Batch]
     module: Callable[[Parts], Any]
     chats: bool = True

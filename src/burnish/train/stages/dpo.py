@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from burnish.batch.collate import collate_pairs
 from burnish.batch.judged import preference_chunk
-from burnish.batch.prepare import prepare_preferences
 from burnish.config import Settings
 from burnish.losses.preference import REFERENCE_FREE
 from burnish.model.load import Loaded
@@ -43,7 +42,6 @@ def module(parts: Parts) -> PairLoss:
 STAGE = Stage(
     "dpo",
     preference_chunk,
-    prepare_preferences,
     collate_pairs,
     module,
     unit=2,

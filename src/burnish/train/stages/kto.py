@@ -10,7 +10,6 @@ import numpy as np
 from burnish import log
 from burnish.batch.collate import Layout, collate, collate_feedback, cross_answers
 from burnish.batch.judged import feedback_chunk
-from burnish.batch.prepare import prepare_feedback
 from burnish.config import Settings
 from burnish.errors import DataError
 from burnish.losses.kto import BALANCED, LabelBalance, label_balance
@@ -80,7 +79,6 @@ def before_step(module: Any, micro: Sequence[Sequence[Example]], layout: Layout,
 STAGE = Stage(
     "kto",
     feedback_chunk,
-    prepare_feedback,
     collate_feedback,
     module,
     extend=extend,

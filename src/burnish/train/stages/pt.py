@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from burnish.batch.chunks import document_chunk
 from burnish.batch.collate import collate
-from burnish.batch.prepare import prepare_documents
 from burnish.train.stages import Stage
 from burnish.train.stages.sft import module
 
-STAGE = Stage("pt", document_chunk, prepare_documents, collate, module, chats=False)
+STAGE = Stage("pt", document_chunk, collate, module, chats=False)

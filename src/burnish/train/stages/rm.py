@@ -5,7 +5,6 @@ from __future__ import annotations
 from burnish import log
 from burnish.batch.collate import collate_pairs
 from burnish.batch.judged import preference_chunk
-from burnish.batch.prepare import prepare_preferences
 from burnish.config import Settings
 from burnish.model.load import Loaded
 from burnish.model.reward import attach_value_head, head_folder, load_value_head
@@ -29,4 +28,4 @@ def module(parts: Parts) -> ScoreLoss:
     return ScoreLoss(parts.model, packed=parts.packed, centring=parts.settings.preference.center_rewards_coefficient)
 
 
-STAGE = Stage("rm", preference_chunk, prepare_preferences, collate_pairs, module, unit=2, extend=extend)
+STAGE = Stage("rm", preference_chunk, collate_pairs, module, unit=2, extend=extend)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from burnish.batch.chunks import conversation_chunk
 from burnish.batch.collate import collate
-from burnish.batch.prepare import prepare
 from burnish.train.forward import SupervisedLoss
 from burnish.train.stages import Parts, Stage
 from burnish.train.user_code import load_object
@@ -24,4 +23,4 @@ def module(parts: Parts) -> SupervisedLoss:
     )
 
 
-STAGE = Stage("sft", conversation_chunk, prepare, collate, module)
+STAGE = Stage("sft", conversation_chunk, collate, module)
