@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from burnish.errors import RunFolderError
-from burnish.runs.curves import Curve, last_tenth, read_curve
+from burnish.runs.curves import Curve, read_curve
 from burnish.runs.folder import read_summary
 from burnish.runs.listing import list_runs
 from burnish.runs.metrics import MetricsLog
 from burnish.runs.monitor import mean_figures
+from burnish.runs.plots import last_tenth
 from burnish.runs.preflight import METRICS, SUMMARY
 from burnish.runs.tables import Cells, markdown, number, part, spent, table, whole
 

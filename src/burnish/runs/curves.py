@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +11,18 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from burnish.runs.charts import braille, nice_ticks, padded, place, step_axis
-from burnish.runs.files import write_atomically
-from burnish.runs.plots import FEW, GRID, TEXT, Points, Rows, drawable, font_list_in, smoothed
+from burnish.runs.plots import (
+    FEW,
+    TEXT,
+    Points,
+    Rows,
+    drawable,
+    font_list_in,
+    last_tenth,
+    picture,
+    quiet_axes,
+    smoothed,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,27 +106,20 @@ def plot_curves(
     if not any(curve.train or curve.evals for curve in curves):
         return False
     with font_list_in(cache):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         names, families = _names(curves)
     drawn, words = scaled(curves, by)
     labels = [f"{name}: {_in_words(curve, metric)}" for name, curve in zip(names, drawn, strict=True)]
     across = 2 if len(curves) > 3 and max(map(len, labels)) <= 60 else 1
-    figure = Figure(figsize=(10, 5.4 + 0.2 * math.ceil(len(curves) / across)), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for number, (curve, label) in enumerate(zip(drawn, labels, strict=True)):
-        _draw(axes, curve, label, number, faint=0.25 if len(curves) < 5 else 0.12)
-    _dress(axes, words, metric)
-    legend = figure.legend(
-        loc="outside lower left", ncols=across, frameon=False, fontsize=9, labelcolor=TEXT, handlelength=2.6
-    )
-    for text in legend.get_texts():
-        text.set(family=families, parse_math=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(Path(path), picture.getvalue())
+    with picture(path, (10, 5.4 + 0.2 * math.ceil(len(curves) / across)), cache) as figure:
+        axes = figure.add_subplot()
+        for number, (curve, label) in enumerate(zip(drawn, labels, strict=True)):
+            _draw(axes, curve, label, number, faint=0.25 if len(curves) < 5 else 0.12)
+        _dress(axes, words, metric)
+        legend = figure.legend(
+            loc="outside lower left", ncols=across, frameon=False, fontsize=9, labelcolor=TEXT, handlelength=2.6
+        )
+        for text in legend.get_texts():
+            text.set(family=families, parse_math=False)
     return True
 
 
@@ -154,12 +156,7 @@ def _dress(axes: Axes, words: str, metric: str) -> None:
     axes.set_title(title, loc="left", fontsize=10, color=TEXT, pad=8, parse_math=False)
     axes.set_ylabel(metric, color=TEXT, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=words == "optimizer step"))
-    axes.grid(True, color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.02, y=0.06)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#bbbbbb")
-    axes.tick_params(colors=TEXT, labelsize=9, length=3)
+    quiet_axes(axes, above=0.06)
 
 
 def _in_words(curve: Curve, metric: str) -> str:
@@ -171,12 +168,6 @@ def _in_words(curve: Curve, metric: str) -> str:
         last, best = curve.evals[-1][1], min(value for _, value in curve.evals)
         parts.append(f"eval {last:.4g}" + (f" (lowest {best:.4g})" if best < last and "loss" in metric else ""))
     return ", ".join(parts) or "nothing logged"
-
-
-def last_tenth(points: Points) -> float:
-    """The mean of the last tenth of the values, at least one."""
-    values = [value for _, value in points][-max(1, len(points) // 10) :]
-    return sum(values) / len(values)
 
 
 def _short(name: str, longest: int = 44) -> str:

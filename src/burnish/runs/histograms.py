@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from burnish.runs.files import write_atomically
-from burnish.runs.plots import EVAL, GRID, RAW, SMOOTH, TEXT, drawable, font_list_in
+from burnish.runs.plots import EVAL, GRID, RAW, SMOOTH, TEXT, drawable, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,24 +82,16 @@ def plot_histograms(panels: Sequence[Panel], path: Path, title: str, cache: Path
     Raises:
         OSError: the file cannot be written.
     """
-    with font_list_in(cache):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        heading, families = drawable(title, "Lengths")
     lines = -(-len(panels) // _COLUMNS)
-    figure = Figure(figsize=(10, 0.6 + 2.9 * lines), dpi=120, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(heading, fontsize=12, color=TEXT, family=families, parse_math=False)
-    grid = figure.subplots(lines, _COLUMNS, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        if place < len(panels):
-            _draw(axes, panels[place])
-        else:
-            axes.set_visible(False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(Path(path), picture.getvalue())
+    with picture(path, (10, 0.6 + 2.9 * lines), cache, dpi=120) as figure:
+        heading, families = drawable(title, "Lengths")
+        figure.suptitle(heading, fontsize=12, color=TEXT, family=families, parse_math=False)
+        grid = figure.subplots(lines, _COLUMNS, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            if place < len(panels):
+                _draw(axes, panels[place])
+            else:
+                axes.set_visible(False)
 
 
 def _draw(axes: Axes, panel: Panel) -> None:

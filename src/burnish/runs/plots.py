@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
 Points = list[tuple[float, float]]
@@ -93,23 +94,30 @@ def plot_loss(rows: Rows, path: Path, title: str = "Loss", cache: Path | None = 
     evals, eval_unusable = series(rows, "eval_loss")
     if not train and not evals:
         return False
+    with picture(path, (8, 4.8), cache) as figure:
+        text, families = drawable(title)
+        axes = figure.add_subplot()
+        _draw_curves(axes, train, train_unusable, evals, eval_unusable)
+        _dress(axes, rows)
+        axes.set_title(text, loc="left", fontsize=12, color=TEXT, pad=10, family=families, parse_math=False)
+    return True
+
+
+@contextmanager
+def picture(path: Path, inches: tuple[float, float], cache: Path | None = None, dpi: int = 150) -> Iterator[Figure]:
+    """A figure to draw into, which becomes a PNG when the block ends, atomically; none where the block fails."""
     with font_list_in(cache):
         import io
 
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        text, families = drawable(title)
-    figure = Figure(figsize=(8, 4.8), dpi=150, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _draw_curves(axes, train, train_unusable, evals, eval_unusable)
-    _dress(axes, rows)
-    axes.set_title(text, loc="left", fontsize=12, color=TEXT, pad=10, family=families, parse_math=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(Path(path), picture.getvalue())
-    return True
+        figure = Figure(figsize=inches, dpi=dpi, facecolor="white", layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_atomically(Path(path), drawn.getvalue())
 
 
 def _draw_curves(axes: Axes, train: Points, train_unusable: int, evals: Points, eval_unusable: int) -> None:
@@ -117,8 +125,7 @@ def _draw_curves(axes: Axes, train: Points, train_unusable: int, evals: Points, 
     if len(train) >= FEW:
         axes.plot(steps, values, color=RAW, linewidth=1.1, label=with_gap("train", train_unusable))
         curve = smoothed(train)
-        tenth = values[-max(1, len(values) // 10) :]
-        label = f"train, smoothed; last tenth {sum(tenth) / len(tenth):.4g}"
+        label = f"train, smoothed; last tenth {last_tenth(train):.4g}"
         axes.plot(steps, [value for _, value in curve], color=SMOOTH, linewidth=2.0, label=label)
     elif train:
         label = with_gap(f"train, last {values[-1]:.4g}", train_unusable)
@@ -129,12 +136,28 @@ def _draw_curves(axes: Axes, train: Points, train_unusable: int, evals: Points, 
         line.set(marker="o", markersize=5.5, markeredgecolor="white", markeredgewidth=0.8)
 
 
+def last_tenth(points: Points) -> float:
+    """The mean of the last tenth of the values, at least one."""
+    values = [value for _, value in points][-max(1, len(points) // 10) :]
+    return sum(values) / len(values)
+
+
 def smoothed(points: Points) -> Points:
     """Each value over a tenth of the run around it; too few are left as they are."""
     if len(points) < FEW:
         return points
     values = smooth([value for _, value in points], max(1, len(points) // 20))
     return [(step, value) for (step, _), value in zip(points, values, strict=True)]
+
+
+def quiet_axes(axes: Axes, above: float) -> None:
+    """A faint grid and thin axes around curves, with room `above` and below them as a share of the height."""
+    axes.grid(True, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.02, y=above)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#bbbbbb")
+    axes.tick_params(colors=TEXT, labelsize=9, length=3)
 
 
 def _dress(axes: Axes, rows: Rows) -> None:
@@ -144,12 +167,7 @@ def _dress(axes: Axes, rows: Rows) -> None:
     axes.set_xlabel("optimizer step", color=TEXT)
     axes.set_ylabel("loss", color=TEXT)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.grid(True, color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.02, y=0.08)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#bbbbbb")
-    axes.tick_params(colors=TEXT, labelsize=9, length=3)
+    quiet_axes(axes, above=0.08)
     axes.legend(frameon=False, fontsize=9, labelcolor=TEXT)
     epochs, _ = series(rows, "epoch")
     if epochs and epochs[-1][0] > 0 and epochs[-1][1] > 0:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from burnish.runs.files import write_atomically
-from burnish.runs.plots import EVAL, GRID, RAW, SMOOTH, TEXT, font_list_in, series
+from burnish.runs.plots import EVAL, GRID, RAW, SMOOTH, TEXT, picture, series
 
 MARGIN, ACCURACY = "rewards/margins", "rewards/accuracies"
 REWARDS_PLOT = "rewards.png"
@@ -28,27 +27,17 @@ def plot_rewards(rows: Sequence[Mapping[str, Any]], path: Path, cache: Path | No
     names = [name for name in (MARGIN, ACCURACY) if series(rows, name)[0] or series(rows, f"eval_{name}")[0]]
     if MARGIN not in names:
         return False
-    with font_list_in(cache):
-        import io
-
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 2.6 * len(names) + 0.8), dpi=150, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, name in zip(figure.subplots(len(names), sharex=True, squeeze=False)[:, 0], names, strict=True):
-        for key, label, color in ((name, "train", SMOOTH), (f"eval_{name}", "eval", EVAL)):
-            points, _ = series(rows, key)
-            if points:
-                steps, values = zip(*points, strict=True)
-                axes.plot(steps, values, color=color, linewidth=1.4, marker="o", markersize=2.5, label=label)
-        axes.axhline(0.0 if name == MARGIN else 0.5, color=RAW, linewidth=0.8)
-        title = "Margin of rewards (better - worse)" if name == MARGIN else "Share of pairs in the right order"
-        axes.set_title(title, loc="left", fontsize=11, color=TEXT)
-        axes.grid(color=GRID, linewidth=0.7)
-        axes.legend(frameon=False, fontsize=9)
-    axes.set_xlabel("optimizer step", color=TEXT)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_atomically(Path(path), picture.getvalue())
+    with picture(path, (8, 2.6 * len(names) + 0.8), cache) as figure:
+        for axes, name in zip(figure.subplots(len(names), sharex=True, squeeze=False)[:, 0], names, strict=True):
+            for key, label, color in ((name, "train", SMOOTH), (f"eval_{name}", "eval", EVAL)):
+                points, _ = series(rows, key)
+                if points:
+                    steps, values = zip(*points, strict=True)
+                    axes.plot(steps, values, color=color, linewidth=1.4, marker="o", markersize=2.5, label=label)
+            axes.axhline(0.0 if name == MARGIN else 0.5, color=RAW, linewidth=0.8)
+            title = "Margin of rewards (better - worse)" if name == MARGIN else "Share of pairs in the right order"
+            axes.set_title(title, loc="left", fontsize=11, color=TEXT)
+            axes.grid(color=GRID, linewidth=0.7)
+            axes.legend(frameon=False, fontsize=9)
+        axes.set_xlabel("optimizer step", color=TEXT)
     return True
