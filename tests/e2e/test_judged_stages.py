@@ -6,49 +6,10 @@ import pytest
 
 from tests.conftest import SHARED
 from tests.judged import feedback_file, pair_file
+from tests.llamafactory import lora_file
 from tests.runs import burnish
 
-COMMON = """
-### model
-model_name_or_path: {model}
-trust_remote_code: true
-
-### method
-stage: {stage}
-do_train: true
-finetuning_type: lora
-lora_rank: 8
-lora_target: all
-{own}
-### dataset
-dataset: {dataset}
-dataset_dir: {folder}
-template: {template}
-cutoff_len: 2048
-max_samples: {count}
-preprocessing_num_workers: 16
-dataloader_num_workers: 4
-
-### output
-output_dir: {output}
-logging_steps: 1
-save_steps: 500
-plot_loss: true
-overwrite_output_dir: true
-save_only_model: false
-report_to: none
-
-### train
-per_device_train_batch_size: 1
-gradient_accumulation_steps: 8
-learning_rate: {rate}
-num_train_epochs: 3.0
-lr_scheduler_type: cosine
-warmup_ratio: 0.1
-bf16: true
-ddp_timeout: 180000000
-resume_from_checkpoint: null
-
+EVAL = """
 ### eval
 # eval_dataset: {dataset}
 val_size: 0.25
@@ -64,10 +25,8 @@ OWN = {
 
 
 def run(stage, model, dataset, folder, tmp_path, **changes):
-    values = {"template": "default", "count": 12, "rate": "5.0e-3", **changes}
-    text = COMMON.format(
-        model=model, stage=stage, own=OWN[stage], dataset=dataset, folder=folder, output=tmp_path / "saves", **values
-    )
+    values = {"count": 12, "rate": "5.0e-3", "logging": 1, "rest": EVAL.format(dataset=dataset), **changes}
+    text = lora_file(model, dataset, folder, tmp_path / "saves", stage=stage, own=OWN[stage], **values)
     path = tmp_path / f"llama3_lora_{stage}.yaml"
     path.write_text(text, encoding="utf-8")
     done = burnish("train", str(path))

@@ -6,54 +6,13 @@ import pytest
 import yaml
 
 from tests.conftest import SHARED
+from tests.llamafactory import lora_file
 from tests.runs import burnish
 
-LORA_SFT = """
-### model
-model_name_or_path: {model}
-trust_remote_code: true
 
-### method
-stage: sft
-do_train: true
-finetuning_type: lora
-lora_rank: 8
-lora_target: all
-
-### dataset
-dataset: {dataset}
-dataset_dir: {folder}
-template: default
-cutoff_len: 2048
-max_samples: 20
-preprocessing_num_workers: 16
-dataloader_num_workers: 4
-
-### output
-output_dir: {output}
-logging_steps: 10
-save_steps: 500
-plot_loss: true
-overwrite_output_dir: true
-save_only_model: false
-report_to: none
-
-### train
-per_device_train_batch_size: 1
-gradient_accumulation_steps: 8
-learning_rate: 1.0e-4
-num_train_epochs: 3.0
-lr_scheduler_type: cosine
-warmup_ratio: 0.1
-bf16: true
-ddp_timeout: 180000000
-resume_from_checkpoint: null
-"""
-
-
-def run(model, dataset, folder, tmp_path, file=LORA_SFT):
+def run(model, dataset, folder, tmp_path, own=""):
     path = tmp_path / "lora_sft.yaml"
-    text = file.format(model=model, dataset=dataset, folder=folder, output=tmp_path / "saves")
+    text = lora_file(model, dataset, folder, tmp_path / "saves", own=own)
     path.write_text(text, encoding="utf-8")
     yaml.safe_load(text)
     done = burnish("train", str(path))
@@ -130,7 +89,7 @@ def test_each_method_block(tiny_folder, tmp_path, method):
     if stage == "pt":
         info["demo"]["columns"] = {"prompt": "text"}
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
-    text = LORA_SFT.format(model=tiny_folder, dataset="demo", folder=tmp_path, output=tmp_path / "saves")
+    text = lora_file(tiny_folder, "demo", tmp_path, tmp_path / "saves")
     values = yaml.safe_load(text)
     for key in ("finetuning_type", "lora_rank", "lora_target", *(["template"] if stage == "pt" else [])):
         del values[key]
@@ -149,8 +108,8 @@ def test_a_qlora_file(tiny_folder, tmp_path):
     rows = [{"instruction": f"Add {n}", "input": str(n), "output": str(2 * n)} for n in range(8)]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     (tmp_path / "dataset_info.json").write_text(json.dumps({"a": {"file_name": "a.json"}}))
-    lines = "trust_remote_code: true\nquantization_bit: 4\nquantization_method: bnb\ndouble_quantization: true"
-    record = run(tiny_folder, "a", tmp_path, tmp_path, LORA_SFT.replace("trust_remote_code: true", lines))
+    lines = "quantization_bit: 4\nquantization_method: bnb\ndouble_quantization: true\n"
+    record = run(tiny_folder, "a", tmp_path, tmp_path, lines)
     assert record["model"]["quantization"] == "4-bit nf4 (double)"
     assert record["train"]["steps"] == 3
     asked = burnish("chat", str(tmp_path / "saves"), "--prompt", "Add 1", "max_new_tokens=2", "use_cpu=true")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import signal
 import sys
@@ -112,8 +111,6 @@ def test_killed_at_random(whole, chat_file, tmp_path, kind, request):
 
 @pytest.mark.parametrize("processes", LAUNCHERS)
 def test_the_plain_command_killed_at_random(whole, chat_file, tmp_path, processes, request):
-    if processes != "one process" and importlib.util.find_spec("burnish.train.processes") is None:
-        pytest.skip("training in several processes is not there yet")
     kind, launcher = ("map", "lora"), LAUNCHERS[processes]
     expected, chosen, _ = whole(kind, chat_file, launcher)
     seed = request.config.getoption("--kill-seed") or time.time_ns() % 10**6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,3 +43,7 @@ class Draft:
             return False
         default = entry.field.get_default(call_default_factory=True, validated_data=dict(self.values))
         return bool(self.values[key] != default)
+
+    def chosen_of(self, keys: Iterable[str]) -> list[str]:
+        """Those of the names that the user set to something other than their defaults."""
+        return [key for key in keys if self.chosen(key)]

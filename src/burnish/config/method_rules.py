@@ -93,7 +93,7 @@ _FREEZE_ONLY = ("freeze_trainable_layers", "freeze_trainable_modules", "freeze_e
 
 
 def freeze_without_effect(draft: Draft) -> Iterator[str]:
-    idle = [key for key in _FREEZE_ONLY if draft.chosen(key)]
+    idle = draft.chosen_of(_FREEZE_ONLY)
     if draft["finetuning_type"] != "freeze" and idle:
         yield f"{', '.join(idle)}: no effect with finetuning_type: {draft['finetuning_type']}"
 

@@ -92,7 +92,7 @@ def reference_free(draft: Draft) -> Iterator[str]:
     loss = draft["pref_loss"]
     if draft["stage"] != "dpo" or loss not in _REFERENCE_FREE:
         return
-    idle = [key for key in ("ref_model", "precompute_ref") if draft.chosen(key)]
+    idle = draft.chosen_of(("ref_model", "precompute_ref"))
     if idle:
         yield f"{', '.join(idle)}: no effect with pref_loss: {loss}, which needs no reference"
 
@@ -119,7 +119,7 @@ _OF_OTHERS = (
 
 
 def only_judged_answers(draft: Draft) -> Iterator[str]:
-    idle = [key for key in _OF_OTHERS if draft.chosen(key)]
+    idle = draft.chosen_of(_OF_OTHERS)
     if draft["stage"] in JUDGED and idle:
         yield f"{', '.join(idle)}: no effect with stage: {draft['stage']}, which learns from judged answers alone"
 

@@ -27,14 +27,14 @@ _LORA_ONLY = (
 
 
 def lora_without_effect(draft: Draft) -> Iterator[str]:
-    idle = [key for key in _LORA_ONLY if draft.chosen(key)]
+    idle = draft.chosen_of(_LORA_ONLY)
     if draft["finetuning_type"] != "lora" and idle:
         yield f"{', '.join(idle)}: no effect with finetuning_type: {draft['finetuning_type']}"
 
 
 def adapter_keeps_its_shape(draft: Draft) -> Iterator[str]:
     goes_on = draft["adapter_name_or_path"] and not draft["create_new_adapter"]
-    idle = [key for key in _LORA_ONLY if draft.chosen(key)]
+    idle = draft.chosen_of(_LORA_ONLY)
     if draft["finetuning_type"] == "lora" and goes_on and idle:
         yield f"{', '.join(idle)}: no effect, the adapter that is trained on keeps its own"
 
@@ -96,7 +96,7 @@ _TURNS_ONLY = (
 
 
 def pretraining_has_no_turns(draft: Draft) -> Iterator[str]:
-    idle = [key for key in _TURNS_ONLY if draft.chosen(key)]
+    idle = draft.chosen_of(_TURNS_ONLY)
     if draft["stage"] == "pt" and idle:
         yield f"{', '.join(idle)}: no effect with stage: pt, whose documents have no turns"
 
@@ -108,7 +108,7 @@ def fsdp_config_needs_fsdp(draft: Draft) -> Iterator[str]:
 
 def ray_options_need_workers(draft: Draft) -> Iterator[str]:
     names = ("resources_per_worker", "placement_strategy", "ray_init_kwargs")
-    idle = [key for key in names if draft.chosen(key)]
+    idle = draft.chosen_of(names)
     if idle and draft["ray_num_workers"] is None:
         yield f"{', '.join(idle)}: no effect without ray_num_workers"
 
@@ -134,7 +134,7 @@ def no_tracker_writes(draft: Draft) -> Iterator[str]:
 
 
 def only_four_bits_have_a_type(draft: Draft) -> Iterator[str]:
-    idle = [key for key in ("quantization_type", "double_quantization") if draft.chosen(key)]
+    idle = draft.chosen_of(("quantization_type", "double_quantization"))
     if idle and draft["quantization_bit"] != 4:
         yield f"{', '.join(idle)}: no effect without quantization_bit: 4"
 
@@ -146,7 +146,7 @@ def loraplus_needs_its_ratio(draft: Draft) -> Iterator[str]:
 
 
 def adam_values_without_effect(draft: Draft) -> Iterator[str]:
-    idle = [key for key in NO_ADAM_VALUES.get(draft["optim"], ()) if draft.chosen(key)]
+    idle = draft.chosen_of(NO_ADAM_VALUES.get(draft["optim"], ()))
     if idle:
         yield f"{', '.join(idle)}: no effect with optim: {draft['optim']}"
 
@@ -156,7 +156,7 @@ def constant_schedules_have_no_values(draft: Draft) -> Iterator[str]:
         "constant": ("warmup_ratio", "warmup_steps", "lr_scheduler_kwargs"),
         "constant_with_warmup": ("lr_scheduler_kwargs",),
     }.get(draft["lr_scheduler_type"], ())
-    given = [key for key in idle if draft.chosen(key)]
+    given = draft.chosen_of(idle)
     if given:
         yield f"{', '.join(given)}: no effect with lr_scheduler_type: {draft['lr_scheduler_type']}"
 
