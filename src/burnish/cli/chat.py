@@ -31,7 +31,7 @@ def run_chat(
     _refuse_others(all_settings)
     settings, given = all_settings.generating, all_settings.given
     from burnish.generate.chat import load_chat_model
-    from burnish.generate.sampler import Sampling
+    from burnish.generate.request import Sampling
 
     chat = load_chat_model(
         model,

@@ -1,5 +1,6 @@
 """One sampler for chat, predict, evaluation and rollouts."""
 
-from burnish.generate.sampler import Completion, Sampling, generate
+from burnish.generate.request import Completion, Event, Request, Sampling
+from burnish.generate.sampler import generate
 
-__all__ = ["Completion", "Sampling", "generate"]
+__all__ = ["Completion", "Event", "Request", "Sampling", "generate"]

@@ -9,7 +9,8 @@ from typing import Any
 
 from burnish.data.records import Conversation, Turn
 from burnish.errors import ModelError
-from burnish.generate.sampler import Completion, Sampling, generate
+from burnish.generate.request import Completion, Sampling
+from burnish.generate.sampler import generate
 from burnish.generate.stream import TextStream
 from burnish.model.load import load_for_use
 from burnish.model.quantize import quantization_of

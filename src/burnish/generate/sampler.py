@@ -4,39 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from burnish.errors import ModelError
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen. Greedy unless `do_sample`.
-
-    `temperature` divides the logits; `top_k` (0: off) and `top_p` (1: off) cut the tail; `repetition_penalty`
-    (1: off) divides the positive logits of tokens that have occurred and multiplies the negative ones.
-    """
-
-    max_new_tokens: int = 1024
-    max_length: int | None = None  # of prompt and answer together
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    seed: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What was generated after one prompt; `ids` are without the stop token, `finished` tells whether one came."""
-
-    ids: list[int]
-    finished: bool
+from burnish.generate.request import Completion, Sampling
 
 
 @torch.inference_mode()
