@@ -53,7 +53,9 @@ def _maths(options: dict[str, Any]) -> Callable[..., float]:
 
     def read(text: str) -> Any:
         # Its own time limits work with signals in the main thread only; ours end the process.
-        return parse(text, parsing_timeout=None) or parse(f"${text}$", parsing_timeout=None)
+        found = parse(text, parsing_timeout=None)
+        words = re.search("[A-Za-z]{3}", re.sub(r"\\[A-Za-z]+", "", text))  # they would become products of letters
+        return found or ([] if words else parse(f"${text}$", parsing_timeout=None))
 
     def equal(wanted: str, answer: str) -> float:
         gold = read(wanted)
