@@ -53,9 +53,11 @@ def _maths(options: dict[str, Any]) -> Callable[..., float]:
 
     def read(text: str) -> Any:
         # Its own time limits work with signals in the main thread only; ours end the process.
-        found = parse(text, parsing_timeout=None)
-        words = re.search("[A-Za-z]{3}", re.sub(r"\\[A-Za-z]+", "", text))  # they would become products of letters
-        return found or ([] if words else parse(f"${text}$", parsing_timeout=None))
+        forms = [text]
+        if not re.search("[A-Za-z]{3}", re.sub(r"\\[A-Za-z]+", "", text)):  # words would become products of letters
+            marked = any(mark in text for mark in ("$", r"\boxed", r"\(", r"\["))
+            forms.insert(0 if "\\" in text and not marked else 1, f"${text}$")
+        return next((found for form in forms if (found := parse(form, parsing_timeout=None))), [])
 
     def equal(wanted: str, answer: str) -> float:
         gold = read(wanted)
