@@ -84,8 +84,16 @@ def collate(examples: Sequence[Example], samples: Sequence[int], layout: Layout)
 
 
 def collate_pairs(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:
-    """Chosen and rejected examples in turn, as documents of one batch whose loss counts pairs."""
-    return replace(collate(examples, samples, layout), units=len(examples) // 2)
+    """Chosen and rejected examples in turn, as documents of one batch whose loss counts pairs.
+
+    It has marks only where there are margins.
+    """
+    marks = [example.mark for example in examples]
+    return replace(
+        collate(examples, samples, layout),
+        units=len(examples) // 2,
+        marks=torch.tensor(marks, dtype=torch.float32) if min(marks, default=0.0) < 0 else None,
+    )
 
 
 def collate_feedback(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:

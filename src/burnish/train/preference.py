@@ -113,7 +113,8 @@ class ScoreLoss(nn.Module):
     def forward(self, batch: Batch) -> LossSum:
         """The summed loss over the pairs, and their number."""
         scores = answer_scores(self.model, batch, packed=self.packed)
-        return pairwise_reward_loss(scores[0::2], scores[1::2], **self.options)
+        margins = None if batch.marks is None else -batch.marks[1::2]
+        return pairwise_reward_loss(scores[0::2], scores[1::2], margins=margins, **self.options)
 
 
 def answer_scores(model: Any, batch: Batch, *, packed: bool) -> Tensor:
