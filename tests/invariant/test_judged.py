@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from burnish.api import load, load_reward_model, train
-from burnish.batch.collate import Layout, collate_feedback, collate_pairs
+from burnish.batch.collate import Layout, collate_feedback
+from burnish.batch.pairs import collate_pairs
 from burnish.batch.plan import BatchPlan, SingleRows
 from burnish.data.records import Conversation, Turn
 from burnish.errors import DataError, ModelError

@@ -50,7 +50,8 @@ def split(example):
 def test_a_margin_is_the_mark_of_the_rejected_answer(template):
     from dataclasses import replace
 
-    from burnish.batch.collate import Layout, collate_pairs
+    from burnish.batch.collate import Layout
+    from burnish.batch.pairs import collate_pairs
 
     wide, close, plain = pair("good", "bad", row=0), pair("fine", "bad", row=1), pair("ok", "no", row=2)
     wide = replace(wide, record=replace(wide.record, margin=1.5))
