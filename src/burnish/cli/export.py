@@ -83,11 +83,22 @@ def run_export(model: str | None, rest: Sequence[str], arguments: Arguments) -> 
 
 
 def _export(wish: Any, to: str, settings: Settings, arguments: Arguments) -> None:
-    from burnish.export.job import Order, export_hf
+    from burnish.export.subject import Order
 
     sampling = {key: getattr(settings.generating, key) for key in SAMPLING if key in settings.given}
     order = Order(to, arguments.overwrite, settings.model.export_size, sampling)
-    export_hf(wish, order)
+    if arguments.adapter_only:
+        from burnish.export.adapter import export_adapter
+
+        export_adapter(wish, order, arguments.base_name)
+    elif arguments.format == "gguf":
+        from burnish.export.gguf_job import export_gguf
+
+        export_gguf(wish, order, (arguments.quantize or "f16").lower())
+    else:
+        from burnish.export.job import export_hf
+
+        export_hf(wish, order)
 
 
 def _read(model: str | None, rest: Sequence[str], arguments: Arguments) -> tuple[Settings, _What]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from burnish.runs.folder import SUMMARY, read_summary
 from burnish.template import ChatTemplate, load_template
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FILES_BESIDE = 50_000_000  # bytes for tokenizer, configs and card
 _SPARE = 1.3  # memory besides the weights: activations, the logits of three conversations, files being written
 
 
@@ -48,6 +49,23 @@ class Wish:
     enable_thinking: bool | None = None
     trust_remote_code: bool = False
     hub: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to write, and where to.
+
+    Attributes:
+        to: the folder.
+        overwrite: replace an earlier export there.
+        shard_gb: most of one file of weights, in GB (10^9 bytes).
+        sampling: how tokens are drawn, where that is asked for; by the names of `generation.SAMPLING`.
+    """
+
+    to: str
+    overwrite: bool = False
+    shard_gb: float = 5.0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Subject:

@@ -17,6 +17,7 @@ from burnish.model.save import is_adapter
 from burnish.template import ChatTemplate
 from burnish.template.messages import to_messages
 
+_NOISE, _REAL_CHANGE = 1e-7, 0.05  # nats: below which a divergence means nothing, and from which training shows
 _TALKS = (
     (
         Turn("user", "Name three rivers of Europe, and say which is the longest."),
@@ -176,21 +177,24 @@ def require_near(
     """Raise ModelError where what was written is too far from the run.
 
     It is too far where the mean KL divergence passes the tolerance, or where it eats half of what the training
-    changed, if that was more than a thousandth of a nat.
+    changed, if that was a real change.
 
     Args:
         tolerance: nats.
         what: was written, for the message.
-        note: is told where a training of less effect than that was lost.
+        note: is told where half of a small training was lost in rounding.
     """
-    effect = difference.effect
-    lost = effect is not None and difference.kl > effect / 2 and difference.kl > 1e-7
-    if difference.kl <= tolerance and not (lost and effect is not None and effect > 1e-3):
+    effect = difference.effect or 0.0
+    lost = difference.effect is not None and difference.kl > effect / 2 and difference.kl > _NOISE
+    if difference.kl <= tolerance and not (lost and effect > _REAL_CHANGE):
         if lost:
-            note(f"the training changed so little ({effect:.1g} nats) that {what} rounds much of it away")
+            note(
+                f"the training changed little (a KL divergence of {effect:.1g} nats), and rounding {what} costs "
+                f"{difference.kl:.1g} of it"
+            )
         return
     raise ModelError(
         f"{what} does not answer as the run does: {difference}",
-        at=f"tolerance: a KL divergence of {tolerance:g} nats",
-        fix="nothing was exported. Try --dtype float32; if it says the same there, please report it",
+        at=f"tolerance: a KL divergence of {tolerance:g} nats, and half of what the training changed",
+        fix="nothing was exported. Try --dtype float32, or a finer --quantize; if it says the same, please report it",
     )
