@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from burnish import log
-from burnish.config import load_settings
 
 
 def train(
@@ -26,9 +25,9 @@ def train(
     Raises:
         BurnishError: anything the user can mend; its text says what, where and how.
     """
-    from burnish.train.run import run_training
+    from burnish.train.run import train_with
 
-    return run_training(load_settings(settings, overrides, require=("model_name_or_path", "dataset")), callbacks)
+    return train_with(settings, overrides, callbacks=callbacks)
 
 
 def load(name: str, **options: Any) -> Any:

@@ -81,6 +81,58 @@ def chat(
     run_chat(model, prompt=prompt, system=system, template=template, overrides=context.args)
 
 
+@app.command(context_settings=SETTINGS)
+def export(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A run folder, a model, or a YAML file that names them.", metavar="MODEL|RUN_DIR|RUN.yaml"),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="The folder to write; export_dir in a file.")] = None,
+    format: Annotated[str, typer.Option(help="hf (safetensors) or gguf (llama.cpp, Ollama).")] = "hf",
+    quantize: Annotated[
+        str | None, typer.Option(help="GGUF numbers: f32, bf16, f16 or q8_0; others, like q4_k_m, by llama-quantize.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Merged weights in auto (as the base), float32, bfloat16 or float16.")
+    ] = None,
+    export_size: Annotated[str | None, typer.Option(help="Most of one file of weights, in GB.")] = None,
+    adapter_only: Annotated[bool, typer.Option(help="The adapter alone, for PEFT: nothing is merged.")] = False,
+    base_name: Annotated[
+        str | None, typer.Option(help="With --adapter-only: the base as others know it, such as owner/name.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export in that folder.")] = False,
+    push_to_hub: Annotated[str | None, typer.Option(help="Also upload it, under this name: me/my-model.")] = None,
+    public: Annotated[bool, typer.Option(help="With --push-to-hub: let everybody see it.")] = False,
+) -> None:
+    """Hand over what was trained: merged weights, a GGUF file or an adapter, read back and compared with the run.
+
+    The folder also gets a Modelfile for Ollama and a model card. It appears only once all was checked; an export that
+    differs from the run is an error and leaves nothing behind.
+
+    Examples:
+
+      burnish export runs/first --to exported/first
+
+      burnish export runs/first --to exported/first-gguf --format gguf --quantize q8_0
+
+      burnish export runs/first --to exported/adapter --adapter-only --base-name owner/name --dtype bfloat16
+
+      burnish export merge.yaml              (a LLaMA-Factory export file: adapter_name_or_path, export_dir, …)
+
+      burnish export train.yaml --to exported/it      (the run that this file has trained)
+
+    How answers are drawn can be set for all who load it: temperature=0.2 top_p=0.9. Further settings: template,
+    default_system, adapter_name_or_path=a,b (merged in this order), trust_remote_code.
+    """
+    from burnish.cli.export import Arguments, run_export
+
+    arguments = Arguments(
+        to, format, quantize, dtype, export_size, adapter_only, base_name, overwrite, push_to_hub, public
+    )
+    run_export(model, context.args, arguments)
+
+
 @app.command()
 def env() -> None:
     """What this machine has, in one block to paste into a report. Secrets and the name of the user are left out."""
