@@ -72,7 +72,7 @@ def figures(reply: Reply) -> str:
     """Tokens, speed, and how the answer ended if not by itself."""
     words = [f"{reply.tokens} token{'s' * (reply.tokens != 1)}", f"{reply.tokens_per_second:.1f} tokens/s"]
     if reply.ending == "length":
-        words.append("cut off at max_new_tokens or the model's context")
+        words.append("cut off at its limit")
     if reply.ending == "cancelled":
         words.append("stopped")
     return f"[{' · '.join(words)}]"

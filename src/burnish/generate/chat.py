@@ -8,8 +8,9 @@ from typing import Any
 
 from burnish.data.records import Conversation, Turn
 from burnish.errors import ModelError
-from burnish.generate.reply import Put, Reply
-from burnish.generate.request import Completion, Ending, Sampling
+from burnish.generate.engine import Engine
+from burnish.generate.reply import Cancelled, Put, Reply
+from burnish.generate.request import Completion, Ending, Request, Sampling
 from burnish.generate.sampler import generate
 from burnish.generate.stream import TextStream
 from burnish.generate.thought import OPEN
@@ -37,6 +38,7 @@ class ChatModel:
     source: ModelSource | None = None
     quantization: Quantization | None = None
     last: Reply | None = None
+    _engine: Engine | None = field(default=None, repr=False)
 
     def chat(self, text: str, on_text: Callable[[str], None] | None = None, **sampling: Any) -> str:
         """Answer a user's message, given what was said before; `on_text` is called with text as it comes."""
@@ -46,48 +48,66 @@ class ChatModel:
         self.turns = [*asked, self.last.turn]
         return answer
 
-    def stream(self, text: str, **sampling: Any) -> Iterator[str]:
-        """Answer like `chat`, piece by piece. One who stops listening stops the answer, and what came is remembered."""
-        asked = [*self.turns, Turn("user", text)]
+    def stream(self, said: str | Sequence[Turn], **sampling: Any) -> Iterator[str]:
+        """An answer in pieces of text, as they come; leaving the loop early stops the model.
+
+        Args:
+            said: a message, answered and remembered like `chat` (an answer that was stopped too), or all turns of a
+                conversation, which is not remembered.
+        """
+        asked = [*self.turns, Turn("user", said)] if isinstance(said, str) else said
         self.last = reply = self.begin(asked, **sampling)
         try:
             yield from reply
         finally:
             reply.close()
-            if reply.text or reply.ending != "cancelled":
+            if isinstance(said, str) and (reply.text or reply.ending != "cancelled"):
                 self.turns = [*asked, reply.turn]
 
     def answer(self, turns: Sequence[Turn], on_text: Callable[[str], None] | None = None, **sampling: Any) -> str:
         """Answer a conversation that ends with a user's turn, without remembering it."""
-        self.last = reply = self.begin(turns, **sampling)
-        try:
-            for piece in reply:
-                if on_text:
-                    on_text(piece)
-        finally:
-            reply.close()
-        return reply.text
+        pieces = []
+        for piece in self.stream(turns, **sampling):
+            pieces.append(piece)
+            if on_text:
+                on_text(piece)
+        return "".join(pieces)
 
     def begin(self, turns: Sequence[Turn], **sampling: Any) -> Reply:
-        """Begin to answer a conversation that ends with a user's turn, without remembering it."""
-        asked = self.template.text(Conversation(tuple(turns)), generate=True)
-        prompt = self.template.prompt_ids(Conversation(tuple(turns)))
-        how = replace(self.sampling, **sampling)
+        """Begin to answer a conversation that ends with a user's turn, without remembering it.
 
-        def write(put: Put) -> Ending:
-            stream = TextStream(self.template.tokenizer, self.skip_special_tokens)
-            [done] = generate(
-                self.model,
-                [prompt],
-                stop_ids=self.template.stop_ids,
-                sampling=how,
-                on_token=lambda _, token: put(stream.push(token), 1),
-            )
-            put(stream.finish(), 0)
-            return "stop" if done.finished else "length"
+        What an earlier call has read of the same conversation is not read again.
+        """
+        conversation = Conversation(tuple(turns))
+        thinking = self.template.text(conversation, generate=True).rstrip().endswith(OPEN)
+        prompt = tuple(self.template.prompt_ids(conversation))
+        asked = Request(prompt, frozenset(self.template.stop_ids), replace(self.sampling, **sampling))
+        return Reply(
+            lambda put: self._write(asked, put),
+            keeps_thoughts=thinking or self.template.abilities.reasoning,
+            thinking=thinking,
+        )
 
-        thinking = asked.rstrip().endswith(OPEN)
-        return Reply(write, keeps_thoughts=thinking or self.template.abilities.reasoning, thinking=thinking)
+    def _write(self, asked: Request, put: Put) -> Ending:
+        engine = self._engine or Engine(self.model, slots=1, pad_id=self.template.tokenizer.pad_token_id or 0)
+        self._engine = None  # kept again only if all goes well: what an error leaves behind is not to be trusted
+        number = engine.submit(asked)
+        text = TextStream(self.template.tokenizer, self.skip_special_tokens)
+        ending: Ending = "cancelled"
+        try:
+            while engine.busy:
+                for event in engine.step():
+                    stopped = event.ending == "stop" or event.token is None
+                    piece = "" if stopped or event.token is None else text.push(event.token)
+                    if event.ending:
+                        ending, piece = event.ending, piece + text.finish()
+                    put(piece, int(not stopped))
+        except Cancelled:
+            engine.cancel(number)
+            self._engine = engine
+            raise
+        self._engine = engine
+        return ending
 
     def steer(self, sampling: Sampling, given: Collection[str]) -> None:
         """Take other values of the sampler."""

@@ -86,7 +86,7 @@ def test_a_server_with_several_models_wants_a_choice():
 def test_errors_of_the_server_are_told():
     with chat_server(status=400) as server:
         reply = load_remote_model(server.url).begin([Turn("user", "a")])
-        with pytest.raises(BurnishError, match="400: .*too many tokens"):
+        with pytest.raises(BurnishError, match="400: too many tokens"):
             list(reply)
         url = server.url
     with pytest.raises(BurnishError, match="cannot be reached"):
