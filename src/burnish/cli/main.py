@@ -104,6 +104,32 @@ def chat(
     run_chat(model, prompt=prompt, system=system, template=template, served=served, overrides=context.args)
 
 
+@app.command(context_settings=SETTINGS)
+def predict(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(help="A settings file, a run folder or checkpoint, or a model.", metavar="RUN.yaml|RUN_DIR")
+    ],
+    model: Annotated[str | None, typer.Option(help="Ask this model instead, such as the base.")] = None,
+) -> None:
+    """Answer a dataset with the template of the training, and compare with its answers.
+
+    It answers eval_dataset, or the rows that val_size held out, and writes predictions.jsonl, predict.json (BLEU, chrF,
+    ROUGE, exact match) and predictions.html into output_dir. Called again after it was killed, it goes on.
+
+    Examples:
+
+      burnish predict run.yaml
+
+      burnish predict runs/mine eval_dataset=test.jsonl do_sample=false max_new_tokens=200
+
+      burnish predict run.yaml --model smollm2-135m-instruct output_dir=runs/base-answers
+    """
+    from burnish.cli.predict import run_predict
+
+    run_predict(source, model, context.args)
+
+
 @app.command()
 def env() -> None:
     """What this machine has, in one block to paste into a report. Secrets and the name of the user are left out."""

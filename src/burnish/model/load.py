@@ -158,6 +158,7 @@ def load_for_use(
     quantization: Quantization | None,
     trust_remote_code: bool,
     dtype: str = "auto",
+    **hub: Any,
 ) -> Loaded:
     """Load a model that only answers or scores.
 
@@ -165,15 +166,17 @@ def load_for_use(
 
     Args:
         dtype: float32, bfloat16, float16, or auto for the number format that the machine does well.
+        hub: `revision`, `cache_dir` and `token`, for a model on the hub.
     """
     device = choose_device(use_cpu)
     return load_model(
         source,
         dtype=choose_precision(device).dtype if dtype == "auto" else getattr(torch, dtype),
         device=device,
-        merge=bool(source.adapters) and not quantization and not stored_quantization(source),
+        merge=bool(source.adapters) and not quantization and not stored_quantization(source, **hub),
         quantization=quantization,
         trust_remote_code=trust_remote_code,
+        **hub,
     )
 
 
