@@ -75,7 +75,6 @@ LATER: tuple[Row, ...] = (
         ppo_target=6.0,
         ppo_whiten_rewards=False,
     ),
-    *_rows("training", _OUT, do_predict=False, predict_with_generate=False),
     *_rows("training", _OUT, torch_compile=False),
     *_rows("distributed", "mount the storage and name a folder on it", ray_storage_filesystem=TEXT),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
