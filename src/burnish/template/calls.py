@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,22 +63,32 @@ class CallFormat:
 
 def format_of(template: ChatTemplate) -> CallFormat | None:
     """The format in which a template writes calls; None where it writes none, or in a way that is not known."""
-    asked = Turn("user", "probe")
     call = ToolCall("probe_tool", {"probe_argument": "probe value"}, "probe0001")
     try:
-        prompt = template.text(Conversation((asked,), (TOOL,)), generate=True)
-        whole = template.text(Conversation((asked, Turn("assistant", "", tool_calls=(call,))), (TOOL,)), generate=False)
+        written = as_written(template, Turn("user", "probe"), (call,), (TOOL,))
     except TemplateError:
         return None
-    written = whole[len(os.path.commonprefix([prompt, whole])) :]
-    ends = [written.index(name) for name in template.stop_names if name in written]
-    written = written[: min(ends)] if ends else written
     for known in FORMATS:
         words, calls = known.read(written, (TOOL,))
-        if [(one.name, one.arguments) for one in calls] == [(call.name, call.arguments)]:
-            if not _THOUGHT.sub("", words).strip():
-                return known
+        same = [(one.name, one.arguments) for one in calls] == [(call.name, call.arguments)]
+        if same and not _THOUGHT.sub("", words).strip():
+            return known
     return None
+
+
+def as_written(template: ChatTemplate, asked: Turn, calls: tuple[ToolCall, ...], tools: Tools) -> str:
+    """What a model has to write after a question to make these calls, without its stop token.
+
+    Raises:
+        TemplateError: the template knows no calls.
+    """
+    told = tuple(dict(tool) for tool in tools)
+    prompt = template.text(Conversation((asked,), told), generate=True)
+    whole = template.text(Conversation((asked, Turn("assistant", "", tool_calls=calls)), told), generate=False)
+    both = min(len(prompt), len(whole))
+    same = next((place for place in range(both) if prompt[place] != whole[place]), both)
+    ends = [place for name in template.stop_names if (place := whole.find(name, same)) >= 0]
+    return whole[same : min(ends, default=None)]
 
 
 def _json_at(text: str, place: int) -> tuple[Any, int]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from burnish.data.records import Conversation, ToolCall, Turn
+from burnish.data.records import ToolCall, Turn
 from burnish.template import load_family, load_template, template_names
-from burnish.template.calls import FORMATS, format_of
+from burnish.template.calls import FORMATS, as_written, format_of
 from burnish.template.probe import abilities_of
 from burnish.template.standin import stand_in
 
@@ -42,14 +40,6 @@ def _template(name):
     return load_template(stand_in(family), family.name)
 
 
-def _written(template, calls):
-    """What the model would have written to make these calls."""
-    prompt = template.text(Conversation((ASKED,), TOOLS), generate=True)
-    whole = template.text(Conversation((ASKED, Turn("assistant", "", tool_calls=calls)), TOOLS), generate=False)
-    written = whole[len(os.path.commonprefix([prompt, whole])) :]
-    return written[: min([written.index(name) for name in template.stop_names if name in written] or [len(written)])]
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_shipped_template_reads_its_own_calls_back(name):
     template = _template(name)
@@ -62,7 +52,7 @@ def test_every_shipped_template_reads_its_own_calls_back(name):
         (ToolCall("look_up", ODD, "abcdefgh1"),),
         (ToolCall("look_up", {"text": "5"}, "abcdefgh1"), ToolCall("send.mail", {}, "abcdefgh2")),
     ):
-        words, read = found.read(_written(template, calls), TOOLS)
+        words, read = found.read(as_written(template, ASKED, calls, TOOLS), TOOLS)
         assert [(one.name, one.arguments) for one in read] == [(one.name, one.arguments) for one in calls]
         assert not words.split("</think>")[-1].strip()
 
@@ -70,8 +60,8 @@ def test_every_shipped_template_reads_its_own_calls_back(name):
 @pytest.mark.parametrize("known", FORMATS, ids=lambda known: known.name)
 @pytest.mark.parametrize(
     "text",
-    ["", "plain words", '{"name": "other", "parameters": {}}', "<tool_call>\n{broken", "[TOOL_CALLS] [", "Action: x\nno",
-     "<|tool_call_start|>[f(", "look_up\nnot json", "[" * 5000, '<tool_call>[{"name": 3}]</tool_call>',
+    ["", "plain words", '{"name": "other", "parameters": {}}', "<tool_call>\n{broken", "[TOOL_CALLS] [",
+     "Action: x\nno", "<|tool_call_start|>[f(", "look_up\nnot json", "[" * 5000, '<tool_call>[{"name": 3}]</tool_call>',
      "<|tool_call_start|>[f(x=__import__('os').system('true'))]<|tool_call_end|>"],
 )  # fmt: skip
 def test_what_is_no_call_stays_words(known, text):
