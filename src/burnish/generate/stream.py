@@ -6,10 +6,13 @@ from typing import Any
 
 
 class TextStream:
-    """Turns ids into text piece by piece: a character of several tokens is held back until it is whole."""
+    """Turns ids into text piece by piece: a character of several tokens is held back until it is whole.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    With `special`, special tokens are text as well.
+    """
+
+    def __init__(self, tokenizer: Any, *, special: bool = False) -> None:
+        self.tokenizer, self.special = tokenizer, special
         self.ids: list[int] = []
         self.shown = ""
 
@@ -31,4 +34,4 @@ class TextStream:
         return new
 
     def _text(self) -> str:
-        return self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(self.ids, skip_special_tokens=not self.special, clean_up_tokenization_spaces=False)
