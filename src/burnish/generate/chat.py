@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from burnish.data.records import Conversation, Turn
 from burnish.errors import ModelError
-from burnish.generate.request import Completion, Sampling
+from burnish.generate.engine import Engine
+from burnish.generate.request import Completion, Request, Sampling
 from burnish.generate.sampler import generate
 from burnish.generate.stream import TextStream
 from burnish.model.load import load_for_use
@@ -29,6 +30,7 @@ class ChatModel:
     sampling: Sampling = field(default_factory=Sampling)
     turns: list[Turn] = field(default_factory=list)
     tokens_per_second: float = 0.0
+    _engine: Engine | None = field(default=None, repr=False)
 
     def chat(self, text: str, on_text: Callable[[str], None] | None = None, **sampling: Any) -> str:
         """Answer a user's message, given what was said before; `on_text` is called with text as it comes."""
@@ -39,27 +41,37 @@ class ChatModel:
 
     def answer(self, turns: Sequence[Turn], on_text: Callable[[str], None] | None = None, **sampling: Any) -> str:
         """Answer a conversation that ends with a user's turn, without remembering it."""
-        stream = TextStream(self.template.tokenizer)
-
-        def on_token(_: int, token: int) -> None:
-            piece = stream.push(token)
-            if piece and on_text:
+        pieces = []
+        for piece in self.stream(turns, **sampling):
+            pieces.append(piece)
+            if on_text:
                 on_text(piece)
+        return "".join(pieces)
 
-        started = time.perf_counter()
+    def stream(self, turns: Sequence[Turn], **sampling: Any) -> Iterator[str]:
+        """The answer to a conversation in pieces of text, as they come; leaving the loop early stops the model.
+
+        What an earlier call has read of the same conversation is not read again.
+        """
+        if self._engine is None:
+            self._engine = Engine(self.model, slots=1, pad_id=self.template.tokenizer.pad_token_id or 0)
+        engine, text = self._engine, TextStream(self.template.tokenizer)
         prompt = self.template.prompt_ids(Conversation(tuple(turns)))
-        generate(
-            self.model,
-            [prompt],
-            stop_ids=self.template.stop_ids,
-            sampling=replace(self.sampling, **sampling),
-            on_token=on_token,
+        number = engine.submit(
+            Request(tuple(prompt), frozenset(self.template.stop_ids), replace(self.sampling, **sampling))
         )
-        rest = stream.finish()
-        if rest and on_text:
-            on_text(rest)
-        self.tokens_per_second = len(stream.ids) / max(time.perf_counter() - started, 1e-9)
-        return stream.shown
+        started = time.perf_counter()
+        try:
+            while engine.busy:
+                for event in engine.step():
+                    piece = text.push(event.token) if event.token is not None and event.ending != "stop" else ""
+                    if event.ending:
+                        piece += text.finish()
+                    self.tokens_per_second = len(text.ids) / max(time.perf_counter() - started, 1e-9)
+                    if piece:
+                        yield piece
+        finally:
+            engine.cancel(number)
 
     def answer_all(
         self,
