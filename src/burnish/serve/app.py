@@ -131,9 +131,8 @@ def _add_state(app: FastAPI, serving: Serving) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse, summary="Counters for Prometheus")
     async def metrics() -> PlainTextResponse:
-        engine = serving.backend.engine if serving.backend else None
         held = serving.worker.held if serving.worker else serving.scoring
-        running = engine.running if engine else 0
+        running = serving.worker.running if serving.worker else 0
         failures = serving.worker.failures if serving.worker else 0
         text = serving.metrics.text(running=running, waiting=max(held - running, 0), failures=failures)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")

@@ -145,7 +145,7 @@ def _request(serving: Serving, served: Served, body: ChatBody) -> Request:
         raise bad_request("The chat template of this model writes calls in a way that cannot be read back.", "tools")
     if body.response_format is not None and body.response_format.type != "text":
         raise bad_request(f"response_format {body.response_format.type} is not supported.", "response_format")
-    top = alternatives_of(serving, body.top_logprobs, "top_logprobs")
+    top = alternatives_of(serving, bool(body.logprobs), body.top_logprobs)
     return Request(
         tuple(prompt),
         template.stop_ids,

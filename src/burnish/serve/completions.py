@@ -111,7 +111,7 @@ def _request(serving: Serving, served: Served, body: CompletionBody, prompt: lis
         sampling_for(serving, body, body.max_tokens, len(prompt)),
         copies=copies_of(serving, body),
         adapter=served.adapter,
-        top_logprobs=alternatives_of(serving, body.logprobs, "logprobs"),
+        top_logprobs=alternatives_of(serving, body.logprobs is not None, body.logprobs),
         shape_logits=shape_for(serving, served, body, []),
     )
 

@@ -140,11 +140,10 @@ def shape_for(serving: Serving, served: Served, body: Steering, also: list[Shape
     return shape
 
 
-def alternatives_of(serving: Serving, count: int | None, param: str) -> int:
-    """How many alternatives a request wants for each token. Raises ApiError where the engine gives fewer."""
-    most = serving.backend.alternatives if serving.backend else 0
-    if (count or 0) > most:
-        raise bad_request(f"{param} can be at most {most} with this engine.", param)
+def alternatives_of(serving: Serving, wanted: bool, count: int | None) -> int:
+    """How many alternatives a request wants for each token. Raises ApiError where the engine tells no likelihoods."""
+    if wanted and serving.backend is not None and not serving.backend.logprobs:
+        raise bad_request(f"logprobs is not supported with the engine {serving.backend.name}.", "logprobs")
     return count or 0
 
 

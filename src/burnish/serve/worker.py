@@ -39,14 +39,17 @@ class Backend:
     """An engine and what it can do.
 
     `slots`: answers at a time. `shapes_logits`: takes `Request.shape_logits`, which penalties, biases and JSON need.
-    `alternatives`: the most `top_logprobs`. `close` is called once, when the server ends.
+    `logprobs`: tells how likely each token was, with up to 20 alternatives. `renew` makes a fresh engine after a
+    failed step, whose rows cannot be trusted any more; None goes on with the old one. `close` is called once, when
+    the server ends.
     """
 
     engine: Engine
     name: str
     slots: int
     shapes_logits: bool = True
-    alternatives: int = 20
+    logprobs: bool = True
+    renew: Callable[[], Engine] | None = None
     close: Callable[[], None] = lambda: None
 
 
@@ -135,7 +138,13 @@ class Worker:
         self._thread.start()
 
     @property
+    def running(self) -> int:
+        """Answers that the engine works on."""
+        return self._engine.running
+
+    @property
     def alive(self) -> bool:
+        """Whether the thread works."""
         return self._thread.is_alive()
 
     async def submit(self, request: Request) -> Ticket:
@@ -258,6 +267,8 @@ class Worker:
         for number in self._live:
             self._engine.cancel(number)
         self._live.clear()
+        if self.backend.renew:
+            self._engine = self.backend.renew()
         self._tell(self._fail_all, _failed())
 
     def _tell(self, call: Callable[..., None], *arguments: object) -> None:
