@@ -80,12 +80,17 @@ def _serve(serving: Serving, place: Place, listening: Any, key: str | None) -> N
     app = build_app(serving, door, cors_origins=place.cors, docs=local)
     host = f"[{place.host}]" if ":" in place.host else place.host
     address = f"http://{host}:{listening.getsockname()[1]}"
+
+    def stop() -> None:
+        log.say(f"stopping: what is under way has {place.drain_s} s to end; a second signal stops at once")
+        serving.wind_down(place.drain_s)
+
     run_server(
         app,
         listening,
         drain_s=place.drain_s,
         on_ready=lambda: _introduce(serving, address, key is not None, local),
-        on_stop=lambda: log.say(f"stopping: what is under way has {place.drain_s} s to end; again to stop at once"),
+        on_stop=stop,
     )
     log.say("stopped")
 

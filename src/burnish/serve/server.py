@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import uvicorn
 
 from burnish.errors import BurnishError
 from burnish.serve.guard import App
+
+_LAST_WORDS_S = 3  # for what is cut to hear of it
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -44,6 +47,7 @@ class _Server(uvicorn.Server):
         self._on_ready, self._on_stop = on_ready, on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started:
             self._on_ready()
@@ -52,7 +56,7 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         else:
-            self._on_stop()
+            self._loop.call_soon_threadsafe(self._on_stop)
         self.should_exit = True
 
     @contextmanager
@@ -74,7 +78,12 @@ def run_server(
     on_ready: Callable[[], None] = lambda: None,
     on_stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; then take no more, and give what is under way `drain_s` seconds to end."""
+    """Serve until SIGINT or SIGTERM; then take no more and wait until what is under way has ended.
+
+    Args:
+        drain_s: how long that may take; `on_stop`, called in the event loop, has to see to it.
+        on_ready: called when the first request can come.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -82,7 +91,7 @@ def run_server(
         server_header=False,
         proxy_headers=False,
         lifespan="on",
-        timeout_graceful_shutdown=drain_s,
+        timeout_graceful_shutdown=drain_s + _LAST_WORDS_S,
         timeout_keep_alive=5,
     )
     try:

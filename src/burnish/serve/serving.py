@@ -62,6 +62,11 @@ class Serving:
             self.worker = Worker(self.backend, queue_limit=self.limits.queue, on_events=self.metrics.stepped)
             self.worker.start()
 
+    def wind_down(self, seconds: float) -> None:
+        """Take no more requests, and end those under way within some seconds."""
+        if self.worker is not None:
+            self.worker.wind_down(seconds)
+
     async def stop(self) -> None:
         """End the engine's thread and free what it holds."""
         if self.worker is not None:

@@ -126,7 +126,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[tuple[str, Ticket | None]] = queue.SimpleQueue()
         self._tickets: dict[int, Ticket] = {}  # of the event loop
         self._live: dict[int, int] = {}  # of the engine's thread: how many copies of a request are still under way
-        self._stopping = False
+        self._closed = self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="burnish-engine", daemon=True)
 
@@ -154,8 +154,8 @@ class Worker:
             ApiError: 429 where the queue is full, 503 where the server ends.
             BurnishError: the engine refuses it.
         """
-        if self._stopping or not self.alive:
-            raise ApiError(503, "The server is shutting down.", code="shutting_down", headers={"Retry-After": "10"})
+        if self._closed or not self.alive:
+            raise _ending()
         if self.held + request.copies > self.limit:
             raise ApiError(
                 429,
@@ -180,12 +180,17 @@ class Worker:
             self._tickets.pop(ticket.number, None)
         self._inbox.put(("cancel", ticket))
 
+    def wind_down(self, seconds: float) -> None:
+        """Take no more requests; those under way have some seconds to end, then they get an error."""
+        self._closed = True
+        asyncio.get_running_loop().call_later(seconds, self._fail_all, _ending())
+
     async def stop(self) -> None:
         """End the thread after its step; whatever is under way gets an error."""
-        self._stopping = True
+        self._closed = self._stopping = True
+        self._fail_all(_ending())
         self._inbox.put(("wake", None))
         await asyncio.to_thread(self._thread.join, 30.0)
-        self._fail_all(ApiError(503, "The server is shutting down.", code="shutting_down"))
 
     def _accepted(self, ticket: Ticket, number: int) -> None:
         ticket.number = number
@@ -275,6 +280,10 @@ class Worker:
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _ending() -> ApiError:
+    return ApiError(503, "The server is shutting down.", code="shutting_down", headers={"Retry-After": "10"})
 
 
 def _failed() -> ApiError:

@@ -301,3 +301,17 @@ def test_a_taken_port_is_an_error_of_the_users():
     with pytest.raises(BurnishError, match="cannot listen on"):
         open_socket("127.0.0.1", taken.getsockname()[1])
     taken.close()
+
+
+def test_a_server_that_ends_takes_no_more_and_tells_those_it_cuts(template):
+    serving = make_serving(template, step_s=0.02)
+    long = {"model": "tiny", "messages": [{"role": "user", "content": "say:" + "x" * 190}]}
+    with running(serving) as address, openai.OpenAI(base_url=f"{address}/v1", api_key="x", max_retries=0) as client:
+        stream = iter(client.chat.completions.create(stream=True, **long))
+        next(stream)
+        loop = serving.worker._loop
+        loop.call_soon_threadsafe(serving.wind_down, 0.3)
+        wait_for(lambda: post(address, HELLO)[0] == 503)
+        with pytest.raises(openai.APIError, match="shutting down"):
+            list(stream)
+        assert serving.worker.held == 0
