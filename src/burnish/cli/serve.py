@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,6 +79,10 @@ def _serve(serving: Serving, place: Place, listening: Any, key: str | None) -> N
         open_paths=("/health", "/docs", "/openapi.json") if local else ("/health",),
         largest=serving.limits.body_bytes,
     )
+    on_terminal = logging.StreamHandler(sys.stderr)  # what clients are told nothing about
+    on_terminal.setLevel(logging.ERROR)
+    on_terminal.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.logger.addHandler(on_terminal)
     app = build_app(serving, door, cors_origins=place.cors, docs=local)
     host = f"[{place.host}]" if ":" in place.host else place.host
     address = f"http://{host}:{listening.getsockname()[1]}"

@@ -24,6 +24,7 @@ from burnish.serve.worker import Backend
 
 _LONGEST = 4096  # tokens a slot has room for, where the model knows more: the room is taken at the start
 _WAIT_S = 0.2
+_PATIENCE_S = 30.0
 _SAMPLERS = ["penalties", "temperature", "top_k", "top_p"]  # in the order of our own sampler
 
 
@@ -85,6 +86,7 @@ class LlamaEngine:
         self._live: dict[tuple[int, int], Request] = {}
         self._queued: deque[tuple[int, int]] = deque()
         self._started: set[tuple[int, int]] = set()
+        self._threads: dict[tuple[int, int], threading.Thread] = {}
         self._next = 0
 
     @property
@@ -120,7 +122,8 @@ class LlamaEngine:
         while self._queued and len(self._started) < self.slots:
             key = self._queued.popleft()
             self._started.add(key)
-            threading.Thread(target=self._run, args=(key, self._live[key]), daemon=True).start()
+            self._threads[key] = threading.Thread(target=self._run, args=(key, self._live[key]), daemon=True)
+            self._threads[key].start()
         events: list[Event] = []
         try:
             chunk = self._chunks.get(timeout=_WAIT_S)
@@ -130,6 +133,12 @@ class LlamaEngine:
                 chunk = self._chunks.get_nowait()
         except queue.Empty:
             return events
+
+    def close(self) -> None:
+        """Forget everything and wait for the threads, which must not be inside llama.cpp when Python ends."""
+        self._live.clear()
+        for thread in list(self._threads.values()):
+            thread.join(_PATIENCE_S)
 
     def _end(self, key: tuple[int, int]) -> None:
         self._live.pop(key, None)
@@ -143,10 +152,11 @@ class LlamaEngine:
             return key not in self._live  # True stops it
 
         try:
-            self._server.handle_completions(_asked(request, key[1]), take)
+            self._server.handle_completions(_asked(request, key[1], self.window), take)
         except Exception:  # noqa: BLE001 - the answer ends, and the log has the reason
             logger.exception("llama.cpp failed")
         self._chunks.put((*key, None))
+        del self._threads[key]
 
     def _read(self, key: tuple[int, int], chunk: dict[str, Any] | None) -> list[Event]:
         """A chunk of llama.cpp's as events."""
@@ -157,8 +167,9 @@ class LlamaEngine:
             self._end(key)
             return [Event(*key, None, ending="cancelled")]
         if "error" in chunk:
+            logger.error("llama.cpp refused a request: %s", chunk["error"].get("message"))
             self._end(key)
-            raise RuntimeError(f"llama.cpp: {chunk['error'].get('message')}")
+            return [Event(*key, None, ending="cancelled")]
         [choice] = chunk["choices"]
         events = []
         for token in self._tokens(choice):
@@ -182,7 +193,7 @@ class LlamaEngine:
         return ids
 
 
-def _asked(request: Request, copy: int) -> dict[str, Any]:
+def _asked(request: Request, copy: int, window: int) -> dict[str, Any]:
     """A request as llama.cpp takes it."""
     sampling = request.sampling
     asked = {
@@ -197,7 +208,7 @@ def _asked(request: Request, copy: int) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "min_p": 0.0,
         "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": -1,
+        "repeat_last_n": window,
     }
     if sampling.seed is not None:
         asked["seed"] = (sampling.seed + copy) % 2**32

@@ -90,6 +90,9 @@ class Ticket:
 
     def deliver(self, event: Event) -> None:
         """Take an event; the last one of the last copy frees the place in the queue."""
+        if event.ending == "cancelled":  # by the engine, which could not go on
+            self.fail(_failed())
+            return
         self._events.append(event)
         self._ready.set()
         self._running -= event.ending is not None
