@@ -182,6 +182,61 @@ def export(
     run_export(model, context.args, arguments)
 
 
+@app.command(context_settings=SETTINGS)
+def serve(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model, a run folder or a .gguf file.", metavar="MODEL|RUN_DIR")],
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="A run on this base, under a name of its own. May be repeated.", metavar="NAME=RUN_DIR"),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; others than this machine's need API_KEY.", envvar="API_HOST")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", envvar="API_PORT", min=0, max=65535)] = 8000,
+    name: Annotated[str | None, typer.Option(help="What requests call the model.", envvar="API_MODEL_NAME")] = None,
+    engine: Annotated[str, typer.Option(help="auto, burnish, llamacpp or vllm.")] = "auto",
+    slots: Annotated[int, typer.Option(help="Answers that are made at a time.", min=1, max=1024)] = 8,
+    queue: Annotated[int, typer.Option(help="Answers that may wait; more get status 429.", min=0)] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds that a request may take.", min=1)] = 600.0,
+    max_request_mb: Annotated[float, typer.Option(help="The largest request, in MiB.", min=0.01, max=1024)] = 4.0,
+    drain: Annotated[int, typer.Option(help="Seconds that running requests get when the server stops.", min=0)] = 30,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A web page's origin that browsers let in; off by default. May be repeated."),
+    ] = None,
+) -> None:
+    """Serve a model over HTTP, in OpenAI's protocol, with the template it was trained with.
+
+    Examples:
+
+      burnish serve runs/first
+
+      burnish serve smollm2-135m-instruct --adapter first=runs/first --adapter second=runs/second
+
+      API_KEY=secret burnish serve runs/first --host 0.0.0.0 --port 8080
+
+      burnish serve model.gguf temperature=0 max_new_tokens=300
+
+    Generation settings behind it hold where a request does not say otherwise. The environment variables API_HOST,
+    API_PORT, API_KEY and API_MODEL_NAME work as in LLaMA-Factory; a key is only ever read from there.
+    """
+    from burnish.cli.serve import Place, run_serve
+
+    run_serve(
+        model,
+        place=Place(host, port, tuple(cors_origin or ()), drain),
+        name=name,
+        adapters=adapter or (),
+        engine=engine,
+        slots=slots,
+        queue=queue,
+        timeout_s=timeout,
+        request_mb=max_request_mb,
+        overrides=context.args,
+    )
+
+
 @app.command()
 def env() -> None:
     """What this machine has, in one block to paste into a report. Secrets and the name of the user are left out."""
