@@ -135,7 +135,27 @@ def packed_rows(model: Any) -> Iterator[None]:
         return
     AttentionInterface.register(PACKED, _attention_for_transformers)
     config._attn_implementation = PACKED
+    if before != PACKED:
+        _USUAL[id(config)] = before
     try:
         yield
     finally:
         config._attn_implementation = before
+        if before != PACKED:
+            del _USUAL[id(config)]
+
+
+@contextmanager
+def padded_rows(model: Any) -> Iterator[None]:
+    """While the block runs, inside one of `packed_rows`, the model reads padded rows as usual: to generate."""
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = _USUAL.get(id(config), before)
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+_USUAL: dict[int, str] = {}
+"""Of each config in a block of `packed_rows`, the attention it has outside."""
