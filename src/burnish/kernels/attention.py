@@ -42,22 +42,11 @@ def packed_attention(
     if query.shape[0] != 1 or sum(document_lengths) != query.shape[2]:
         raise ShapeError(f"documents {list(document_lengths)} do not fill a row of shape {tuple(query.shape)}")
     grouped = query.shape[1] != key.shape[1]
-    parts = []
-    start = 0
-    for length in document_lengths:
-        rows = slice(start, start + length)
-        parts.append(
-            F.scaled_dot_product_attention(
-                query[:, :, rows],
-                key[:, :, rows],
-                value[:, :, rows],
-                dropout_p=dropout,
-                is_causal=True,
-                scale=scaling,
-                enable_gqa=grouped,
-            )
-        )
-        start += length
+    lengths = list(document_lengths)
+    parts = [  # split, not slices: the gradient of a slice is as long as the row, that of a split is one cat for all
+        F.scaled_dot_product_attention(*each, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
+        for each in zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
