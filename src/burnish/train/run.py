@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from burnish import log
-from burnish.config import Settings, load_settings
+from burnish.config import Settings
 from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, BurnishError, Interrupted
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.lock import hold
 from burnish.train.failures import explained
 from burnish.train.interrupt import stop_on_signals
 from burnish.train.job import Job
-
-
-def train_with(
-    settings: Mapping[str, Any] | str | Path, overrides: Sequence[str] = (), *, callbacks: Sequence[Any] = ()
-) -> dict[str, Any]:
-    """Read settings and train; see `burnish.api.train`."""
-    return run_training(load_settings(settings, overrides, require=("model_name_or_path", "dataset")), callbacks)
 
 
 def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
