@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-import burnish
+from burnish import api
 from burnish.api import predict_with
 from burnish.cli.predict import understand
 from burnish.cli.train import run_train
@@ -35,7 +35,7 @@ def run(tiny_folder, tmp_path_factory):
     values = settings(
         tiny_folder, data, folder / "run", val_size=4, do_train=True, do_predict=True, max_steps=2, **SHORT
     )
-    record = burnish.train(values)
+    record = api.train(values)
     return folder, data, values, record
 
 
