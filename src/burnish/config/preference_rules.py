@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from burnish.config.draft import Draft, Finding
+from burnish.config.rollout_rules import USED_BY as _OF_ROLLOUTS
 
 JUDGED = ("dpo", "kto", "rm")
 """Stages that learn from judged answers."""
@@ -23,6 +24,7 @@ _USED_BY = {
     "ref_model": ("dpo", "kto"),
     "precompute_ref": ("dpo", "kto"),
     "disable_dropout": JUDGED,
+    **_OF_ROLLOUTS,
 }
 
 

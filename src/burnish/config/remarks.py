@@ -166,6 +166,12 @@ def constant_schedules_have_no_values(draft: Draft) -> Iterator[str]:
         yield f"{', '.join(given)}: no effect with lr_scheduler_type: {draft['lr_scheduler_type']}"
 
 
+def exporting_is_a_command(draft: Draft) -> Iterator[str]:
+    names = draft.chosen_of(("export_dir", "export_size", "export_device", "export_hub_model_id"))
+    if names:
+        yield f"{', '.join(names)}: only `burnish export` looks at this"
+
+
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
     adapter_keeps_its_shape,
@@ -190,5 +196,6 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     fsdp_config_needs_fsdp,
     ray_options_need_workers,
     unused_parameters_are_for_ddp,
+    exporting_is_a_command,
     *PREFERENCE_REMARKS,
 )

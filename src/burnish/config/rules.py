@@ -23,6 +23,7 @@ from burnish.config.method_rules import (
 )
 from burnish.config.optimizers import OPTIM_ARGS
 from burnish.config.preference_rules import PREFERENCE_RULES
+from burnish.config.rollout_rules import ROLLOUT_RULES
 from burnish.config.training import TRACKERS
 from burnish.registry import did_you_mean
 
@@ -358,6 +359,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     shards_hold_plain_weights,
     shards_fit_the_optimizer,
     *PREFERENCE_RULES,
+    *ROLLOUT_RULES,
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,

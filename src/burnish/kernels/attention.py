@@ -26,6 +26,7 @@ def packed_attention(
     document_lengths: Sequence[int],
     scaling: float,
     dropout: float = 0.0,
+    shared_prompts: Sequence[int] | None = None,
 ) -> Tensor:
     """Causal attention inside each document of a packed row.
 
@@ -34,6 +35,8 @@ def packed_attention(
         document_lengths: tokens in each document, in order; they add up to T.
         scaling: multiplies the scores, usually D ** -0.5.
         dropout: probability of dropping an attention weight.
+        shared_prompts: where documents come in pairs, how many tokens at the beginning of the first one the second
+            sees too, as if they stood before its own; None where no document sees another.
     Returns:
         [1, H, T, D] in the query's dtype.
     Raises:
@@ -43,26 +46,38 @@ def packed_attention(
         raise ShapeError(f"documents {list(document_lengths)} do not fill a row of shape {tuple(query.shape)}")
     grouped = query.shape[1] != key.shape[1]
     parts = []
-    start = 0
-    for length in document_lengths:
+    start = before = 0  # of this document, and of the one before it
+    for number, length in enumerate(document_lengths):
         rows = slice(start, start + length)
+        prompt = shared_prompts[number // 2] if shared_prompts is not None and number % 2 else 0
+        keys, values, mask = key[:, :, rows], value[:, :, rows], None
+        if prompt:
+            first = slice(before, before + prompt)
+            keys, values = (torch.cat([one[:, :, first], own], dim=2) for one, own in ((key, keys), (value, values)))
+            mask = torch.ones(length, prompt + length, dtype=torch.bool, device=query.device).tril(prompt)
         parts.append(
             F.scaled_dot_product_attention(
                 query[:, :, rows],
-                key[:, :, rows],
-                value[:, :, rows],
+                keys,
+                values,
+                attn_mask=mask,
                 dropout_p=dropout,
-                is_causal=True,
+                is_causal=mask is None,
                 scale=scaling,
                 enable_gqa=grouped,
             )
         )
-        start += length
+        start, before = start + length, start
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def masked_attention_reference(
-    query: Tensor, key: Tensor, value: Tensor, document_lengths: Sequence[int], scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    document_lengths: Sequence[int],
+    scaling: float,
+    shared_prompts: Sequence[int] | None = None,
 ) -> Tensor:
     """The same as `packed_attention`, written as one softmax under a block-diagonal causal mask. [1, H, T, D]."""
     repeat = query.shape[1] // key.shape[1]
@@ -70,8 +85,16 @@ def masked_attention_reference(
     lengths = torch.tensor(list(document_lengths), device=query.device)
     document = torch.repeat_interleave(torch.arange(len(lengths), device=query.device), lengths)  # [T]
     seen = (document[:, None] == document[None, :]).tril()  # [T, T]
+    for pair, prompt in enumerate(shared_prompts or ()):
+        first = int(lengths[: 2 * pair].sum())
+        seen[document == 2 * pair + 1, first : first + prompt] = True
     scores = (query @ key.transpose(-1, -2)).float() * scaling  # [1, H, T, T]
     return scores.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype) @ value
+
+
+def reads_shared_prompts(model: Any) -> bool:
+    """Whether packed rows of this model go through `packed_attention`, which knows shared prompts."""
+    return not model.config.get_text_config()._attn_implementation.startswith("flash_attention")
 
 
 def _attention_for_transformers(
@@ -83,11 +106,12 @@ def _attention_for_transformers(
     dropout: float = 0.0,
     scaling: float | None = None,
     document_lengths: Sequence[int] = (),
+    shared_prompts: Sequence[int] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The signature that transformers' attention registry expects; returns [1, T, H, D]."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    mixed = packed_attention(query, key, value, document_lengths, scale, dropout)
+    mixed = packed_attention(query, key, value, document_lengths, scale, dropout, shared_prompts)
     return mixed.transpose(1, 2), None
 
 

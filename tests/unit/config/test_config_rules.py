@@ -203,6 +203,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "loss_function",
         "loss_function takes the place of sft's loss; rm has one of its own",
     ),
+    "one_weight_a_reward": (
+        {"reward_funcs": "exact_match,length", "reward_weights": [1]},
+        "reward_weights",
+        "there are 2 reward_funcs and 1 reward_weights",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -332,6 +337,10 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "unused_parameters_are_for_ddp": (
         {"ddp_find_unused_parameters": True, "fsdp": True},
         "ddp_find_unused_parameters has no effect with deepspeed or fsdp",
+    ),
+    "exporting_is_a_command": (
+        {"export_dir": "out", "export_size": 2},
+        "export_dir, export_size: only `burnish export` looks at this",
     ),
     "used_by_other_stages": (
         {"stage": "kto", "pref_loss": "ipo", "simpo_gamma": 1},
@@ -474,3 +483,21 @@ def test_derived_defaults_follow() -> None:
     assert settings.data.packing is True
     assert load_settings({"eval_strategy": "epoch", "val_size": 0.1}).training.do_eval is True
     assert load_settings({"eval_strategy": "epoch", "val_size": 0.1}).training.do_train is True
+
+
+def test_rewards_in_a_settings_file(tmp_path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("reward_funcs: [math_equal, {name: regex_format, pattern: '#### \\d+', weight: 0.5}]\n")
+    found = load_settings(file, ["stage=sft"]).rollout.reward_funcs
+    assert found == ("math_equal", {"name": "regex_format", "pattern": "#### \\d+", "weight": 0.5})
+    for text in ("math_equal,length", "[math_equal, length]"):
+        assert load_settings({}, [f"reward_funcs={text}"]).rollout.reward_funcs == ("math_equal", "length")
+    one = load_settings({}, ["reward_funcs={name: length, target: 5}"]).rollout.reward_funcs
+    assert one == ({"name": "length", "target": 5},)
+    for wrong in (3, [3], [{"pattern": "x"}]):
+        assert "'reward_funcs' must be a list of rewards" in problems_of({"reward_funcs": wrong})[0][0]
+    both = {"reward_funcs": [{"name": "length", "weight": 2}], "reward_weights": [1]}
+    assert problems_of(both)[0][0] == "a reward has a weight of its own, and reward_weights are set"
+    settings = load_settings({"reward_funcs": [{"name": "length", "target": 5}], "stage": "dpo"})
+    assert settings.notes == ("reward_funcs: no effect with stage: dpo",)
+    assert load_settings(settings.flat()).rollout == settings.rollout
