@@ -78,7 +78,7 @@ class RemoteModel:
 
 def _relay(stream: Any, put: Put) -> Ending:
     """Pass the pieces of a stream on; reasoning that comes beside the answer is put between tags before it."""
-    ending: Ending = "stop"
+    ending: Ending = "cancelled"  # unless the server says how it ended
     counted = thinking = 0
     for chunk in stream:
         for choice in chunk.choices[:1]:
@@ -92,8 +92,8 @@ def _relay(stream: Any, put: Put) -> Ending:
                 text, thinking = f"{text}\n</think>\n\n", 0
             counted += bool(said or thought)
             put(text + said, int(bool(said or thought)))
-            if choice.finish_reason == "length":
-                ending = "length"
+            if choice.finish_reason:
+                ending = "length" if choice.finish_reason == "length" else "stop"
         if chunk.usage is not None:  # pieces are not always tokens
             put("", chunk.usage.completion_tokens - counted)
     return ending
@@ -102,6 +102,7 @@ def _relay(stream: Any, put: Put) -> Ending:
 @contextmanager
 def told(url: str, model: str) -> Iterator[None]:
     """Turn what goes wrong between here and a server into an error that says what to do."""
+    import httpx
     import openai
 
     try:
@@ -124,6 +125,8 @@ def told(url: str, model: str) -> Iterator[None]:
         raise BurnishError(f"the server answers {error.status_code}: {_message(error)}", at=url, fix=fix) from error
     except openai.APIError as error:  # an error in the middle of a stream
         raise BurnishError(f"the server broke off: {_message(error)}", at=url) from error
+    except httpx.HTTPError as error:
+        raise BurnishError(f"the server broke off: {error}", at=url, fix="look at its log, or try again") from error
     except ValueError as error:
         raise BurnishError(
             "this is no answer of an OpenAI-compatible server", at=url, fix="give the address that ends in /v1"
