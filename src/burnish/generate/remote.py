@@ -102,7 +102,6 @@ def _relay(stream: Any, put: Put) -> Ending:
 @contextmanager
 def told(url: str, model: str) -> Iterator[None]:
     """Turn what goes wrong between here and a server into an error that says what to do."""
-    import httpx
     import openai
 
     try:
@@ -112,7 +111,7 @@ def told(url: str, model: str) -> Iterator[None]:
     except openai.APIConnectionError as error:
         cause = str(error.__cause__ or error)
         raise BurnishError(
-            f"the server cannot be reached: {cause}", at=url, fix="start it (`burnish serve …`), or mend the URL"
+            f"the connection to the server failed: {cause}", at=url, fix="see whether it runs, or mend the URL"
         ) from error
     except openai.AuthenticationError as error:
         raise BurnishError(
@@ -125,12 +124,19 @@ def told(url: str, model: str) -> Iterator[None]:
         raise BurnishError(f"the server answers {error.status_code}: {_message(error)}", at=url, fix=fix) from error
     except openai.APIError as error:  # an error in the middle of a stream
         raise BurnishError(f"the server broke off: {_message(error)}", at=url) from error
-    except httpx.HTTPError as error:
-        raise BurnishError(f"the server broke off: {error}", at=url, fix="look at its log, or try again") from error
     except ValueError as error:
         raise BurnishError(
             "this is no answer of an OpenAI-compatible server", at=url, fix="give the address that ends in /v1"
         ) from error
+    except Exception as error:
+        if not _of_the_transport(error):
+            raise
+        raise BurnishError(f"the server broke off: {error}", at=url, fix="look at its log, or try again") from error
+
+
+def _of_the_transport(error: Exception) -> bool:
+    """Whether an error is of the HTTP library below openai, whose name depends on openai's version: httpx, httpx2."""
+    return type(error).__module__.partition(".")[0].startswith(("httpx", "httpcore"))
 
 
 def _message(error: Any) -> str:
