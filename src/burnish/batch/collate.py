@@ -67,7 +67,23 @@ class Batch:
         }
         if self.mismatched is not None:
             moved["mismatched"] = self.mismatched.to(device)
-        return Batch(**moved)
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutBatch(Batch):
+    """Answers that the model sampled, with what is needed to learn from them.
+
+    `advantages`: [documents] float32, or one for each of the N targets. `old_logprobs`: [N] float32 nats, of the policy
+    that sampled; None where that is the policy that learns. `ref_logprobs`: [N], of the reference. `old_values`,
+    `returns`: [N], what the value head said at the rollout, and what it is to say.
+    """
+
+    advantages: Tensor
+    old_logprobs: Tensor | None = None
+    ref_logprobs: Tensor | None = None
+    old_values: Tensor | None = None
+    returns: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from burnish.config.draft import Draft
 from burnish.config.method_rules import freeze_without_effect, pissa_rounds_need_pissa
 from burnish.config.optimizers import NO_ADAM_VALUES
 from burnish.config.preference_rules import PREFERENCE_REMARKS
+from burnish.config.rollout_rules import ROLLOUT_REMARKS
 
 _LORA_ONLY = (
     "lora_rank",
@@ -198,4 +199,5 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     unused_parameters_are_for_ddp,
     exporting_is_a_command,
     *PREFERENCE_REMARKS,
+    *ROLLOUT_REMARKS,
 )

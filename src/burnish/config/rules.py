@@ -23,7 +23,7 @@ from burnish.config.method_rules import (
 )
 from burnish.config.optimizers import OPTIM_ARGS
 from burnish.config.preference_rules import PREFERENCE_RULES
-from burnish.config.rollout_rules import ROLLOUT_RULES
+from burnish.config.rollout_rules import ROLLOUT_ADJUSTMENTS, ROLLOUT_RULES
 from burnish.config.training import TRACKERS
 from burnish.registry import did_you_mean
 
@@ -373,4 +373,5 @@ ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     older_lengths_add_up,
     swanlab_reports,
     optimizer_by_its_switch,
+    *ROLLOUT_ADJUSTMENTS,
 )

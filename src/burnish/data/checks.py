@@ -18,6 +18,7 @@ STAGE_RECORD = {
     "kto": "feedback",
     "ppo": "prompt",
     "grpo": "prompt",
+    "rloo": "prompt",
 }
 """Stage → the kind of record it trains on."""
 _MADE_FROM = {"prompt": ("conversation", "document", "prompt")}

@@ -45,21 +45,21 @@ def packed_attention(
     if query.shape[0] != 1 or sum(document_lengths) != query.shape[2]:
         raise ShapeError(f"documents {list(document_lengths)} do not fill a row of shape {tuple(query.shape)}")
     grouped = query.shape[1] != key.shape[1]
-    parts = []
-    start = before = 0  # of this document, and of the one before it
-    for number, length in enumerate(document_lengths):
-        rows = slice(start, start + length)
+    lengths, parts = list(document_lengths), []
+    # Split, not slices: the gradient of a slice is as long as the row, that of a split is one cat for all.
+    queries, keys, values = (whole.split(lengths, dim=2) for whole in (query, key, value))
+    for number, length in enumerate(lengths):
+        asked, looked_at, read, mask = queries[number], keys[number], values[number], None
         prompt = shared_prompts[number // 2] if shared_prompts is not None and number % 2 else 0
-        keys, values, mask = key[:, :, rows], value[:, :, rows], None
         if prompt:
-            first = slice(before, before + prompt)
-            keys, values = (torch.cat([one[:, :, first], own], dim=2) for one, own in ((key, keys), (value, values)))
+            before = keys[number - 1][:, :, :prompt], values[number - 1][:, :, :prompt]
+            looked_at, read = torch.cat([before[0], looked_at], dim=2), torch.cat([before[1], read], dim=2)
             mask = torch.ones(length, prompt + length, dtype=torch.bool, device=query.device).tril(prompt)
         parts.append(
             F.scaled_dot_product_attention(
-                query[:, :, rows],
-                keys,
-                values,
+                asked,
+                looked_at,
+                read,
                 attn_mask=mask,
                 dropout_p=dropout,
                 is_causal=mask is None,
@@ -67,7 +67,6 @@ def packed_attention(
                 enable_gqa=grouped,
             )
         )
-        start, before = start + length, start
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
@@ -159,7 +158,27 @@ def packed_rows(model: Any) -> Iterator[None]:
         return
     AttentionInterface.register(PACKED, _attention_for_transformers)
     config._attn_implementation = PACKED
+    if before != PACKED:
+        _USUAL[id(config)] = before
     try:
         yield
     finally:
         config._attn_implementation = before
+        if before != PACKED:
+            del _USUAL[id(config)]
+
+
+@contextmanager
+def padded_rows(model: Any) -> Iterator[None]:
+    """While the block runs, inside one of `packed_rows`, the model reads padded rows as usual: to generate."""
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = _USUAL.get(id(config), before)
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+_USUAL: dict[int, str] = {}
+"""Of each config in a block of `packed_rows`, the attention it has outside."""

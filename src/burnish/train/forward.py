@@ -92,7 +92,7 @@ def before_the_loss(model: Any, batch: Batch, *, packed: bool) -> tuple[Tensor, 
         that they need not exist all at once; else the logits, [N, V], and None.
     """
     inner = without_adapter(model)
-    if not _only_a_head(inner):
+    if not only_a_head(inner):
         return supervised_logits(model, batch, packed=packed), None
     head = inner.get_output_embeddings()
     rows = last_hidden(model, batch, packed=packed).flatten(0, 1)[batch.loss_positions]
@@ -143,7 +143,7 @@ def model_arguments(model: Any, batch: Batch, *, packed: bool) -> dict[str, Any]
 _AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "lm_head_multiplier")
 
 
-def _only_a_head(model: Any) -> bool:
+def only_a_head(model: Any) -> bool:
     """Whether nothing stands between the last hidden states and the logits but the head."""
     if not hasattr(model, model.base_model_prefix):
         return False

@@ -208,6 +208,32 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "reward_weights",
         "there are 2 reward_funcs and 1 reward_weights",
     ),
+    "something_judges": ({"stage": "grpo"}, "stage", "stage: grpo needs something that judges its answers"),
+    "rollouts_need_all_prompts": (
+        {"stage": "rloo", "reward_funcs": "length", "streaming": True, "max_steps": 5},
+        "streaming",
+        "stage: rloo keeps its prompts at hand, and streaming does not",
+    ),
+    "rollouts_draw_at_random": (
+        {"stage": "ppo", "reward_model": "runs/rm", "do_sample": False},
+        "do_sample",
+        "stage: ppo learns from answers that differ, and the likeliest one is always the same",
+    ),
+    "delta_lies_above_the_clip": (
+        {"stage": "grpo", "reward_funcs": "length", "delta": 1.2, "epsilon_high": 0.28},
+        "delta",
+        "delta: 1.2 is not above 1 + epsilon_high, 1.28",
+    ),
+    "rollouts_hold_nothing_out": (
+        {"stage": "grpo", "reward_funcs": "length", "val_size": 0.1, "do_eval": True},
+        "val_size",
+        "stage: grpo does not evaluate on held-out prompts yet",
+    ),
+    "reward_adapters_need_a_model": (
+        {"stage": "ppo", "reward_funcs": "length", "reward_model_adapters": "a"},
+        "reward_model_adapters",
+        "reward_model_adapters needs reward_model, the model that they are put on",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -246,6 +272,8 @@ ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     ),
     "swanlab_reports": ({"use_swanlab": True, "report_to": "mlflow"}, "report_to", ["mlflow", "swanlab"], ()),
     "optimizer_by_its_switch": ({"use_adam_mini": True, "optim": "adamw_torch"}, "optim", "adam_mini", ()),
+    "some_kl_weight": ({"stage": "rloo", "reward_funcs": "length"}, "beta", 0.05, ()),
+    "groups_draw_from_the_whole": ({"stage": "grpo", "reward_funcs": "length"}, "top_p", 1.0, ()),
 }
 REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "lora_without_effect": (
@@ -362,6 +390,14 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "only_judged_answers": (
         {"stage": "rm", "train_on_prompt": True},
         "train_on_prompt: no effect with stage: rm, which learns from judged answers alone",
+    ),
+    "cut_distributions_bias": (
+        {"stage": "grpo", "reward_funcs": "length", "top_p": 0.9},
+        "top_p: answers are drawn from a part of the policy only, which biases what is learnt",
+    ),
+    "generation_words_of_prompts": (
+        {"stage": "ppo", "reward_model": "runs/rm", "group_by_length": True},
+        "group_by_length: no effect with stage: ppo, whose answers are made on the way",
     ),
 }
 
