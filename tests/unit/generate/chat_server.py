@@ -37,8 +37,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        if None in self.server.deltas:  # it promises more than it sends
+            self.send_header("Content-Length", "100000")
         self.end_headers()
         for delta in self.server.deltas:
+            if delta is None:
+                self.close_connection = True
+                return
             self._event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": self.server.finish}]})
         usage = {"prompt_tokens": 5, "completion_tokens": self.server.count, "total_tokens": 5 + self.server.count}
