@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -80,6 +80,7 @@ class RewardModel:
 def load_reward_model(
     name: str,
     *,
+    adapters: Sequence[str] = (),
     use_cpu: bool = False,
     trust_remote_code: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -88,10 +89,12 @@ def load_reward_model(
 
     Args:
         name: a run folder or one of its checkpoints.
+        adapters: merged into it besides, in this order.
     Raises:
         ModelError: there is no model, or it has no head.
     """
     source = find_model(name, say)
+    source = replace(source, adapters=(*source.adapters, *adapters))
     folder = head_folder(source)
     if folder is None:
         raise ModelError("this is no reward model", at=name, fix="give the folder of a run with stage: rm")

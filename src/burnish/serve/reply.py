@@ -62,7 +62,7 @@ class Reply:
         begin: str = "",
     ) -> None:
         self.stops, self._calls, self._tools = tuple(stops), calls, tools
-        self._stream = TextStream(tokenizer, special=calls is not None)
+        self._stream = TextStream(tokenizer, skip_special_tokens=calls is None)
         self._special = _pattern(tokenizer.all_special_tokens) if calls is not None else None
         self._full, self._shown = begin, 0
         self._begin = len(begin)
