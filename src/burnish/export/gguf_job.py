@@ -50,6 +50,7 @@ llama.cpp rounds activations too: to the kind of the file's matrices.
 _LOGPROB_TOLERANCE_OF_OTHERS = 1.0
 _LIKELIEST, _PLACES, _ANSWER = 10, 4, 24
 _NOT_READ = {"gemma"}  # families that transformers cannot read from GGUF
+_READ_WHOLE = {"llama", "mistral", "qwen2"}  # and those whose config it reads, unless positions are stretched
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ def export_gguf(wish: Wish, order: Order, kind: str) -> dict[str, Any]:
         set_generation(loaded.model, template, order.sampling)
         drawn = sampling_of(loaded.model.generation_config)
         merged, answers = _answers(loaded, run.trial, stop_ids(template) if template else [], subject.compute_dtype)
-        folded = loaded.merged
+        folded, config = loaded.merged, loaded.model.config.get_text_config()
         del loaded
         gc.collect()
-        report = _checked(subject, target, file, kind, run, merged, answers)
+        report = _checked(subject, target, file, kind, run, merged, answers, config)
         report |= {"merged": [Path(each).name for each in folded], "sampling": drawn, "file": file.name}
         adds_bos = puts_bos_first(run.trial.tokenizer, run.trial.template)
         write_modelfile(aside, template, drawn, from_=f"./{file.name}", adds_bos=adds_bos)
@@ -155,13 +156,15 @@ def _checked(
     run: Standard,
     merged: list[Tensor],
     answers: list[list[int]],
+    config: Any,
 ) -> dict[str, Any]:
     """Read the file back; returns the report. Raises ModelError where it is not what the run is."""
     difference, tolerance = None, max(TOLERANCES.get(kind, _TOLERANCE_OF_OTHERS), MERGED[subject.dtype])
-    if subject.config.get_text_config().model_type in _NOT_READ:
+    if config.model_type in _NOT_READ:
         log.note("transformers cannot read this family from GGUF: its weights are not compared there")
     else:
-        read = run.trial.logits(_read_by_transformers(file, subject.compute_dtype).to(subject.device))
+        model = _read_by_transformers(file, subject.compute_dtype, _config_to_read_with(config))
+        read = run.trial.logits(model.to(subject.device))
         difference = compare(run.logits, read, run.base_logits)
         require_near(difference, tolerance, "the GGUF file", log.note)
     report = report_of(subject, target, f"gguf {kind}", difference, tolerance)
@@ -181,10 +184,18 @@ def _checked(
     return report | {"llama.cpp": {"tolerance": allowed, **asdict(found)}}
 
 
-def _read_by_transformers(file: Path, dtype: torch.dtype) -> Any:
+def _config_to_read_with(config: Any) -> Any:
+    """The config that transformers cannot read from a file by itself; None where it can. llama.cpp reads it all."""
+    rope = config.rope_parameters
+    return None if config.model_type in _READ_WHOLE and rope.get("rope_type", "default") == "default" else config
+
+
+def _read_by_transformers(file: Path, dtype: torch.dtype, config: Any) -> Any:
     from transformers import AutoModelForCausalLM, GgufConfig
 
     options = {"gguf_file": file.name, "quantization_config": GgufConfig(dequantize=True), "dtype": dtype}
+    if config is not None:
+        options["config"] = config
     try:
         with quiet_transformers():
             return AutoModelForCausalLM.from_pretrained(file.parent, **options).eval()
