@@ -11,12 +11,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from burnish.api import load
+from burnish.data.records import Conversation, Turn
 from burnish.errors import ModelError, RunFolderError
 from burnish.export import hf
 from burnish.export.adapter import export_adapter
+from burnish.export.gguf_job import export_gguf
 from burnish.export.job import export_hf
 from burnish.export.subject import Order, Wish
+from burnish.generate.reward import load_reward_model
 from burnish.model.load import load_model
+from burnish.model.reward import attach_value_head, save_value_head
 from burnish.model.source import find_model
 from tests.exports import adapter_folder, base_folder
 from tests.invariant.test_methods import trained_model
@@ -205,3 +209,28 @@ def test_an_adapter_alone(tmp_path):
     second = adapter_folder(base, tmp_path / "second", seed=9)
     with pytest.raises(ModelError, match="stands on others"):
         export_adapter(Wish(str(run), (str(second),)), Order(str(tmp_path / "none")), None)
+
+
+def test_a_reward_model_keeps_its_head(tmp_path):
+    base = base_folder(tmp_path / "base")
+    run = adapter_folder(base, tmp_path / "run")
+    model = plain(base)
+    attach_value_head(model, seed=3)
+    save_value_head(model, run)
+    export_hf(Wish(str(run)), Order(str(tmp_path / "out")))
+    talk = Conversation((Turn("user", "Hi"), Turn("assistant", "Hello")))
+    before, after = (load_reward_model(str(tmp_path / name), use_cpu=True).score([talk]) for name in ("run", "out"))
+    assert before == pytest.approx(after, abs=1e-5)
+    assert not (tmp_path / "out" / "Modelfile").exists()
+    with pytest.raises(ModelError, match="GGUF has no place for"):
+        export_gguf(Wish(str(run)), Order(str(tmp_path / "gguf")), "f32")
+
+
+def test_a_model_of_plain_text_has_no_template(tmp_path):
+    base = base_folder(tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    assert tokenizer.chat_template is None
+    export_hf(Wish(str(base)), Order(str(tmp_path / "out")))
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template is None
+    assert 'TEMPLATE """{{ .Prompt }}"""' in (tmp_path / "out" / "Modelfile").read_text()

@@ -94,7 +94,7 @@ def _export(wish: Any, to: str, settings: Settings, arguments: Arguments) -> Non
     elif arguments.format == "gguf":
         from burnish.export.gguf_job import export_gguf
 
-        export_gguf(wish, order, (arguments.quantize or "f16").lower())
+        export_gguf(wish, order, arguments.quantize.lower() if arguments.quantize else None)
     else:
         from burnish.export.job import export_hf
 

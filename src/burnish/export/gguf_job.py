@@ -48,6 +48,7 @@ LOGPROB_TOLERANCES = {"f32": 2e-3, "bf16": 0.1, "f16": 0.05, "q8_0": 0.3}
 llama.cpp rounds activations too: to the kind of the file's matrices.
 """
 _LOGPROB_TOLERANCE_OF_OTHERS = 1.0
+_WHOLE = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}  # kinds that lose nothing
 _LIKELIEST, _PLACES, _ANSWER = 10, 4, 24
 _NOT_READ = {"gemma"}  # families that transformers cannot read from GGUF
 _READ_WHOLE = {"llama", "mistral", "qwen2"}  # and those whose config it reads, unless positions are stretched
@@ -76,16 +77,19 @@ class Asked:
         )
 
 
-def export_gguf(wish: Wish, order: Order, kind: str) -> dict[str, Any]:
+def export_gguf(wish: Wish, order: Order, kind: str | None = None) -> dict[str, Any]:
     """Merge a model's adapters and write it as one GGUF file; returns the report.
 
     Args:
-        kind: of numbers: f32, bf16, f16, q8_0, or one that llama.cpp's quantizer makes.
+        kind: of numbers: f32, bf16, f16, q8_0, or one that llama.cpp's quantizer makes; None for that of the merged
+            weights, which loses nothing.
     Raises:
         BurnishError: what the user can mend; the target is then as it was.
     """
-    require_kind(kind)
+    if kind is not None:
+        require_kind(kind)
     subject = Subject(wish, log.say)
+    kind = kind or _WHOLE[subject.dtype]
     _check(subject)
     target = Target(order.to, overwrite=order.overwrite, inputs=subject.inputs)
     target.require_room(bytes_needed(subject.parameters, kind) + FILES_BESIDE)
@@ -124,8 +128,7 @@ def _check(subject: Subject) -> None:
 def _write(loaded: Loaded, template: ChatTemplate | None, file: Path, kind: str, subject: Subject) -> None:
     """Write the file, by way of a whole one where llama.cpp's quantizer makes its kind."""
     words = vocabulary(loaded.tokenizer, loaded.model.get_input_embeddings().weight.shape[0])
-    whole = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[subject.dtype]
-    first, place = (kind, file) if kind in OWN_KINDS else (whole, file.with_name("whole.gguf"))
+    first, place = (kind, file) if kind in OWN_KINDS else (_WHOLE[subject.dtype], file.with_name("whole.gguf"))
     with log.progress(f"writing {first}", tensor_count(loaded.model)) as bar:
         name = Path(subject.wish.name).name
         for line in write_gguf(
