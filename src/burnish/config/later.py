@@ -63,19 +63,6 @@ ACCEPTED: tuple[Row, ...] = (
 
 LATER: tuple[Row, ...] = (
     *_rows("model", _OUT, enable_liger_kernel=False),
-    *_rows(
-        "tuning",
-        "leave it out; the stages for now are sft, pt, rm, dpo and kto",
-        reward_model=PATH,
-        reward_model_adapters=PATH,
-        reward_model_type="lora",
-        ppo_buffer_size=1,
-        ppo_epochs=4,
-        ppo_score_norm=False,
-        ppo_target=6.0,
-        ppo_whiten_rewards=False,
-    ),
-    *_rows("training", _OUT, do_predict=False, predict_with_generate=False),
     *_rows("training", _OUT, torch_compile=False),
     *_rows("distributed", "mount the storage and name a folder on it", ray_storage_filesystem=TEXT),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),

@@ -45,7 +45,7 @@ def load_adapter_weights(model: Any, file: Path, start: Factors | None = None) -
     return differing_adapter_names(model, file), start
 
 
-def differing_adapter_names(model: Any, file: Path) -> list[str]:
+def differing_adapter_names(model: Any, file: Path, name: str = "default") -> list[str]:
     """Tensors that a saved adapter has and a PEFT model has not, or the reverse; PEFT itself is silent about them.
 
     PEFT may have saved the tables of tokens too, under the names they have in the base; those have a place.
@@ -55,7 +55,7 @@ def differing_adapter_names(model: Any, file: Path) -> list[str]:
 
     with safe_open(file, framework="pt") as opened:
         saved = set(opened.keys())
-    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    own = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     whole = {name for name in saved if ".lora_" not in name} & model.state_dict().keys()
     return [f"'{name}' has no counterpart" for name in sorted((saved ^ own.keys()) - whole)]
 

@@ -14,7 +14,7 @@ from burnish.kernels.linear_cross_entropy import linear_cross_entropy
 from burnish.losses import LossSum, TokenLosses, token_cross_entropy
 from burnish.model.adapter import head_weight
 from burnish.model.save import without_adapter
-from burnish.train.user_code import own_code
+from burnish.user_code import own_code
 
 OwnLoss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(logits [N, V] float32, labels [N] int64, weights [N] float32) → (sum, count), scalars; the loop divides."""
@@ -85,7 +85,7 @@ def before_the_loss(model: Any, batch: Batch, *, packed: bool) -> tuple[Tensor, 
         that they need not exist all at once; else the logits, [N, V], and None.
     """
     inner = without_adapter(model)
-    if not _only_a_head(inner):
+    if not only_a_head(inner):
         return supervised_logits(model, batch, packed=packed), None
     head = inner.get_output_embeddings()
     rows = last_hidden(model, batch, packed=packed).flatten(0, 1)[batch.loss_positions]
@@ -127,6 +127,8 @@ def model_arguments(model: Any, batch: Batch, *, packed: bool) -> dict[str, Any]
         arguments |= {"max_length_q": longest, "max_length_k": longest}
     else:
         arguments["document_lengths"] = batch.document_lengths
+        if batch.shared_prompts is not None:
+            arguments["shared_prompts"] = batch.shared_prompts
     return arguments
 
 
@@ -134,7 +136,7 @@ def model_arguments(model: Any, batch: Batch, *, packed: bool) -> dict[str, Any]
 _AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "lm_head_multiplier")
 
 
-def _only_a_head(model: Any) -> bool:
+def only_a_head(model: Any) -> bool:
     """Whether nothing stands between the last hidden states and the logits but the head."""
     if not hasattr(model, model.base_model_prefix):
         return False

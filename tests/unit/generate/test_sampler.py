@@ -1,11 +1,12 @@
 """The sampler equals transformers' own greedy search, batched or not, and its draws obey their limits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from burnish.errors import ModelError
-from burnish.generate import Completion, Sampling, generate
-from burnish.generate.sampler import pick
+from burnish.generate import Sampling, generate
 from tests.conftest import build_model
 
 PROMPTS = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16]]
@@ -37,7 +38,8 @@ def test_rows_that_stop_leave_the_others_unchanged(model):
     done = generate(model, PROMPTS, stop_ids={stop}, sampling=Sampling(max_new_tokens=12), batch_size=3)
     for ids, completion in zip(full, done, strict=True):
         cut = ids.index(stop) if stop in ids else len(ids)
-        assert completion == Completion(ids[:cut], stop in ids)
+        assert (completion.ids, completion.finished) == (ids[:cut], stop in ids)
+        assert completion.sampled == ids[: cut + 1]
 
 
 def test_tokens_are_reported_as_they_come(model):
@@ -72,27 +74,33 @@ def test_limits_of_the_context(model):
     assert len(done[0].ids) == 2
 
 
-LOGITS = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+def test_draws_do_not_depend_on_the_batch(model):
+    options = Sampling(max_new_tokens=10, do_sample=True, temperature=1.3, top_p=0.9, seed=7)
+    alone = generate(model, PROMPTS, stop_ids={3, 4}, sampling=options, batch_size=1)
+    together = generate(model, PROMPTS, stop_ids={3, 4}, sampling=options, batch_size=3)
+    assert [one.ids for one in together] == [one.ids for one in alone]
+    others = generate(model, PROMPTS, stop_ids={3, 4}, sampling=replace(options, seed=8))
+    assert [one.ids for one in others] != [one.ids for one in alone]
 
 
-def draws(sampling, count=300):
-    random = torch.Generator().manual_seed(0)
-    return {pick(LOGITS, sampling, random).item() for _ in range(count)}
+def test_copies_differ_and_come_prompt_by_prompt(model):
+    options = Sampling(max_new_tokens=10, do_sample=True, temperature=1.3, seed=7)
+    done = generate(model, PROMPTS, stop_ids=(), sampling=options, copies=3, batch_size=4)
+    assert len(done) == 9
+    assert len({tuple(one.ids) for one in done[:3]}) == 3
+    again = generate(model, PROMPTS, stop_ids=(), sampling=options, copies=1)
+    assert [one.ids for one in done[::3]] == [one.ids for one in again]
+    greedily = generate(model, PROMPTS, stop_ids=(), sampling=Sampling(max_new_tokens=5), copies=2)
+    assert [one.ids for one in greedily] == [greedy(model, PROMPTS[place // 2], 5) for place in range(6)]
 
 
-def test_top_k_and_top_p():
-    assert draws(Sampling(do_sample=True, top_k=2)) == {0, 1}
-    assert draws(Sampling(do_sample=True, top_p=0.5)) == {0}  # 0.5 reaches 0.5
-    assert draws(Sampling(do_sample=True, top_p=0.75)) == {0, 1}  # 0.5 does not, 0.8 does
-    assert draws(Sampling(do_sample=True)) == {0, 1, 2, 3}
-    assert draws(Sampling(do_sample=True, temperature=0.05)) == {0}
-    assert draws(Sampling()) == {0}
-
-
-def test_repetition_penalty():
-    logits = torch.tensor([[2.0, 1.9, -1.0]])
-    seen = torch.tensor([[0]])
-    random = torch.Generator()
-    # 2.0 / 1.2 = 1.67 falls below 1.9.
-    assert pick(logits, Sampling(repetition_penalty=1.2), random, seen).item() == 1
-    assert pick(logits, Sampling(repetition_penalty=1.2), random, seen, torch.zeros_like(seen)).item() == 0
+def test_logprobs_are_those_of_the_model_at_the_temperature(model):
+    options = Sampling(max_new_tokens=6, do_sample=True, temperature=0.7, top_k=5, seed=3)
+    for prompt, done in zip(
+        PROMPTS, generate(model, PROMPTS, stop_ids={3, 4, 5}, sampling=options, batch_size=2), strict=True
+    ):
+        row = torch.tensor([[*prompt, *done.sampled]])
+        with torch.no_grad():
+            logits = model(input_ids=row).logits[0].float() / 0.7
+        expected = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, row[0, len(prompt) :, None]).squeeze(1)
+        torch.testing.assert_close(torch.tensor(done.logprobs), expected, atol=1e-5, rtol=1e-5)
