@@ -140,7 +140,7 @@ def export(
     to: Annotated[str | None, typer.Option(help="The folder to write; export_dir in a file.")] = None,
     format: Annotated[str, typer.Option(help="hf (safetensors) or gguf (llama.cpp, Ollama).")] = "hf",
     quantize: Annotated[
-        str | None, typer.Option(help="GGUF numbers: f32, bf16, f16 or q8_0; others, like q4_k_m, by llama-quantize.")
+        str | None, typer.Option(help="GGUF numbers: f32, bf16, f16, q8_0 (or as merged); q4_k_m … by llama-quantize.")
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Merged weights in auto (as the base), float32, bfloat16 or float16.")
