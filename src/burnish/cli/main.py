@@ -67,18 +67,41 @@ def train(
 @app.command(context_settings=SETTINGS)
 def chat(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model, a run folder or a .gguf file.", metavar="MODEL|RUN_DIR")],
-    prompt: Annotated[str | None, typer.Option(help="Answer this once and stop.")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model, a run folder or checkpoint, a .gguf file, a settings file, or the URL of a server.",
+            metavar="MODEL|RUN_DIR|URL",
+        ),
+    ],
+    prompt: Annotated[str | None, typer.Option(help="Answer this once and stop; - reads it from stdin.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     template: Annotated[str | None, typer.Option(help="A chat template other than the model's own.")] = None,
+    served: Annotated[str | None, typer.Option("--model", help="Which model of the server, with a URL.")] = None,
 ) -> None:
     """Talk to a model or to what a run has trained, with the template it was trained with.
 
+    In the chat /help lists the commands: /system, /undo, /retry, /set, /save and more. Ctrl-C stops an answer.
     Generation settings go behind it: temperature=0.2 top_p=0.9 max_new_tokens=200 do_sample=false.
+
+    --compare [OTHER] answers everything twice: by the model that the run was trained from, or OTHER, and by this one,
+    with the same sampling and seed.
+
+    Examples:
+
+      burnish chat runs/mine
+
+      burnish chat runs/mine --compare
+
+      burnish chat runs/mine --prompt "What is a run folder?" do_sample=false
+
+      echo "Hello" | burnish chat smollm2-135m-instruct
+
+      burnish chat http://127.0.0.1:8000/v1 --model mine     (key: OPENAI_API_KEY or API_KEY)
     """
     from burnish.cli.chat import run_chat
 
-    run_chat(model, prompt=prompt, system=system, template=template, overrides=context.args)
+    run_chat(model, prompt=prompt, system=system, template=template, served=served, overrides=context.args)
 
 
 @app.command()

@@ -8,8 +8,8 @@ from typing import Any
 class TextStream:
     """Turns ids into text piece by piece: a character of several tokens is held back until it is whole."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, skip_special_tokens: bool = True) -> None:
+        self.tokenizer, self.skip_special_tokens = tokenizer, skip_special_tokens
         self.ids: list[int] = []
         self.shown = ""
 
@@ -31,4 +31,6 @@ class TextStream:
         return new
 
     def _text(self) -> str:
-        return self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(
+            self.ids, skip_special_tokens=self.skip_special_tokens, clean_up_tokenization_spaces=False
+        )

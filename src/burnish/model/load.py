@@ -152,16 +152,24 @@ def load_model(
 
 
 def load_for_use(
-    source: ModelSource, *, use_cpu: bool, quantization: Quantization | None, trust_remote_code: bool
+    source: ModelSource,
+    *,
+    use_cpu: bool,
+    quantization: Quantization | None,
+    trust_remote_code: bool,
+    dtype: str = "auto",
 ) -> Loaded:
-    """Load a model that only answers or scores, in the number format that the machine does well.
+    """Load a model that only answers or scores.
 
     Its adapters are merged into whole weights, and stay beside quantized ones.
+
+    Args:
+        dtype: float32, bfloat16, float16, or auto for the number format that the machine does well.
     """
     device = choose_device(use_cpu)
     return load_model(
         source,
-        dtype=choose_precision(device).dtype,
+        dtype=choose_precision(device).dtype if dtype == "auto" else getattr(torch, dtype),
         device=device,
         merge=bool(source.adapters) and not quantization and not stored_quantization(source),
         quantization=quantization,

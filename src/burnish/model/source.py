@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,23 @@ def trained_over(source: ModelSource) -> Quantization | None:
     settings = _trained_with(Path(source.adapters[-1])) if source.adapters else {}
     bits, kind = settings.get("quantization_bit"), settings.get("quantization_type", "nf4")
     return quantization_of(bits, kind, settings.get("double_quantization", True))
+
+
+def trained_from(source: ModelSource, say: Callable[[str], None] = lambda _: None) -> ModelSource:
+    """The model that a tuned one began as: without its last adapter, or the base of a run that trained all weights.
+
+    Raises:
+        ModelError: it is not known, or not there any more.
+    """
+    if source.adapters:
+        below = source.adapters[:-1]
+        return replace(source, name=below[-1] if below else source.location, adapters=below, template=None)
+    settings = {} if source.gguf_file else _trained_with(Path(source.location))
+    name = settings.get("model_name_or_path")
+    if not name:
+        raise ModelError("what this model was tuned from is not known: it is not the folder of a run", at=source.name)
+    found = find_model(name, say)
+    return replace(found, adapters=(*found.adapters, *(settings.get("adapter_name_or_path") or ())))
 
 
 def _trained_with(path: Path) -> dict[str, Any]:
