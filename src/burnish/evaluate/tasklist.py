@@ -1,0 +1,181 @@
+"""lm-eval's tasks by name: ours, the user's, its own. Needs the extra `eval`."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from burnish import log
+from burnish.cache import cache_folder
+from burnish.errors import BurnishError, DataError, MissingExtraError
+from burnish.evaluate.data_files import find_data
+from burnish.registry import did_you_mean
+
+OWN = Path(__file__).parent / "tasks"
+_NAMING = "name it --tasks TASK; `burnish eval --list PATTERN` lists what there is"
+
+
+def require_lm_eval() -> None:
+    """Raises MissingExtraError where lm-eval is not installed."""
+    try:
+        import lm_eval  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("burnish eval", "eval") from error
+    import logging
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # what it warns of is said in our own words
+
+
+def task_names(pattern: str | None, include: Sequence[str] = ()) -> list[str]:
+    """All names of tasks, groups and tags that hold a text or fit a pattern with * in it."""
+    names = _manager([_builtin(), *_folders(include)]).all_tasks
+    if not pattern:
+        return list(names)
+    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    return [name for name in names if fnmatch.fnmatch(name.lower(), wanted.lower())]
+
+
+def load_tasks(names: Sequence[str], *, include: Sequence[str] = (), data: Sequence[str] = ()) -> dict[str, Any]:
+    """The tasks with their data, as lm-eval's `evaluate` takes them.
+
+    Args:
+        names: tasks, groups or tags, patterns with *, or paths of YAML files.
+        include: folders with the user's own task files; they go before lm-eval's of the same name.
+        data: `PATH`, or `TASK=PATH`: local data that takes the place of a task's own.
+    Raises:
+        BurnishError: an unknown name, data that is missing or cannot be fetched.
+    """
+    folders = _folders(include)
+    manager = _manager(folders)
+    if not all(name in manager.all_tasks or Path(name).is_file() for name in names):
+        manager = _manager([*_folders_that_name(names), *folders])
+    if not all(name in manager.all_tasks or Path(name).is_file() for name in names):
+        log.say("reading the list of lm-eval's tasks …")
+        manager = _manager([_builtin(), *folders])
+    found = _matched(names, manager)
+    places = _data_of(found, data)
+    with tempfile.TemporaryDirectory(prefix="burnish-tasks-") as written:
+        try:
+            return _loaded(manager, [_spec(name, places.get(name), manager, Path(written)) for name in found])
+        except KeyError:  # a group that names tasks of other folders
+            manager = _manager([_builtin(), *folders])
+            return _loaded(manager, [_spec(name, places.get(name), manager, Path(written)) for name in found])
+
+
+def _builtin() -> Path:
+    import lm_eval.tasks
+
+    return Path(lm_eval.tasks.__file__).parent
+
+
+def _folders(include: Sequence[str]) -> list[Path]:
+    for folder in include:
+        if not Path(folder).expanduser().is_dir():
+            raise DataError("there is no such folder", at=f"--include-path {folder}", fix="name a folder with tasks")
+    return [OWN, *(Path(folder).expanduser() for folder in include)]
+
+
+def _manager(folders: Sequence[Path]) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=[str(folder) for folder in folders], include_defaults=False)
+
+
+def _folders_that_name(names: Sequence[str]) -> list[Path]:
+    """The folders of lm-eval whose files hold one of the names: reading all its files properly takes half a minute."""
+    wanted = [name.encode() for name in names]
+    found = set()
+    for file in _builtin().rglob("*.yaml"):
+        content = file.read_bytes()
+        if any(name in content for name in wanted):
+            found.add(_builtin() / file.relative_to(_builtin()).parts[0])
+    return sorted(folder for folder in found if folder.is_dir())
+
+
+def _matched(names: Sequence[str], manager: Any) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        known = [name] if name in manager.all_tasks or Path(name).is_file() else []
+        known = known or fnmatch.filter(manager.all_tasks, name)
+        if not known:
+            raise BurnishError(
+                f"there is no task '{name}'", at="--tasks", fix=f"{did_you_mean(name, manager.all_tasks)} {_NAMING}"
+            )
+        found += [each for each in known if each not in found]
+    return found
+
+
+def _data_of(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:
+    """Where the local data of each task is."""
+    places: dict[str, str] = {}
+    ours = {file.stem for file in OWN.glob("*.yaml")}
+    for entry in data:
+        name, equals, path = entry.partition("=")
+        if equals and name not in names:
+            raise BurnishError(f"--data names '{name}', no task of this call", at=entry, fix=did_you_mean(name, names))
+        if equals:
+            places[name] = path
+            continue
+        takers = [each for each in names if each in ours] or (list(names) if len(names) == 1 else [])
+        if not takers:
+            raise BurnishError("which task is this data for?", at=f"--data {entry}", fix=f"--data TASK={entry}")
+        places |= dict.fromkeys(takers, entry)
+    missing = [name for name in names if name in ours and name not in places]
+    if missing:
+        raise DataError(
+            f"task {missing[0]} reads local files, and none are named",
+            at=f"--tasks {missing[0]}",
+            fix="--data FOLDER, with test.jsonl and train.jsonl in it",
+        )
+    return places
+
+
+def _spec(name: str, path: str | None, manager: Any, written: Path) -> str:
+    """A task's name, or a file that includes its own one and names other data."""
+    if path is None:
+        return name
+    file = Path(name) if Path(name).is_file() else getattr(manager.task_index.get(name), "yaml_path", None)
+    if file is None:
+        raise BurnishError(f"'{name}' is no single task: its data cannot be replaced", at=f"--data {path}")
+    takes = any("fewshot_split" in each.read_text(encoding="utf-8") for each in (file, *_included(file)))
+    changes = find_data(path).overrides(cache_folder() / "datasets", takes_examples=takes)
+    own = {"include": str(Path(file).resolve()), "task": Path(name).stem if Path(name).is_file() else name, **changes}
+    target = written / f"{own['task']}.yaml"
+    target.write_text(json.dumps(own), encoding="utf-8")  # JSON is YAML
+    return str(target)
+
+
+def _included(file: Path) -> list[Path]:
+    """The file that a task file includes, and those that it includes in turn."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("include:"):
+            below = file.parent / line.removeprefix("include:").strip().strip("'\"")
+            return [below, *_included(below)] if below.is_file() else []
+    return []
+
+
+def _loaded(manager: Any, specs: Sequence[str]) -> dict[str, Any]:
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            return dict(manager.load(list(specs)))
+    except ImportError as error:
+        raise MissingExtraError(f"a task of {', '.join(specs)}", packages=[error.name or "lm-eval[…]"]) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _no_data(specs, error) from error
+
+
+def _no_data(specs: Iterable[str], error: Exception) -> DataError:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    names = ", ".join(Path(spec).stem if spec.endswith(".yaml") else spec for spec in specs)
+    return DataError(
+        f"the data of a task cannot be read: {first}",
+        at=f"--tasks {names}",
+        fix="data on the hub needs a connection (HF_ENDPOINT names a mirror); for local files: --data TASK=PATH",
+    )
