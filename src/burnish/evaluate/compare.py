@@ -14,28 +14,25 @@ from burnish.evaluate.paired import Paired, compare_aggregates, compare_values, 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one task. `replies` are (old, new) for each question, in its order."""
+    """One metric of one task. `replies` and `scores` are (old, new) for each question, in its order."""
 
     task: str
     key: str  # metric,filter as in eval.json
     found: Paired
     replies: tuple[tuple[Reply, Reply], ...]
+    scores: tuple[tuple[float, float], ...]
     regression: bool = False
 
     @property
     def verdict(self) -> str:
         return verdict(self.found)
 
-    def score(self, reply: Reply) -> Any:
-        """The value of this metric for one question."""
-        return reply.values[self.key.partition(",")[0]]
-
-    def outcome(self, pair: tuple[Reply, Reply]) -> str:
-        """win, loss or tie for the new model."""
-        old, new = (_comparable(self.score(reply)) for reply in pair)
+    def outcome(self, place: int) -> str:
+        """won, lost or tied: how the new model did on a question."""
+        old, new = self.scores[place]
         if old == new:
-            return "tie"
-        return "win" if (new > old) == self.found.higher_is_better else "loss"
+            return "tied"
+        return "won" if (new > old) == self.found.higher_is_better else "lost"
 
 
 def compare_outcomes(
@@ -72,17 +69,18 @@ def compare_outcomes(
                 left.append(f"{task} {key}: there is no value of single questions")
                 continue
             values = [[reply.values[metric] for reply in side] for side in zip(*both, strict=True)]
+            aggregate = aggregations.get(task, {}).get(metric)
             if all(isinstance(value, Number) for side in values for value in side):
-                numbers = [[float(value) for value in side] for side in values]
-                found = compare_values(*numbers, higher_is_better=figure.higher_is_better)
-            elif all(_is_weighed(value) for side in values for value in side) and metric in aggregations.get(task, {}):
-                found = compare_aggregates(
-                    *values, aggregations[task][metric], higher_is_better=figure.higher_is_better
-                )
+                old_scores, new_scores = ([float(value) for value in side] for side in values)
+                found = compare_values(old_scores, new_scores, higher_is_better=figure.higher_is_better)
+            elif aggregate and all(_is_weighed(value) for side in values for value in side):
+                found = compare_aggregates(values[0], values[1], aggregate, higher_is_better=figure.higher_is_better)
+                old_scores, new_scores = ([float(aggregate([value])) for value in side] for side in values)
             else:
                 left.append(f"{task} {key}: its questions have no numbers of their own")
                 continue
-            done.append(Comparison(task, key, found, tuple(both), task in regression))
+            scores = tuple(zip(old_scores, new_scores, strict=True))
+            done.append(Comparison(task, key, found, tuple(both), scores, task in regression))
     return done, left
 
 
@@ -116,7 +114,3 @@ def worse_than(done: Sequence[Comparison], margin: float) -> list[Comparison]:
 def _is_weighed(value: Any) -> bool:
     """Whether a value is a number with its weight, as perplexities have."""
     return isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(each, Number) for each in value)
-
-
-def _comparable(value: Any) -> float:
-    return value[0] / value[1] if _is_weighed(value) else float(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
@@ -18,6 +19,7 @@ from burnish.evaluate.data_files import find_data
 from burnish.registry import did_you_mean
 
 OWN = Path(__file__).parent / "tasks"
+_LOCAL = re.compile(r"^dataset_path: *['\"]?(json|csv|parquet|text)\b", re.MULTILINE)
 _NAMING = "name it --tasks TASK; `burnish eval --list PATTERN` lists what there is"
 
 
@@ -63,7 +65,9 @@ def load_tasks(names: Sequence[str], *, include: Sequence[str] = (), data: Seque
     with tempfile.TemporaryDirectory(prefix="burnish-tasks-") as written:
         try:
             return _loaded(manager, [_spec(name, places.get(name), manager, Path(written)) for name in found])
-        except KeyError:  # a group that names tasks of other folders
+        except KeyError as error:  # a group that names tasks of other folders
+            if "registered" not in str(error):
+                raise _not_ready(found, error) from error
             manager = _manager([_builtin(), *folders])
             return _loaded(manager, [_spec(name, places.get(name), manager, Path(written)) for name in found])
 
@@ -126,24 +130,24 @@ def _data_of(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:
         if not takers:
             raise BurnishError("which task is this data for?", at=f"--data {entry}", fix=f"--data TASK={entry}")
         places |= dict.fromkeys(takers, entry)
-    missing = [name for name in names if name in ours and name not in places]
-    if missing:
-        raise DataError(
-            f"task {missing[0]} reads local files, and none are named",
-            at=f"--tasks {missing[0]}",
-            fix="--data FOLDER, with test.jsonl and train.jsonl in it",
-        )
     return places
 
 
 def _spec(name: str, path: str | None, manager: Any, written: Path) -> str:
     """A task's name, or a file that includes its own one and names other data."""
-    if path is None:
-        return name
     file = Path(name) if Path(name).is_file() else getattr(manager.task_index.get(name), "yaml_path", None)
+    texts = [each.read_text(encoding="utf-8") for each in (file, *_included(file))] if file else []
+    if path is None:
+        if any(_LOCAL.search(text) for text in texts) and not any("data_files" in text for text in texts):
+            raise DataError(
+                f"task {name} reads local files, and none are named",
+                at=f"--tasks {name}",
+                fix=f"--data {name}=FOLDER, with test.jsonl in it, and train.jsonl for examples",
+            )
+        return name
     if file is None:
         raise BurnishError(f"'{name}' is no single task: its data cannot be replaced", at=f"--data {path}")
-    takes = any("fewshot_split" in each.read_text(encoding="utf-8") for each in (file, *_included(file)))
+    takes = any("fewshot_split" in text for text in texts)
     changes = find_data(path).overrides(cache_folder() / "datasets", takes_examples=takes)
     own = {"include": str(Path(file).resolve()), "task": Path(name).stem if Path(name).is_file() else name, **changes}
     target = written / f"{own['task']}.yaml"
@@ -161,21 +165,23 @@ def _included(file: Path) -> list[Path]:
 
 
 def _loaded(manager: Any, specs: Sequence[str]) -> dict[str, Any]:
-    said = StringIO()
+    from datasets.exceptions import DatasetsError
+
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(StringIO()):
             return dict(manager.load(list(specs)))
     except ImportError as error:
         raise MissingExtraError(f"a task of {', '.join(specs)}", packages=[error.name or "lm-eval[…]"]) from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _no_data(specs, error) from error
+    except (OSError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError, DatasetsError) as error:
+        raise _not_ready(specs, error) from error
 
 
-def _no_data(specs: Iterable[str], error: Exception) -> DataError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+def _not_ready(specs: Iterable[str], error: Exception) -> DataError:
+    first = (f"{type(error).__name__}: {error}" if str(error).strip() else type(error).__name__).splitlines()[0][:300]
     names = ", ".join(Path(spec).stem if spec.endswith(".yaml") else spec for spec in specs)
     return DataError(
-        f"the data of a task cannot be read: {first}",
+        f"a task cannot be made ready: {first}",
         at=f"--tasks {names}",
-        fix="data on the hub needs a connection (HF_ENDPOINT names a mirror); for local files: --data TASK=PATH",
+        fix="data on the hub needs a connection (HF_ENDPOINT names a mirror); for local files: --data TASK=PATH; "
+        "look also at the task's own file",
     )
