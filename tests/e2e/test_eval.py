@@ -238,6 +238,9 @@ def test_what_the_user_can_mend(tiny_folder, tasks, tmp_path, monkeypatch):
     )
     with pytest.raises(DataError, match="a task cannot be made ready"):
         work.run_eval(call(tiny_folder, tasks, ("faulty",)))
+    with pytest.raises(BurnishError, match="there is no task 'colurs'") as slip:
+        work.run_eval(call(tiny_folder, tasks, ("colurs",), data=()))
+    assert "did you mean 'colours'?" in str(slip.value)
     with pytest.raises(DataError, match="reads local files"):
         work.run_eval(call(tiny_folder, tasks, ("gsm8k_local",), data=()))
     with pytest.raises(DataError, match="no such file or folder"):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from burnish import __version__, log
 from burnish.config import Settings, load_settings
 from burnish.errors import BurnishError, ModelError
-from burnish.runs.evaluations import EVAL, EVAL_ANSWERS, EVAL_PAGE, read_evaluation, result_rows, write_evaluation
+from burnish.runs.evaluations import read_evaluation, result_rows, write_evaluation
 from burnish.runs.files import to_json, write_atomically
-from burnish.runs.preflight import SUMMARY
+from burnish.runs.preflight import EVAL, EVAL_ANSWERS, EVAL_PAGE, SUMMARY
 from burnish.runs.tables import table
 
 if TYPE_CHECKING:

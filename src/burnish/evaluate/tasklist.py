@@ -16,11 +16,11 @@ from burnish import log
 from burnish.cache import cache_folder
 from burnish.errors import BurnishError, DataError, MissingExtraError
 from burnish.evaluate.data_files import find_data
-from burnish.registry import did_you_mean
+from burnish.registry import did_you_mean, nearest
 
 OWN = Path(__file__).parent / "tasks"
 _LOCAL = re.compile(r"^dataset_path: *['\"]?(json|csv|parquet|text)\b", re.MULTILINE)
-_NAMING = "name it --tasks TASK; `burnish eval --list PATTERN` lists what there is"
+_NAMING = "`burnish eval --list PATTERN` lists what there is"
 
 
 def require_lm_eval() -> None:
@@ -54,12 +54,7 @@ def load_tasks(names: Sequence[str], *, include: Sequence[str] = (), data: Seque
         BurnishError: an unknown name, data that is missing or cannot be fetched.
     """
     folders = _folders(include)
-    manager = _manager(folders)
-    if not all(name in manager.all_tasks or Path(name).is_file() for name in names):
-        manager = _manager([*_folders_that_name(names), *folders])
-    if not all(name in manager.all_tasks or Path(name).is_file() for name in names):
-        log.say("reading the list of lm-eval's tasks …")
-        manager = _manager([_builtin(), *folders])
+    manager = _manager_for(names, folders)
     found = _matched(names, manager)
     places = _data_of(found, data)
     with tempfile.TemporaryDirectory(prefix="burnish-tasks-") as written:
@@ -70,6 +65,26 @@ def load_tasks(names: Sequence[str], *, include: Sequence[str] = (), data: Seque
                 raise _not_ready(found, error) from error
             manager = _manager([_builtin(), *folders])
             return _loaded(manager, [_spec(name, places.get(name), manager, Path(written)) for name in found])
+
+
+def _manager_for(names: Sequence[str], folders: Sequence[Path]) -> Any:
+    """lm-eval's manager with as few of its own files as the names allow: reading all takes half a minute."""
+    manager = _manager(folders)
+    missing = _missing(names, manager)
+    if not missing:
+        return manager
+    named = _folders_that_name(missing)
+    if not named and not any(set(name) & set("*?[") for name in missing) and nearest(missing[0], manager.all_tasks):
+        raise _unknown(missing[0], manager.all_tasks)  # none of its files holds the name: it is a slip
+    manager = _manager([*named, *folders])
+    if not _missing(names, manager):
+        return manager
+    log.say("reading the list of lm-eval's tasks …")
+    return _manager([_builtin(), *folders])
+
+
+def _missing(names: Sequence[str], manager: Any) -> list[str]:
+    return [name for name in names if name not in manager.all_tasks and not Path(name).is_file()]
 
 
 def _builtin() -> Path:
@@ -92,7 +107,7 @@ def _manager(folders: Sequence[Path]) -> Any:
 
 
 def _folders_that_name(names: Sequence[str]) -> list[Path]:
-    """The folders of lm-eval whose files hold one of the names: reading all its files properly takes half a minute."""
+    """The folders of lm-eval in which a file holds one of the names."""
     wanted = [name.encode() for name in names]
     found = set()
     for file in _builtin().rglob("*.yaml"):
@@ -108,11 +123,13 @@ def _matched(names: Sequence[str], manager: Any) -> list[str]:
         known = [name] if name in manager.all_tasks or Path(name).is_file() else []
         known = known or fnmatch.filter(manager.all_tasks, name)
         if not known:
-            raise BurnishError(
-                f"there is no task '{name}'", at="--tasks", fix=f"{did_you_mean(name, manager.all_tasks)} {_NAMING}"
-            )
+            raise _unknown(name, manager.all_tasks)
         found += [each for each in known if each not in found]
     return found
+
+
+def _unknown(name: str, known: Sequence[str]) -> BurnishError:
+    return BurnishError(f"there is no task '{name}'", at="--tasks", fix=f"{did_you_mean(name, known)} {_NAMING}")
 
 
 def _data_of(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:

@@ -10,10 +10,8 @@ from typing import Any
 
 from burnish.errors import RunFolderError
 from burnish.runs.files import to_json, write_atomically
+from burnish.runs.preflight import EVAL
 
-EVAL = "eval.json"
-EVAL_PAGE = "eval.html"
-EVAL_ANSWERS = "eval_answers.jsonl"
 SCHEMA = 1
 
 

@@ -12,12 +12,12 @@ from burnish.errors import RunFolderError
 from burnish.log import clock
 from burnish.runs.charts import loss_chart
 from burnish.runs.checkpoints import checkpoint_step, list_checkpoints
-from burnish.runs.evaluations import EVAL, EVAL_PAGE, read_evaluation, result_lines
+from burnish.runs.evaluations import read_evaluation, result_lines
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.lock import is_held
 from burnish.runs.metrics import MetricsLog
 from burnish.runs.monitor import mean_figures
-from burnish.runs.preflight import LOG, LOSS_PLOT, METRICS, SUMMARY, is_own_file
+from burnish.runs.preflight import EVAL, EVAL_PAGE, LOG, LOSS_PLOT, METRICS, SUMMARY, is_own_file
 from burnish.runs.tables import count, narrowed, number, part, phrase, spent, table, whole
 
 DEPTH = 6  # levels of sub-folders in which runs are looked for
