@@ -112,8 +112,10 @@ def test_a_conversation_at_the_terminal(talker):
     shell.wait_for("> ")
     shell.type("/undo\r")
     shell.wait_for("taken back: go")
+    shell.wait_for("> ")
     shell.type("/set max_new_tokens 5\r")
     shell.wait_for("max_new_tokens is 5")
+    shell.wait_for("> ")
     # Ctrl-C at the prompt leaves the second time.
     shell.type("half a line\x03")
     shell.wait_for("once more leaves")

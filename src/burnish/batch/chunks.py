@@ -43,7 +43,8 @@ class Chunk:
     `ids` [tokens] int32, one example after another; `ends` [examples] int64, where each ends; `trained` [tokens] bool;
     `weights` [tokens] float32, or None when every trained token weighs 1; `owners` [examples] int64, the place of
     each example's sample among the samples that went in. Drops, truncated and added rows are counted; `bad` describes
-    samples that the template could not render. `marks` [examples] float32, or None when all are 0.
+    samples that the template could not render. `marks` [examples] float32, or None when all are 0. `records`: of each
+    example the record it was made from, as text, where something besides the tokens is needed later.
     """
 
     ids: np.ndarray
@@ -56,6 +57,7 @@ class Chunk:
     split: int = 0
     bad: list[str] = field(default_factory=list)
     marks: np.ndarray | None = None
+    records: list[str] | None = None
 
     def examples(self) -> Iterator[tuple[Example, int]]:
         """The examples, each with the place of its sample."""
@@ -252,12 +254,12 @@ def without_old_rounds(
     last = len(plan.conversation.turns) - 1
     if len(trained) != 1 or trained[0].turn != last:
         return plan, row
-    shorter = _shorter(plan.conversation)
-    low, high = 0, len(shorter)  # the first that fits lies in shorter[low:high + 1]
+    fewer = shorter(plan.conversation)
+    low, high = 0, len(fewer)  # the first that fits lies in fewer[low:high + 1]
     best = plan, row
     while low < high:
         middle = (low + high) // 2
-        [again] = template.plans(shorter[middle], last_only=True)
+        [again] = template.plans(fewer[middle], last_only=True)
         [pieces] = template.encode_plans([again])
         if size(pieces) <= options.limits.cutoff_len:
             best, high = (again, pieces), middle
@@ -268,7 +270,7 @@ def without_old_rounds(
     return best
 
 
-def _shorter(conversation: Conversation) -> list[Conversation]:
+def shorter(conversation: Conversation) -> list[Conversation]:
     """The conversation without its first round, without its first two, and so on; then without old tool calls."""
     turns = conversation.turns
     first = 1 if turns[0].role == "system" else 0

@@ -6,7 +6,42 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+
+class Plan(Protocol):
+    """Which samples each optimizer step sees, as the loop asks."""
+
+    @property
+    def rows_a_step(self) -> int:
+        """Samples of an optimizer step, over all ranks."""
+        ...
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps in one pass over the data; 0 where that is not known."""
+        ...
+
+    @property
+    def stand_in(self) -> list[int]:
+        """Samples for a rank that has no rows and must take part in a step all the same."""
+        ...
+
+    def steps_of(self, epochs: float) -> int:
+        """Optimizer steps in so many passes over the data."""
+        ...
+
+    def epoch_at(self, step: int) -> float:
+        """Passes over the data after `step` steps."""
+        ...
+
+    def position(self, step: int) -> dict[str, int] | None:
+        """What a checkpoint keeps of the place in the data; None where it follows from the step."""
+        ...
+
+    def step(self, step: int, rank: int = 0) -> list[list[int]]:
+        """The micro-batches of one optimizer step, as sample numbers; some may be empty."""
+        ...
 
 
 class SingleRows(Sequence[Sequence[int]]):
@@ -90,6 +125,10 @@ class BatchPlan:
         """Optimizer steps in one pass; the last one may be smaller."""
         steps = len(self.rows) / self.rows_a_step
         return max(1, math.floor(steps) if self.drop_last else math.ceil(steps))
+
+    def steps_of(self, epochs: float) -> int:
+        """Optimizer steps in so many passes over the data."""
+        return max(1, math.ceil(self.steps_an_epoch * epochs))
 
     def epoch_at(self, step: int) -> float:
         """Passes over the data after `step` steps."""

@@ -92,6 +92,9 @@ class SetWriter:
             "file": pa.array([self._number(self._files, one.file) for one in owners], pa.int32()),
             "row": pa.array([one.row for one in owners], pa.int64()),
         }
+        if chunk.records is not None:
+            self._digest.update("\n".join(chunk.records).encode())
+            columns["record"] = pa.array(chunk.records, pa.large_string())
         batch = pa.RecordBatch.from_pydict(columns)
         with _written(self.folder):
             if self._writer is None:
@@ -229,6 +232,11 @@ class StoredSet(Sequence[Example]):
         dataset, file = (batch.column(name)[place].as_py() for name in ("dataset", "file"))
         return self.about["datasets"][dataset], self.about["files"][file], batch.column("row")[place].as_py()
 
+    def record(self, index: int) -> str:
+        """The record that an example was made from, as text; only sets whose chunks had `records` hold them."""
+        number, place = self._find(index)
+        return str(self._batches[number].column("record")[place].as_py())
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each example, [N] int64."""
@@ -299,6 +307,9 @@ class Selection(Sequence[Example]):
 
     def origin(self, index: int) -> Origin:
         return self.base.origin(int(self.numbers[index]))
+
+    def record(self, index: int) -> str:
+        return self.base.record(int(self.numbers[index]))
 
     @cached_property
     def lengths(self) -> np.ndarray:

@@ -95,6 +95,7 @@ def understand(model: str, compare: str | None, served: str | None, overrides: S
     Raises:
         BurnishError: a setting has no effect in a chat.
     """
+    from burnish.api import trained_model
     from burnish.generate.remote import is_url
 
     if Path(model).suffix.lower() in SETTINGS_ENDINGS:
@@ -102,37 +103,17 @@ def understand(model: str, compare: str | None, served: str | None, overrides: S
         name = str(trained_model(settings))
     else:
         settings, name = load_settings({}, list(overrides)), model
-    _refuse_others(settings, _STEERS if is_url(name) else _STEERS | _LOADS)
+    _refuse_others(settings, STEERS if is_url(name) else STEERS | LOADS)
     if served and not is_url(name):
         raise BurnishError("--model chooses a model of a server", at="--model", fix="leave it out, or give a URL")
     return Asked(name, settings, compare, served)
 
 
-def trained_model(settings: Settings) -> str:
-    """The model that a settings file is about: what it has trained, or for one that trains nothing, what it names.
-
-    Raises:
-        ModelError: it has not trained anything yet, or names nothing.
-    """
-    base, output = settings.model.model_name_or_path, settings.training.output_dir
-    if settings.data.dataset and settings.training.do_train:
-        if output and any((Path(output).expanduser() / name).is_file() for name in _WEIGHTS):
-            return output
-        raise ModelError(
-            "what these settings train is not there yet",
-            at=f"output_dir: {output}",
-            fix=f"train first: burnish train {settings.source_path}; or name the base: {base}",
-        )
-    if not base:
-        raise ModelError("no model is named", at=str(settings.source_path), fix="set model_name_or_path")
-    return base
-
-
-_WEIGHTS = ("adapter_config.json", "config.json")
-_STEERS = {"do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "repetition_penalty", "seed"}
-_LOADS = {"template", "default_system", "adapter_name_or_path", "use_cpu", "trust_remote_code", "tool_format"}
-_LOADS |= {"enable_thinking", "preserve_thinking", "split_special_tokens", "skip_special_tokens", "infer_dtype"}
-_LOADS |= {"quantization_bit", "quantization_method", "quantization_type", "double_quantization", "infer_backend"}
+STEERS = {"do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "repetition_penalty", "seed"}
+LOADS = {"template", "default_system", "adapter_name_or_path", "use_cpu", "trust_remote_code", "tool_format"}
+LOADS |= {"enable_thinking", "preserve_thinking", "split_special_tokens", "skip_special_tokens", "infer_dtype"}
+LOADS |= {"quantization_bit", "quantization_method", "quantization_type", "double_quantization", "infer_backend"}
+LOADS |= {"model_revision", "cache_dir", "hf_hub_token"}
 
 
 def _refuse_others(settings: Settings, known: set[str]) -> None:
@@ -140,7 +121,7 @@ def _refuse_others(settings: Settings, known: set[str]) -> None:
     for key in sorted(settings.given - known):
         if settings.origins.get(key) == "command line" or settings.source_path is None:
             raise BurnishError(
-                f"'{key}' has no effect in {'chat' if known > _STEERS else 'a chat with a server'}",
+                f"'{key}' has no effect in {'chat' if known > STEERS else 'a chat with a server'}",
                 at=settings.origins.get(key, "command line"),
                 fix="leave it out",
             )
@@ -202,7 +183,7 @@ def _steering(speakers: Sequence[Speaker], settings: Settings) -> Callable[[Sequ
     """What the loop calls with `key=value` strings to change how answers are drawn."""
     from burnish.api import sampling_of
 
-    held = {key: value for key, value in settings.flat().items() if key in _STEERS and key in settings.given}
+    held = {key: value for key, value in settings.flat().items() if key in STEERS and key in settings.given}
 
     def steer(changes: Sequence[str]) -> dict[str, Any]:
         now = load_settings(held, list(changes))
@@ -210,7 +191,7 @@ def _steering(speakers: Sequence[Speaker], settings: Settings) -> Callable[[Sequ
         for speaker in speakers:
             speaker.steer(sampling, now.given)
         values = now.generating.model_dump()
-        return {key: values[key] for key in values if key in _STEERS} | {"seed": sampling.seed}
+        return {key: values[key] for key in values if key in STEERS} | {"seed": sampling.seed}
 
     return steer
 

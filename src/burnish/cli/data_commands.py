@@ -176,3 +176,29 @@ def data_convert(
         skip_unfit=skip_unfit,
         overwrite=overwrite,
     )
+
+
+@data_app.command(name="rewards", context_settings=SETTINGS)
+def data_rewards(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="The settings file of a run.", metavar="RUN.yaml")],
+    column: Annotated[str, typer.Option(help="The column that holds the answers to score.")] = "answer",
+    limit: Annotated[int, typer.Option(help="Score the first N rows of each dataset.", min=1)] = 100,
+    json: Annotated[bool, typer.Option("--json", help="Print one line a row instead.")] = False,
+) -> None:
+    """Try the rewards of a run on answers that the data holds, without any training.
+
+    The reference answers should score well: where they do not, the reward is wrong, or the data. `answer` is the
+    answer of a row, whatever its column is called; every other column goes by its own name.
+
+    Examples:
+
+      burnish data rewards grpo.yaml
+
+      burnish data rewards grpo.yaml --column bad_answer --limit 20
+
+      burnish data rewards grpo.yaml reward_funcs='[math_equal, {name: length, max: 300, unit: words}]'
+    """
+    from burnish.cli.data_rewards import run_rewards
+
+    run_rewards(run, context.args, column=column, limit=limit, as_json=json)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from burnish.cli.data_commands import data_app, templates_app
+from burnish.cli.eval_command import evaluate
 from burnish.cli.runs_commands import runs_app
 from burnish.cli.settings_arguments import SETTINGS
 from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER, BurnishError, Interrupted, OtherRankFailed
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(templates_app, name="templates")
 app.add_typer(runs_app, name="runs")
+app.command(name="eval", context_settings=SETTINGS)(evaluate)
 
 _GRACE_S = 3.0  # a launcher ends all processes when one has ended; the one that speaks may not be through yet
 
@@ -104,81 +106,136 @@ def chat(
     run_chat(model, prompt=prompt, system=system, template=template, served=served, overrides=context.args)
 
 
-@app.command(name="eval", context_settings=SETTINGS)
-def evaluate(
+@app.command(context_settings=SETTINGS)
+def predict(
     context: typer.Context,
-    model: Annotated[
-        str | None, typer.Argument(help="A model, a run folder, a .gguf file or a URL.", metavar="MODEL|RUN_DIR|URL")
-    ] = None,
-    tasks: Annotated[list[str] | None, typer.Option(help="Tasks of lm-eval; several with commas or twice.")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="Local data: a file or folder, or TASK=PATH.")] = None,
-    include_path: Annotated[list[str] | None, typer.Option(help="A folder with your own task files.")] = None,
-    num_fewshot: Annotated[int | None, typer.Option(help="Examples before a question; else the task says.")] = None,
-    limit: Annotated[float | None, typer.Option(help="Questions of each task; below 1 a share of them.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of examples.")] = 1234,
-    batch_size: Annotated[str, typer.Option(help="Rows at a time, or auto: by their tokens.")] = "auto",
-    chat_template: Annotated[
-        bool | None,
-        typer.Option("--chat-template/--no-chat-template", help="Render questions; by default if there is one."),
-    ] = None,
-    fewshot_as_multiturn: Annotated[bool, typer.Option(help="Examples as turns of a conversation.")] = True,
-    compare_base: Annotated[bool, typer.Option("--compare-base", help="Ask what a run was trained from too.")] = False,
-    compare: Annotated[str | None, typer.Option(help="Ask this model the same questions.", metavar="OTHER")] = None,
-    regression: Annotated[
-        list[str] | None, typer.Option(help="Tasks that hold what the model could do before.", metavar="TASK")
-    ] = None,
-    fail_if_worse: Annotated[
-        float | None, typer.Option(help="Exit with 2 where a figure is worse by more than this.", metavar="SHARE")
-    ] = None,
-    output: Annotated[str | None, typer.Option(help="Folder of the results; a run folder by default.")] = None,
-    served: Annotated[str | None, typer.Option("--model", help="Of a URL: which of the server's models.")] = None,
-    confirm_run_unsafe_code: Annotated[
-        bool, typer.Option("--confirm-run-unsafe-code", help="Let tasks run code that the model writes.")
-    ] = False,
-    list_them: Annotated[bool, typer.Option("--list", help="List tasks; behind it a part of a name.")] = False,
+    source: Annotated[
+        str, typer.Argument(help="A settings file, a run folder or checkpoint, or a model.", metavar="RUN.yaml|RUN_DIR")
+    ],
+    model: Annotated[str | None, typer.Option(help="Ask this model instead, such as the base.")] = None,
 ) -> None:
-    """Benchmarks by lm-eval (pip install 'burnish[eval]'), with the template the model was trained with.
+    """Answer a dataset with the template of the training, and compare with its answers.
 
-    Writes eval.json into the run folder. With a comparison both models get the same questions: difference, interval,
-    test, and a page eval.html with the answers side by side.
+    It answers eval_dataset, or the rows that val_size held out, and writes predictions.jsonl, predict.json (BLEU, chrF,
+    ROUGE, exact match) and predictions.html into output_dir. Called again after it was killed, it goes on.
 
     Examples:
 
-      burnish eval runs/mine --tasks gsm8k_local --data data/gsm8k --limit 200
+      burnish predict run.yaml
 
-      burnish eval runs/mine --tasks gsm8k_local --data data/gsm8k --compare-base --regression arc_easy
+      burnish predict runs/mine eval_dataset=test.jsonl do_sample=false max_new_tokens=200
 
-      burnish eval runs/mine --tasks gsm8k --data gsm8k=data/gsm8k --compare-base --fail-if-worse 0.02
-
-      burnish eval http://127.0.0.1:8000/v1 --tasks my_task --include-path tasks
-
-      burnish eval --list gsm8k
+      burnish predict run.yaml --model smollm2-135m-instruct output_dir=runs/base-answers
     """
-    from burnish.cli import eval as work
+    from burnish.cli.predict import run_predict
 
-    if list_them:
-        work.list_tasks(model, include_path or ())
-        return
-    work.run_eval(
-        work.understand(
-            context.args,
-            model=work.named(model),
-            tasks=work.split_names(tasks),
-            regression=work.split_names(regression),
-            include=tuple(include_path or ()),
-            data=tuple(data or ()),
-            num_fewshot=num_fewshot,
-            limit=limit,
-            seed=seed,
-            rows_at_once=work.rows_of(batch_size),
-            templated=chat_template,
-            multiturn=fewshot_as_multiturn,
-            compare=work.compared(compare_base, compare),
-            fail_if_worse=fail_if_worse,
-            output=output,
-            served=served,
-            unsafe_code=confirm_run_unsafe_code,
-        )
+    run_predict(source, model, context.args)
+
+
+@app.command(context_settings=SETTINGS)
+def export(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A run folder, a model, or a YAML file that names them.", metavar="MODEL|RUN_DIR|RUN.yaml"),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="The folder to write; export_dir in a file.")] = None,
+    format: Annotated[str, typer.Option(help="hf (safetensors) or gguf (llama.cpp, Ollama).")] = "hf",
+    quantize: Annotated[
+        str | None, typer.Option(help="GGUF numbers: f32, bf16, f16 or q8_0; others, like q4_k_m, by llama-quantize.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Merged weights in auto (as the base), float32, bfloat16 or float16.")
+    ] = None,
+    export_size: Annotated[str | None, typer.Option(help="Most of one file of weights, in GB.")] = None,
+    adapter_only: Annotated[bool, typer.Option(help="The adapter alone, for PEFT: nothing is merged.")] = False,
+    base_name: Annotated[
+        str | None, typer.Option(help="With --adapter-only: the base as others know it, such as owner/name.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export in that folder.")] = False,
+    push_to_hub: Annotated[str | None, typer.Option(help="Also upload it, under this name: me/my-model.")] = None,
+    public: Annotated[bool, typer.Option(help="With --push-to-hub: let everybody see it.")] = False,
+) -> None:
+    """Hand over what was trained: merged weights, a GGUF file or an adapter, read back and compared with the run.
+
+    The folder also gets a Modelfile for Ollama and a model card. It appears only once all was checked; an export that
+    differs from the run is an error and leaves nothing behind.
+
+    Examples:
+
+      burnish export runs/first --to exported/first
+
+      burnish export runs/first --to exported/first-gguf --format gguf --quantize q8_0
+
+      burnish export runs/first --to exported/adapter --adapter-only --base-name owner/name --dtype bfloat16
+
+      burnish export merge.yaml              (a LLaMA-Factory export file: adapter_name_or_path, export_dir, …)
+
+      burnish export train.yaml --to exported/it      (the run that this file has trained)
+
+    How answers are drawn can be set for all who load it: temperature=0.2 top_p=0.9. Further settings: template,
+    default_system, adapter_name_or_path=a,b (merged in this order), trust_remote_code.
+    """
+    from burnish.cli.export import Arguments, run_export
+
+    arguments = Arguments(
+        to, format, quantize, dtype, export_size, adapter_only, base_name, overwrite, push_to_hub, public
+    )
+    run_export(model, context.args, arguments)
+
+
+@app.command(context_settings=SETTINGS)
+def serve(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model, a run folder or a .gguf file.", metavar="MODEL|RUN_DIR")],
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="A run on this base, under a name of its own. May be repeated.", metavar="NAME=RUN_DIR"),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; others than this machine's need API_KEY.", envvar="API_HOST")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", envvar="API_PORT", min=0, max=65535)] = 8000,
+    name: Annotated[str | None, typer.Option(help="What requests call the model.", envvar="API_MODEL_NAME")] = None,
+    engine: Annotated[str, typer.Option(help="auto, burnish, llamacpp or vllm.")] = "auto",
+    slots: Annotated[int, typer.Option(help="Answers that are made at a time.", min=1, max=1024)] = 8,
+    queue: Annotated[int, typer.Option(help="Answers that may wait; more get status 429.", min=0)] = 64,
+    timeout: Annotated[float, typer.Option(help="Seconds that a request may take.", min=1)] = 600.0,
+    max_request_mb: Annotated[float, typer.Option(help="The largest request, in MiB.", min=0.01, max=1024)] = 4.0,
+    drain: Annotated[int, typer.Option(help="Seconds that running requests get when the server stops.", min=0)] = 30,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A web page's origin that browsers let in; off by default. May be repeated."),
+    ] = None,
+) -> None:
+    """Serve a model over HTTP, in OpenAI's protocol, with the template it was trained with.
+
+    Examples:
+
+      burnish serve runs/first
+
+      burnish serve smollm2-135m-instruct --adapter first=runs/first --adapter second=runs/second
+
+      API_KEY=secret burnish serve runs/first --host 0.0.0.0 --port 8080
+
+      burnish serve model.gguf temperature=0 max_new_tokens=300
+
+    Generation settings behind it hold where a request does not say otherwise. The environment variables API_HOST,
+    API_PORT, API_KEY and API_MODEL_NAME work as in LLaMA-Factory; a key is only ever read from there.
+    """
+    from burnish.cli.serve import Place, run_serve
+
+    run_serve(
+        model,
+        place=Place(host, port, tuple(cors_origin or ()), drain),
+        name=name,
+        adapters=adapter or (),
+        engine=engine,
+        slots=slots,
+        queue=queue,
+        timeout_s=timeout,
+        request_mb=max_request_mb,
+        overrides=context.args,
     )
 
 

@@ -66,13 +66,18 @@ OTHER_TOOLS: Mapping[str, str] = MappingProxyType(
         "no_cuda": "use_cpu",
         "random_seed": "seed",
         "max_tokens": "max_new_tokens",
+        "max_completion_length": "max_new_tokens",
+        "max_prompt_length": "cutoff_len",
+        "kl_coef": "beta",
+        "init_kl_coef": "beta",
+        "steps_per_generation": "generation_batch_size",
+        "dynamic_sampling": "dynamic_sample",
     }
 )
 """Names from other tools → ours; only suggested, never accepted."""
 
 LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
     {
-        ("stage", "ppo"): "use stage: dpo, on pairs of answers",
         **{("lora_init", start): "use lora_init: pissa or default" for start in ("eva", "corda", "lora_ga")},
         ("finetuning_type", "oft"): "use finetuning_type: lora",
         **{

@@ -25,6 +25,7 @@ from burnish.config.fields import (
     OPTIONS,
     PATHS,
     RESUME,
+    REWARDS,
     STEPS,
     TABLE,
     TEXT,
@@ -45,6 +46,7 @@ _HINTS = {
     TABLE: 'write it like {"num_cycles": 2}',
     CONFIG: "write the path of a JSON file, or a mapping",
     OPTIONS: "write it like momentum=0.9,nesterov=true",
+    REWARDS: "write [math_equal, {name: length, target: 200}]",
     RESUME: "write true, or the path of a checkpoint folder",
 }
 _SHORT = reprlib.Repr()

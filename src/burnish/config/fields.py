@@ -33,6 +33,7 @@ PATH = Kind("path", "a path")
 NAMES = Kind("names", "a list of names, or names with commas between them")
 PATHS = Kind("paths", "a list of paths, or paths with commas between them")
 NUMBERS = Kind("numbers", "a list of numbers, or numbers with commas between them")
+REWARDS = Kind("rewards", "a list of rewards: each a name, or a mapping with a name and parameters")
 STEPS = Kind("steps", "a whole number of steps, or a share of the run below 1")
 CHOICE = Kind("choice", "one of a few words")
 TABLE = Kind("table", "a mapping of names to values")
@@ -41,7 +42,7 @@ OPTIONS = Kind("options", "name=value pairs with commas between them, or a mappi
 RESUME = Kind("resume", "true, false or the path of a checkpoint")
 ANY = Kind("any", "any value")
 
-TEXT_LIKE = {"text", "path", "names", "paths", "numbers", "resume", "config"}
+TEXT_LIKE = {"text", "path", "names", "paths", "numbers", "resume", "config", "rewards"}
 """Kinds that take a number as it was written (`run_name: 007` is the text "007")."""
 
 _WORDS = {
@@ -152,6 +153,19 @@ def as_numbers(value: Any) -> tuple[float, ...]:
     return tuple(as_number(part) for part in _as_list(value, NUMBERS, as_text))
 
 
+def as_rewards(value: Any) -> tuple[str | dict[str, Any], ...]:
+    """Rewards from a list or a single one; names may stand in text with commas between them."""
+    if isinstance(value, str):
+        return as_names(value)
+    entries = [value] if isinstance(value, Mapping) else value
+    if not isinstance(entries, list | tuple):
+        raise _refuse(REWARDS)
+    for entry in entries:
+        if not (isinstance(entry, str) or (isinstance(entry, Mapping) and isinstance(entry.get("name"), str))):
+            raise _refuse(REWARDS)
+    return tuple(entry if isinstance(entry, str) else _as_json(entry) for entry in entries)
+
+
 def as_word(value: Any) -> Any:
     """A choice; YAML reads an unquoted `no` as false, which becomes the word again."""
     return "no" if value is False else value
@@ -229,6 +243,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "names": as_names,
         "numbers": as_numbers,
         "paths": as_paths,
+        "rewards": as_rewards,
         "table": as_table,
         "config": as_config,
         "options": as_options,
@@ -246,6 +261,7 @@ PathText = Annotated[str, PATH, BeforeValidator(as_path)]
 Names = Annotated[tuple[str, ...], NAMES, BeforeValidator(as_names)]
 Numbers = Annotated[tuple[float, ...], NUMBERS, BeforeValidator(as_numbers)]
 Paths = Annotated[tuple[str, ...], PATHS, BeforeValidator(as_paths)]
+RewardList = Annotated[tuple[str | dict[str, Any], ...], REWARDS, BeforeValidator(as_rewards)]
 Options = Annotated[dict[str, Any], OPTIONS, BeforeValidator(as_options)]
 Table = Annotated[dict[str, Any], TABLE, BeforeValidator(as_table)]
 Config = Annotated[dict[str, Any] | str, CONFIG, BeforeValidator(as_config)]

@@ -55,7 +55,9 @@ def _given(written: str, raw: str, value: Any = None) -> Given:
         value = parse_value(raw)
         entry = _entry(written)
         if value is not None and entry is not None and not _is_quoted(raw):
-            kept = {"names": list, "paths": list, "numbers": list, "resume": bool}.get(entry.wanted.name)
+            kept: Any = {"names": list, "paths": list, "numbers": list, "rewards": (list, dict), "resume": bool}.get(
+                entry.wanted.name
+            )
             if entry.wanted.name in TEXT_LIKE and not (kept and isinstance(value, kept)):
                 value = raw
     return Given(key, value, raw, COMMAND_LINE, written)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from burnish.config.draft import Draft, Finding
+from burnish.config.rollout_rules import ROLLOUT
+from burnish.config.rollout_rules import USED_BY as _OF_ROLLOUTS
 
 JUDGED = ("dpo", "kto", "rm")
 """Stages that learn from judged answers."""
@@ -20,9 +22,10 @@ _USED_BY = {
     "kto_chosen_weight": ("kto",),
     "kto_rejected_weight": ("kto",),
     "center_rewards_coefficient": ("rm",),
-    "ref_model": ("dpo", "kto"),
+    "ref_model": ("dpo", "kto", *ROLLOUT),
     "precompute_ref": ("dpo", "kto"),
-    "disable_dropout": JUDGED,
+    "disable_dropout": (*JUDGED, *ROLLOUT),
+    **_OF_ROLLOUTS,
 }
 
 
@@ -73,7 +76,7 @@ def one_of_kto_weights(draft: Draft) -> Iterator[Finding]:
 
 
 def judged_losses_are_their_own(draft: Draft) -> Iterator[Finding]:
-    if draft["stage"] in JUDGED and draft["loss_function"]:
+    if draft["stage"] in (*JUDGED, *ROLLOUT) and draft["loss_function"]:
         what = f"loss_function takes the place of sft's loss; {draft['stage']} has one of its own"
         yield Finding(("loss_function", "stage"), what, "leave loss_function out")
 
@@ -103,7 +106,7 @@ def robust_of_nothing(draft: Draft) -> Iterator[str]:
 
 
 def dropout_is_off(draft: Draft) -> Iterator[str]:
-    if draft["stage"] in JUDGED and draft["disable_dropout"] and draft.chosen("lora_dropout"):
+    if draft["stage"] in (*JUDGED, *ROLLOUT) and draft["disable_dropout"] and draft.chosen("lora_dropout"):
         yield (
             f"lora_dropout has no effect with stage: {draft['stage']}, which compares answers by the same network; "
             "disable_dropout: false uses it"
@@ -120,7 +123,7 @@ _OF_OTHERS = (
 
 def only_judged_answers(draft: Draft) -> Iterator[str]:
     idle = draft.chosen_of(_OF_OTHERS)
-    if draft["stage"] in JUDGED and idle:
+    if draft["stage"] in (*JUDGED, *ROLLOUT) and idle:
         yield f"{', '.join(idle)}: no effect with stage: {draft['stage']}, which learns from judged answers alone"
 
 

@@ -14,6 +14,7 @@ from burnish.config.fields import RoomSettings
 from burnish.config.generating import GeneratingSettings
 from burnish.config.model import ModelSettings
 from burnish.config.preference import PreferenceSettings
+from burnish.config.rollout import RolloutSettings
 from burnish.config.training import TrainingSettings
 from burnish.config.tuning import TuningSettings
 
@@ -23,6 +24,7 @@ ROOMS: Mapping[str, type[RoomSettings]] = MappingProxyType(
         "data": DataSettings,
         "tuning": TuningSettings,
         "preference": PreferenceSettings,
+        "rollout": RolloutSettings,
         "training": TrainingSettings,
         "distributed": DistributedSettings,
         "generating": GeneratingSettings,
@@ -35,7 +37,7 @@ class Settings:
     """Every setting of a run with its final value, by room.
 
     Attributes:
-        model, data, tuning, preference, training, distributed, generating: the rooms, frozen.
+        model, data, tuning, preference, rollout, training, distributed, generating: the rooms, frozen.
         origins: where each given one stands: `"run.yaml:12"`, `"command line"` or `"settings"` (a mapping).
         source_path: the settings file; None when a mapping was given.
         given: the names that the user set to something other than null.
@@ -46,6 +48,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     tuning: TuningSettings = field(default_factory=TuningSettings)
     preference: PreferenceSettings = field(default_factory=PreferenceSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     distributed: DistributedSettings = field(default_factory=DistributedSettings)
     generating: GeneratingSettings = field(default_factory=GeneratingSettings)

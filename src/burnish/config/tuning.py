@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 
 from burnish.config.fields import CHOICE, Flag, Names, Number, RoomSettings, Text, Whole, as_word, setting
 
-Stage = Annotated[Literal["sft", "pt", "rm", "dpo", "kto"], CHOICE, BeforeValidator(as_word)]
+Stage = Annotated[Literal["sft", "pt", "rm", "dpo", "kto", "ppo", "grpo", "rloo"], CHOICE, BeforeValidator(as_word)]
 FinetuningType = Annotated[Literal["lora", "freeze", "full"], CHOICE, BeforeValidator(as_word)]
 LoraInit = Annotated[
     Literal["default", "gaussian", "orthogonal", "pissa", "olora", "loftq"], CHOICE, BeforeValidator(as_word)
@@ -28,8 +28,8 @@ class TuningSettings(RoomSettings):
 
     stage: Stage = setting(
         "sft",
-        "What is learnt: sft, from answers; pt, from plain text; dpo, from pairs of a better and a worse answer; kto, "
-        "from marked answers; rm, to score answers.",
+        "What is learnt: sft from answers; pt from text; dpo from pairs; kto from marked answers; rm to score; "
+        "ppo, grpo, rloo from rewards for own answers.",
     )
     finetuning_type: FinetuningType = setting(
         "lora",

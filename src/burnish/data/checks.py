@@ -18,6 +18,7 @@ STAGE_RECORD = {
     "kto": "feedback",
     "ppo": "prompt",
     "grpo": "prompt",
+    "rloo": "prompt",
 }
 """Stage → the kind of record it trains on."""
 _MADE_FROM = {"prompt": ("conversation", "document", "prompt")}
@@ -30,7 +31,7 @@ _HELD = {
     "prompt": "prompts without answers",
 }
 _MEDIA = ("images", "videos", "audios")
-_OPTIONAL = ("query", "history", "system", "tools")
+_OPTIONAL = ("query", "history", "system", "tools", "margin")
 _WORTH_A_NOTE = ("system", "history", "tools", "input", "context")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from burnish.data.records import Conversation, Turn
@@ -159,6 +160,7 @@ def load_chat_model(
     quantization_bit: int | None = None,
     quantization_type: str = "nf4",
     double_quantization: bool = True,
+    hub: Mapping[str, Any] = MappingProxyType({}),
     say: Callable[[str], None] = lambda _: None,
 ) -> ChatModel:
     """Load a base model, a run folder or a GGUF file to talk to.
@@ -170,6 +172,7 @@ def load_chat_model(
         infer_dtype: number format of the weights: float32, bfloat16, float16, or auto for what the machine does well.
         quantization_bit: 8 or 4 bits for the base weights, 16 for whole ones; None holds them as the run was trained.
             An adapter is merged into whole weights, and stays beside quantized ones.
+        hub: `revision`, `cache_dir` and `token`, for a model on the hub.
     """
     source = find_model(name, say)
     if adapters:
@@ -185,7 +188,12 @@ def load_chat_model(
         quantization = trained_over(source)
         say(f"the base is held in {quantization}, as it was trained; quantization_bit=16 takes the whole one")
     loaded = load_for_use(
-        source, use_cpu=use_cpu, quantization=quantization, trust_remote_code=trust_remote_code, dtype=infer_dtype
+        source,
+        use_cpu=use_cpu,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+        dtype=infer_dtype,
+        **hub,
     )
     # The tokenizer in a run folder already carries the training template; naming it again gives the same text.
     chosen = template or source.template

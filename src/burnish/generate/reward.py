@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class RewardModel:
             BurnishError: a conversation does not end with an answer.
             TemplateError: the template cannot render one.
         """
-        rows = [self._ids(place, conversation) for place, conversation in enumerate(conversations)]
+        rows = [self.ids(conversation, place) for place, conversation in enumerate(conversations)]
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
         scores = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
@@ -45,8 +45,8 @@ class RewardModel:
                 scores[place] = score
         return scores
 
-    def _ids(self, place: int, conversation: Conversation) -> list[int]:
-        """The tokens up to and with the stop token of the last answer."""
+    def ids(self, conversation: Conversation, place: int = 0) -> list[int]:
+        """The tokens that are scored: up to and with the stop token of the last answer. `place` is for errors."""
         if not conversation.turns or conversation.turns[-1].role != "assistant":
             raise BurnishError(
                 "there is no answer to score",
@@ -80,6 +80,7 @@ class RewardModel:
 def load_reward_model(
     name: str,
     *,
+    adapters: Sequence[str] = (),
     use_cpu: bool = False,
     trust_remote_code: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -88,10 +89,12 @@ def load_reward_model(
 
     Args:
         name: a run folder or one of its checkpoints.
+        adapters: merged into it besides, in this order.
     Raises:
         ModelError: there is no model, or it has no head.
     """
     source = find_model(name, say)
+    source = replace(source, adapters=(*source.adapters, *adapters))
     folder = head_folder(source)
     if folder is None:
         raise ModelError("this is no reward model", at=name, fix="give the folder of a run with stage: rm")

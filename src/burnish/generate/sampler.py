@@ -20,6 +20,7 @@ def generate(
     batch_size: int = 8,
     copies: int = 1,
     pad_id: int = 0,
+    seeds: Sequence[int] | None = None,
     on_token: Callable[[int, int], None] | None = None,
     on_done: Callable[[int, Completion], None] | None = None,
 ) -> list[Completion]:
@@ -32,6 +33,7 @@ def generate(
         prompts: token ids, none empty.
         batch_size: rows at a time; a row that ends makes room for the next prompt.
         copies: completions of each prompt, whose keys and values are computed once.
+        seeds: one a prompt, in the place of `sampling.seed`; a completion then depends on that and its copy alone.
         on_token: called with (number, token id) as tokens come, stop tokens left out.
         on_done: called with (number, completion) as completions are finished.
     Returns:
@@ -44,6 +46,7 @@ def generate(
     # Long prompts first: the last rows to run are then short ones, and padded batches hold like lengths.
     for prompt in sorted(range(len(prompts)), key=lambda place: -len(prompts[place])):
         seed = None if sampling.seed is None else sampling.seed * 1_000_003 + prompt
+        seed = seed if seeds is None else seeds[prompt]
         request = Request(tuple(prompts[prompt]), frozenset(stop_ids), replace(sampling, seed=seed), copies)
         try:
             requests[engine.submit(request)] = prompt

@@ -16,14 +16,17 @@ from burnish.model.source import ModelSource
 
 HEAD_FILE = "value_head.safetensors"
 """Holds `v_head.summary.weight` [1, E] and `v_head.summary.bias` [1], the names that other tools use as well."""
+CRITIC_FILE = "critic_head.safetensors"
+"""The same for the head that ppo trains beside its policy: a model with this file beside it is no reward model."""
 _PREFIX = "v_head."
 
 
 class ValueHead(nn.Module):
-    """One number from a hidden state, in float32."""
+    """One number from a hidden state, in float32; `file` is the name it is saved under."""
 
-    def __init__(self, hidden_size: int) -> None:
+    def __init__(self, hidden_size: int, file: str = HEAD_FILE) -> None:
         super().__init__()
+        self.file = file
         self.summary = nn.Linear(hidden_size, 1, dtype=torch.float32)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -32,16 +35,18 @@ class ValueHead(nn.Module):
             return self.summary(hidden.float()).squeeze(-1)
 
 
-def attach_value_head(model: Any, *, seed: int) -> None:
+def attach_value_head(model: Any, *, seed: int, critic: bool = False) -> None:
     """Give a model, below its adapters, a fresh trainable head `v_head`.
 
     Weights are drawn with a deviation of 1 / sqrt(E + 1), the bias is 0: scores begin with a spread of about one for
-    hidden states of unit variance. Source: Stiennon et al., arXiv:2009.01325, appendix B.1.
+    hidden states of unit variance. Source: Stiennon et al., arXiv:2009.01325, appendix B.1. Those of a `critic` are 0,
+    so that it expects nothing before it has learnt something.
     """
     inner = without_adapter(model)
     size = inner.config.get_text_config().hidden_size
-    head = ValueHead(size)
-    nn.init.normal_(head.summary.weight, std=(size + 1) ** -0.5, generator=torch.Generator().manual_seed(seed))
+    head = ValueHead(size, CRITIC_FILE if critic else HEAD_FILE)
+    spread = 0.0 if critic else (size + 1) ** -0.5
+    nn.init.normal_(head.summary.weight, std=spread, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(head.summary.bias)
     inner.v_head = head.to(next(inner.parameters()).device)
 
@@ -76,7 +81,7 @@ def save_value_head(model: Any, folder: Path) -> None:
 
     state = value_head(model).state_dict()
     tensors = {_PREFIX + name: value.detach().cpu().contiguous() for name, value in state.items()}
-    save_file(tensors, folder / HEAD_FILE, metadata={"format": "pt"})
+    save_file(tensors, folder / value_head(model).file, metadata={"format": "pt"})
 
 
 def head_folder(source: ModelSource) -> Path | None:
@@ -94,7 +99,7 @@ def load_value_head(model: Any, folder: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    file = folder / HEAD_FILE
+    file = folder / value_head(model).file
     try:
         tensors = {name.removeprefix(_PREFIX): value for name, value in load_file(file).items()}
         value_head(model).load_state_dict(tensors)

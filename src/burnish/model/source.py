@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,31 @@ def _merged_below(path: Path) -> list[str]:
     if missing:
         raise ModelError("an adapter below this one is not there", at=missing[0], fix="put it back in its place")
     return adapters
+
+
+def with_adapters(source: ModelSource, names: Sequence[str]) -> ModelSource:
+    """A model with further adapters on top, in order, each with those that were merged below it in training.
+
+    The template is that of the last one's run.
+
+    Raises:
+        ModelError: a name is no folder with an adapter.
+    """
+    adapters = [*source.adapters]
+    for name in names:
+        path = Path(name).expanduser()
+        if not (path / "adapter_config.json").is_file():
+            raise ModelError(
+                f"there is no adapter '{name}'",
+                at="adapter_name_or_path",
+                fix="give the folder of a LoRA run, which holds adapter_config.json",
+            )
+        adapters += [each for each in (*_merged_below(path), str(path)) if each not in adapters]
+    if not names:
+        return source
+    settings = _trained_with(Path(adapters[-1]))
+    template = None if (Path(adapters[-1]) / "tokenizer_config.json").is_file() else settings.get("template")
+    return replace(source, adapters=tuple(adapters), template=template, default_system=settings.get("default_system"))
 
 
 def trained_over(source: ModelSource) -> Quantization | None:

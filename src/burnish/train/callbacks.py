@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from burnish.train.user_code import load_object, own_code
+from burnish.user_code import load_object, own_code
 
 Row = dict[str, Any]
 

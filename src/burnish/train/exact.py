@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from burnish.config import Settings
+from burnish.config.rollout_rules import ROLLOUT as STAGES
 from burnish.train.engine import Engine
 
 EXACT = (
@@ -104,6 +105,44 @@ EXACT = (
 )
 """Settings that change which tokens a step sees or how it updates."""
 
+ROLLOUT = (
+    "reward_funcs",
+    "reward_weights",
+    "reward_model",
+    "reward_model_type",
+    "reward_model_adapters",
+    "num_generations",
+    "generation_batch_size",
+    "num_iterations",
+    "beta",
+    "epsilon",
+    "epsilon_high",
+    "delta",
+    "loss_type",
+    "scale_rewards",
+    "importance_sampling_level",
+    "normalize_advantages",
+    "dynamic_sample",
+    "max_resample_times",
+    "mask_truncated_completions",
+    "ppo_buffer_size",
+    "ppo_epochs",
+    "ppo_score_norm",
+    "ppo_target",
+    "ppo_whiten_rewards",
+    "vf_coef",
+    "cliprange_value",
+    "gamma",
+    "lam",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "max_new_tokens",
+    "max_length",
+)
+"""The same for stages that learn from answers of their own."""
+
 LENGTH = ("num_train_epochs", "max_steps", "early_stopping_steps")
 """Settings that decide where a run ends."""
 
@@ -111,4 +150,5 @@ LENGTH = ("num_train_epochs", "max_steps", "early_stopping_steps")
 def exact_settings(settings: Settings, engine: Engine) -> dict[str, Any]:
     """Their values, ready for JSON."""
     flat = settings.flat()
-    return {**{key: flat.get(key) for key in EXACT}, "processes": engine.num_processes}
+    keys = EXACT + (ROLLOUT if settings.tuning.stage in STAGES else ())
+    return {**{key: flat.get(key) for key in keys}, "processes": engine.num_processes}

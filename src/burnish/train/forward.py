@@ -14,7 +14,7 @@ from burnish.kernels.linear_cross_entropy import linear_cross_entropy
 from burnish.losses import LossSum, TokenLosses, token_cross_entropy
 from burnish.model.adapter import head_weight, only_a_head
 from burnish.model.save import without_adapter
-from burnish.train.user_code import own_code
+from burnish.user_code import own_code
 
 OwnLoss = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(logits [N, V] float32, labels [N] int64, weights [N] float32) → (sum, count), scalars; the loop divides."""
@@ -127,6 +127,8 @@ def model_arguments(model: Any, batch: Batch, *, packed: bool) -> dict[str, Any]
         arguments |= {"max_length_q": longest, "max_length_k": longest}
     else:
         arguments["document_lengths"] = batch.document_lengths
+        if batch.shared_prompts is not None:
+            arguments["shared_prompts"] = batch.shared_prompts
     return arguments
 
 

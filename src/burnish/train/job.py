@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import time
@@ -18,12 +17,12 @@ import torch
 
 from burnish import log
 from burnish.batch.collate import Layout
-from burnish.batch.plan import BatchPlan
+from burnish.batch.plan import Plan
 from burnish.batch.store import Selection
 from burnish.cache import cache_folder
 from burnish.config import Settings
 from burnish.errors import RunFolderError
-from burnish.kernels.attention import packed_rows
+from burnish.kernels.attention import packed_rows, reads_shared_prompts
 from burnish.model.load import Loaded
 from burnish.model.noise import EmbeddingNoise
 from burnish.model.precision import choose_device, choose_precision
@@ -53,9 +52,10 @@ from burnish.train.optimizers import build_optimizer
 from burnish.train.options import loop_options, optimizer_options
 from burnish.train.plans import batch_plan, batches, datasets_of
 from burnish.train.precomputed import Precomputed, precomputed
+from burnish.train.reference import Reference
 from burnish.train.resume import Checkpoints, Weights
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
-from burnish.train.stages import STAGES, Parts, Stage, measured
+from burnish.train.stages import STAGES, Parts, RolloutParts, Stage, measured
 from burnish.train.stream import StreamPlan
 from burnish.train.summary import data_lines, judged_parts, model_line
 from burnish.train.watch import Watch
@@ -103,6 +103,8 @@ class Job:
         with ExitStack() as stack:
             if isinstance(loop.plan, StreamPlan):
                 stack.callback(loop.plan.close)
+            if self.checkpoints.rollouts:
+                stack.callback(self.checkpoints.rollouts.close)
             if self._packs:
                 stack.enter_context(packed_rows(without_adapter(loaded.model)))
             if settings.training.do_train:
@@ -179,26 +181,16 @@ class Job:
 
     def _loop(self, loaded: Loaded, template: ChatTemplate, data: RunData) -> Loop:
         settings, training = self.settings, self.settings.training
-        plan: BatchPlan | StreamPlan
-        example: Callable[[int], Example]
-        if data.train is None:
-            plan = stream_plan(settings, data, template, self.stage, self.engine.num_processes)
-            example = plan.example
-        else:
-            example = data.train.__getitem__
-            plan = batch_plan(
-                *(settings, self.stage, self.engine.num_processes, data.train),
-                training.per_device_train_batch_size,
-                training.gradient_accumulation_steps,
-            )
-        total = training.max_steps
-        if total <= 0:
-            total = max(1, math.ceil(plan.steps_an_epoch * training.num_train_epochs))
-        options = loop_options(settings, self.stage, self.precision, plan, total)
         self._packs = takes_packed_rows(loaded.model)
         reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
         self._packs = self._packs and (reference is None or reference.takes_packed_rows(loaded.model))
-        layout = Layout(self._packs, loaded.tokenizer.pad_token_id or 0, settings.data.cutoff_len)
+        shares = (
+            self._packs and not training.neftune_noise_alpha and reads_shared_prompts(without_adapter(loaded.model))
+        )
+        layout = Layout(self._packs, loaded.tokenizer.pad_token_id or 0, settings.data.cutoff_len, shares)
+        plan, example = self._plan(data, loaded, template, layout, reference)
+        total = training.max_steps if training.max_steps > 0 else plan.steps_of(training.num_train_epochs)
+        options = loop_options(settings, self.stage, self.precision, plan, total)
         known = Precomputed({})
         if reference and settings.preference.precompute_ref:
             self.engine.require_whole_weights("precompute_ref", "the weights are not on the device yet")
@@ -208,7 +200,8 @@ class Job:
         progress = self.checkpoints.resume(loaded, data)
         if isinstance(plan, StreamPlan) and progress.stream:
             plan.seek(progress.stream)
-        names, datasets = datasets_of(settings, data.train, plan)
+        rollouts = self.checkpoints.rollouts
+        names, datasets = ([], None) if rollouts else datasets_of(settings, data.train, plan)
         module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
         if training.neftune_noise_alpha:
             EmbeddingNoise(loaded.model, training.neftune_noise_alpha).watch(module)
@@ -236,20 +229,43 @@ class Job:
             prepared_optimizer,
             optimizer,
             plan,
-            batches(self.stage, example, layout, datasets, known.of(data.train)),
+            rollouts.batch if rollouts else batches(self.stage, example, layout, datasets, known.of(data.train)),
             rate,
             options,
             Hooks(
                 self.watch.row,
                 lambda progress, stopping: self.checkpoints.save(loaded, template, optimizer, progress, stopping),
-                BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
+                rollouts.describe
+                if rollouts
+                else BadRows(self.folder.path / BAD_ROWS, data.train, example, loaded.tokenizer),
                 Callbacks(self.callbacks, settings.tuning.callbacks),
-                measured(self.stage, prepared_module, example, layout, self.engine),
+                rollouts.prepare
+                if rollouts
+                else measured(self.stage, prepared_module, plan, example, layout, self.engine),
             ),
             progress,
             self._eval_sets(data, layout, known),
             seen,
         )
+
+    def _plan(
+        self, data: RunData, loaded: Loaded, template: ChatTemplate, layout: Layout, reference: Reference | None
+    ) -> tuple[Plan, Callable[[int], Example]]:
+        """Which samples the steps see, and the samples by their numbers."""
+        settings, training = self.settings, self.settings.training
+        if data.train is None:
+            streamed = stream_plan(settings, data, template, self.stage, self.engine.num_processes)
+            return streamed, streamed.example
+        if self.stage.rollouts and isinstance(data.train, Selection):
+            parts = (settings, loaded, template, data.train, layout, self.engine, reference, self.folder.path)
+            self.checkpoints.rollouts = self.stage.rollouts(RolloutParts(*parts))
+            return self.checkpoints.rollouts, data.train.__getitem__
+        plan = batch_plan(
+            *(settings, self.stage, self.engine.num_processes, data.train),
+            training.per_device_train_batch_size,
+            training.gradient_accumulation_steps,
+        )
+        return plan, data.train.__getitem__
 
     def _eval_sets(self, data: RunData, layout: Layout, known: Precomputed) -> EvalSets:
         rows, found = self.settings.training.per_device_eval_batch_size, {}

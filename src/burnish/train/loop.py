@@ -18,7 +18,7 @@ import torch
 
 from burnish import log
 from burnish.batch.collate import Batch
-from burnish.batch.plan import BatchPlan
+from burnish.batch.plan import Plan
 from burnish.errors import BurnishError, Interrupted
 from burnish.losses import LossSum
 from burnish.runs.memory import rss_mb
@@ -28,7 +28,6 @@ from burnish.train.figures import Sums, add, means, merge_over_ranks, read
 from burnish.train.interrupt import StopRequest
 from burnish.train.optimizers import MasterOptimizer
 from burnish.train.state import Progress
-from burnish.train.stream import StreamPlan
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Hooks:
     save: Callable[[Progress, bool], Path | None] = lambda *_: None  # the flag: a stop was asked for
     describe: Callable[[Sequence[int]], str] = lambda numbers: f"samples {', '.join(map(str, numbers))}"
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(()))
-    before_step: Callable[[Sequence[Sequence[int]]], None] = lambda _: None  # the sample numbers of each micro-batch
+    before_step: Callable[[int], Sums] = lambda _: {}  # finished steps → figures of what was made for the next one
 
 
 class Loop:
@@ -84,7 +83,7 @@ class Loop:
         module: Any,
         optimizer: Any,
         raw_optimizer: MasterOptimizer,
-        plan: BatchPlan | StreamPlan,
+        plan: Plan,
         train_batch: MakeBatch,
         rate: Callable[[int], float],
         options: LoopOptions,
@@ -106,11 +105,11 @@ class Loop:
     def step(self) -> dict[str, float]:
         """One optimizer step. Returns loss (mean nats a supervised token), grad_norm, learning_rate and tokens."""
         accelerator, progress = self.accelerator, self.progress
+        sums: Sums = self.hooks.before_step(progress.step)
         micro = [
             (numbers, self.train_batch(numbers).to(accelerator.device)) if numbers else (numbers, None)
             for numbers in self.plan.step(progress.step, accelerator.process_index)
         ]
-        self.hooks.before_step([numbers for numbers, _ in micro])
         batches = [batch for _, batch in micro if batch is not None]
         figures = torch.tensor(
             [
@@ -125,8 +124,8 @@ class Loop:
         learning_rate = self.rate(progress.step)
         for group in self.raw_optimizer.param_groups:
             group["lr"] = learning_rate * group.get("rate_factor", 1.0)
-        sums: Sums = {}
-        for place, (_, batch) in enumerate(micro):
+        sums["loss"] = [0.0, 0.0]
+        for place, (_, batch) in enumerate(micro if everywhere else ()):
             last = place == len(micro) - 1
             sync = nullcontext() if last else accelerator.no_sync(self.module)
             with sync:
@@ -140,7 +139,8 @@ class Loop:
         norm = accelerator.clip_grad_norm_(self.module.parameters(), self.options.max_grad_norm or float("inf"))
         if norm is not None and not self.options.scales_gradients and not math.isfinite(float(norm)):
             raise self._not_finite([numbers for numbers, _ in micro], float(norm), "gradient norm")
-        self.optimizer.step()
+        if everywhere:  # else nothing was learnt, and momentum alone shall not move the weights
+            self.optimizer.step()
         self.optimizer.zero_grad()
         progress.step += 1
         progress.samples += int(samples)
@@ -159,7 +159,6 @@ class Loop:
         if batch is not None:
             return self.module(batch)
         # A rank without rows still takes part in the gradient exchange, with a loss of nothing.
-        assert isinstance(self.plan, BatchPlan)  # a stream's steps are always full
         loss = self.module(self.train_batch(self.plan.stand_in).to(self.accelerator.device))
         return LossSum(loss.total * 0.0, loss.count * 0.0)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-from burnish.batch.plan import BatchPlan
+from burnish.batch.plan import Plan
 from burnish.config import Settings
 from burnish.model.precision import Precision
 from burnish.train.evaluation import Best
 from burnish.train.loop import LoopOptions
 from burnish.train.optimizers import OptimizerOptions
 from burnish.train.stages import Stage
-from burnish.train.stream import StreamPlan
 
 
 def optimizer_options(settings: Settings) -> OptimizerOptions:
@@ -32,9 +31,7 @@ def optimizer_options(settings: Settings) -> OptimizerOptions:
     )
 
 
-def loop_options(
-    settings: Settings, stage: Stage, precision: Precision, plan: BatchPlan | StreamPlan, total: int
-) -> LoopOptions:
+def loop_options(settings: Settings, stage: Stage, precision: Precision, plan: Plan, total: int) -> LoopOptions:
     """The numbers that steer the loop over `total` optimizer steps."""
     training, tuning = settings.training, settings.tuning
     eval_steps = steps_between(training.eval_strategy, training.eval_steps or training.logging_steps, plan, total)
@@ -61,7 +58,7 @@ def loop_options(
     )
 
 
-def steps_between(strategy: str, steps: float, plan: BatchPlan | StreamPlan, total: int) -> int:
+def steps_between(strategy: str, steps: float, plan: Plan, total: int) -> int:
     """Steps between two of something; 0 for never. Below 1, `steps` is a share of all steps, rounded up."""
     if strategy in ("no", "best"):
         return 0

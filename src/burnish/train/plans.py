@@ -11,7 +11,7 @@ import torch
 
 from burnish import log
 from burnish.batch.collate import Batch, Layout
-from burnish.batch.plan import BatchPlan, SingleRows, packed_units
+from burnish.batch.plan import BatchPlan, Plan, SingleRows, packed_units
 from burnish.batch.store import Windows
 from burnish.config import Settings
 from burnish.template import Example
@@ -90,7 +90,7 @@ def batches(
 
 
 def datasets_of(
-    settings: Settings, train: TrainSet | None, plan: BatchPlan | StreamPlan
+    settings: Settings, train: TrainSet | None, plan: Plan
 ) -> tuple[list[str], Callable[[Sequence[int]], tuple[int, ...]] | None]:
     """Short names of the datasets of a run, and what tells the dataset of samples by its number; None for only one.
 

@@ -68,12 +68,18 @@ class Reference:
 
     def logprobs(self, batch: Batch, *, packed: bool) -> SequenceLogprobs:
         """[documents]: the summed log-probabilities of each document's answer, without dropout and gradients."""
+        with self.asked(packed=packed) as model:
+            return answer_logprobs(model, batch, packed=packed)
+
+    @contextmanager
+    def asked(self, *, packed: bool) -> Iterator[Any]:
+        """In this block the model that is given is the reference, without dropout and gradients."""
         training = self.model.training
         rows = packed_rows(without_adapter(self.model)) if packed else nullcontext()
         with torch.no_grad(), self._switched(), rows:
             self.model.eval()
             try:
-                return answer_logprobs(self.model, batch, packed=packed)
+                yield self.model
             finally:
                 self.model.train(training)
 

@@ -31,6 +31,7 @@ from burnish.train.data import RunData
 from burnish.train.engine import Engine
 from burnish.train.exact import LENGTH, exact_settings
 from burnish.train.preflight import checkpoints_to_come, require_room, require_saveable
+from burnish.train.rollouts.phase import Rollouts
 from burnish.train.stages import Stage
 from burnish.train.state import (
     STATE_FILE,
@@ -52,6 +53,7 @@ class Checkpoints:
     def __init__(self, settings: Settings, folder: RunFolder, engine: Engine, stage: Stage) -> None:
         self.settings, self.folder, self.engine, self.stage = settings, folder, engine, stage
         self.is_main: bool = engine.is_main_process
+        self.rollouts: Rollouts | None = None  # of a stage that has them, once they are built
         self._resumed_from: Path | None = None
         self._last_weights: Path | None = None  # the checkpoint whose weights the finished run gets
 
@@ -98,6 +100,10 @@ class Checkpoints:
         """Put optimizer and random state back as the checkpoint of `resume` has them; the last thing before a step."""
         if self._resumed_from is not None:
             load_state(self._resumed_from, self.engine, optimizer)
+            if self.rollouts is not None:
+                self.rollouts.read(self._resumed_from)
+        elif self.rollouts is not None:
+            self.rollouts.start()
 
     def _set_aside_later_checkpoints(self, step: int) -> None:
         """Rename checkpoints of a branch that is abandoned by going on from an earlier one; none is deleted."""
@@ -154,6 +160,8 @@ class Checkpoints:
             self.write_model(loaded, template, folder, weights)
             if with_state:
                 save_state(folder, progress, state)
+                if self.rollouts is not None:
+                    self.rollouts.write(folder, progress.step)
                 for rank, random_state in enumerate(random_states):
                     if rank:
                         save_rng(folder, rank, random_state)

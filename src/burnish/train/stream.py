@@ -106,6 +106,15 @@ class StreamPlan:
         """Not known for a stream."""
         return 0
 
+    @property
+    def stand_in(self) -> list[int]:
+        """Nothing: the steps of a stream are always full."""
+        return []
+
+    def steps_of(self, epochs: float) -> int:
+        """Not known for a stream; it has `max_steps`."""
+        return 1
+
     def epoch_at(self, step: int) -> float:
         """Passes over the data that are complete after `step` steps."""
         if not step:

@@ -28,7 +28,7 @@ def in_file(folder: Path, text: str, name: str = "run.yaml") -> list[Problem]:
 
 
 def test_four_mistakes_are_four_problems_in_the_order_of_the_file(tmp_path: Path) -> None:
-    text = "lora_rnak: 8\nlearning_rate: fast\nstage: ppo\nuse_galore: true\n"
+    text = "lora_rnak: 8\nlearning_rate: fast\noptim: adamw_apex_fused\nuse_galore: true\n"
     assert in_file(tmp_path, text) == [
         ("unknown setting 'lora_rnak'", "run.yaml:1: lora_rnak", "did you mean 'lora_rank'?"),
         (
@@ -36,7 +36,7 @@ def test_four_mistakes_are_four_problems_in_the_order_of_the_file(tmp_path: Path
             "run.yaml:2: learning_rate",
             "write a number, such as 0.1 or 1e-4",
         ),
-        ("Burnish does not support 'stage: ppo' yet", "run.yaml:3: stage", "use stage: dpo, on pairs of answers"),
+        ("Burnish does not support 'optim: adamw_apex_fused' yet", "run.yaml:3: optim", "use optim: adamw_torch_fused"),
         (
             "Burnish does not support 'use_galore'",
             "run.yaml:4: use_galore",
@@ -208,7 +208,7 @@ def test_unsupported_names_with_their_neutral_value_are_fine() -> None:
             "push_to_hub": False,
             "use_galore": "false",
             "quantization_bit": None,
-            "ppo_target": 6.0,
+            "hub_model_id": None,
             "fsdp": "",
             "mix_strategy": "concat",
             "neftune_noise_alpha": 0,

@@ -117,7 +117,7 @@ def test_a_setting_in_words() -> None:
         "lora_rank\n  Rank of the LoRA matrices.\n  values: a whole number, at least 1\n  default: 8\n  room: tuning"
     )
     assert describe("dev_ratio").startswith("val_size (older name: dev_ratio)\n")
-    assert "not there yet: ppo" in describe("stage")
+    assert "not there yet: oft" in describe("finetuning_type")
     assert "not there yet: leave it out" in describe("torch_compile")
     assert "accepted, changes nothing: the size of a read" in describe("preprocessing_batch_size")
 

@@ -197,6 +197,37 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "loss_function",
         "loss_function takes the place of sft's loss; rm has one of its own",
     ),
+    "one_weight_a_reward": (
+        {"reward_funcs": "exact_match,length", "reward_weights": [1]},
+        "reward_weights",
+        "there are 2 reward_funcs and 1 reward_weights",
+    ),
+    "something_judges": ({"stage": "grpo"}, "stage", "stage: grpo needs something that judges its answers"),
+    "rollouts_need_all_prompts": (
+        {"stage": "rloo", "reward_funcs": "length", "streaming": True, "max_steps": 5},
+        "streaming",
+        "stage: rloo keeps its prompts at hand, and streaming does not",
+    ),
+    "rollouts_draw_at_random": (
+        {"stage": "ppo", "reward_model": "runs/rm", "do_sample": False},
+        "do_sample",
+        "stage: ppo learns from answers that differ, and the likeliest one is always the same",
+    ),
+    "delta_lies_above_the_clip": (
+        {"stage": "grpo", "reward_funcs": "length", "delta": 1.2, "epsilon_high": 0.28},
+        "delta",
+        "delta: 1.2 is not above 1 + epsilon_high, 1.28",
+    ),
+    "rollouts_hold_nothing_out": (
+        {"stage": "grpo", "reward_funcs": "length", "val_size": 0.1, "do_eval": True},
+        "val_size",
+        "stage: grpo does not evaluate on held-out prompts yet",
+    ),
+    "reward_adapters_need_a_model": (
+        {"stage": "ppo", "reward_funcs": "length", "reward_model_adapters": "a"},
+        "reward_model_adapters",
+        "reward_model_adapters needs reward_model, the model that they are put on",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
@@ -229,6 +260,8 @@ ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     ),
     "swanlab_reports": ({"use_swanlab": True, "report_to": "mlflow"}, "report_to", ["mlflow", "swanlab"], ()),
     "optimizer_by_its_switch": ({"use_adam_mini": True, "optim": "adamw_torch"}, "optim", "adam_mini", ()),
+    "some_kl_weight": ({"stage": "rloo", "reward_funcs": "length"}, "beta", 0.05, ()),
+    "groups_draw_from_the_whole": ({"stage": "grpo", "reward_funcs": "length"}, "top_p", 1.0, ()),
 }
 REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "lora_without_effect": (
@@ -317,6 +350,10 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
         {"ddp_find_unused_parameters": True, "fsdp": True},
         "ddp_find_unused_parameters has no effect with deepspeed or fsdp",
     ),
+    "exporting_is_a_command": (
+        {"export_dir": "out", "export_size": 2},
+        "export_dir, export_size: only `burnish export` looks at this",
+    ),
     "used_by_other_stages": (
         {"stage": "kto", "pref_loss": "ipo", "simpo_gamma": 1},
         "pref_loss, simpo_gamma: no effect with stage: kto",
@@ -337,6 +374,14 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "only_judged_answers": (
         {"stage": "rm", "train_on_prompt": True},
         "train_on_prompt: no effect with stage: rm, which learns from judged answers alone",
+    ),
+    "cut_distributions_bias": (
+        {"stage": "grpo", "reward_funcs": "length", "top_p": 0.9},
+        "top_p: answers are drawn from a part of the policy only, which biases what is learnt",
+    ),
+    "generation_words_of_prompts": (
+        {"stage": "ppo", "reward_model": "runs/rm", "group_by_length": True},
+        "group_by_length: no effect with stage: ppo, whose answers are made on the way",
     ),
 }
 
@@ -458,3 +503,21 @@ def test_derived_defaults_follow() -> None:
     assert settings.data.packing is True
     assert load_settings({"eval_strategy": "epoch", "val_size": 0.1}).training.do_eval is True
     assert load_settings({"eval_strategy": "epoch", "val_size": 0.1}).training.do_train is True
+
+
+def test_rewards_in_a_settings_file(tmp_path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("reward_funcs: [math_equal, {name: regex_format, pattern: '#### \\d+', weight: 0.5}]\n")
+    found = load_settings(file, ["stage=sft"]).rollout.reward_funcs
+    assert found == ("math_equal", {"name": "regex_format", "pattern": "#### \\d+", "weight": 0.5})
+    for text in ("math_equal,length", "[math_equal, length]"):
+        assert load_settings({}, [f"reward_funcs={text}"]).rollout.reward_funcs == ("math_equal", "length")
+    one = load_settings({}, ["reward_funcs={name: length, target: 5}"]).rollout.reward_funcs
+    assert one == ({"name": "length", "target": 5},)
+    for wrong in (3, [3], [{"pattern": "x"}]):
+        assert "'reward_funcs' must be a list of rewards" in problems_of({"reward_funcs": wrong})[0][0]
+    both = {"reward_funcs": [{"name": "length", "weight": 2}], "reward_weights": [1]}
+    assert problems_of(both)[0][0] == "a reward has a weight of its own, and reward_weights are set"
+    settings = load_settings({"reward_funcs": [{"name": "length", "target": 5}], "stage": "dpo"})
+    assert settings.notes == ("reward_funcs: no effect with stage: dpo",)
+    assert load_settings(settings.flat()).rollout == settings.rollout

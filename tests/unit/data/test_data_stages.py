@@ -175,7 +175,7 @@ def test_a_row_of_a_table_that_is_too_long(write: Any) -> None:
             {"formatting": "prompt_completion", "columns": {"prompt": "q"}},
             "sft",
             "'a' holds prompts without answers, which stage 'sft' cannot train on",
-            "set stage to ppo or grpo, or choose another dataset",
+            "set stage to ppo or grpo or rloo, or choose another dataset",
         ),
         (
             {"columns": {"prompt": "q"}},

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from burnish.batch.chunks import MakeChunk
 from burnish.batch.collate import Batch, Layout
+from burnish.batch.plan import Plan
+from burnish.batch.store import Selection
 from burnish.config import Settings
 from burnish.model.load import Loaded
 from burnish.registry import LazyTable
-from burnish.template import Example
+from burnish.template import ChatTemplate, Example
+from burnish.train.engine import Engine
+from burnish.train.figures import Sums
 from burnish.train.reference import Reference
+from burnish.train.rollouts.phase import Rollouts
 
 STAGES = LazyTable("stage")
-for _name in ("sft", "pt", "rm", "dpo", "kto"):
+for _name in ("sft", "pt", "rm", "dpo", "kto", "ppo", "grpo", "rloo"):
     STAGES.add(_name, f"burnish.train.stages.{_name}:STAGE")
 
 
@@ -38,6 +44,27 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class RolloutParts:
+    """What a stage's rollouts are made from.
+
+    Attributes:
+        loaded: the model as it is trained, with its tokenizer.
+        prompts: the examples, with their records.
+        reference: what `Stage.reference` gave.
+        folder: the run folder.
+    """
+
+    settings: Settings
+    loaded: Loaded
+    template: ChatTemplate
+    prompts: Selection
+    layout: Layout
+    engine: Engine
+    reference: Reference | None
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Stage:
     """One way of training.
 
@@ -53,6 +80,8 @@ class Stage:
         check: (settings, training examples' marks) → nothing: says or refuses what the labels need, before training.
         before_step: (module, examples of each micro-batch of this rank, layout, accelerator) → nothing: measures what
             all micro-batches of an optimizer step share.
+        rollouts: RolloutParts → what makes the samples of the steps while the run goes on; the examples of the data
+            are then prompts, and `collate` is not asked.
     """
 
     name: str
@@ -65,16 +94,19 @@ class Stage:
     reference: Callable[[Settings, Loaded], Reference | None] | None = None
     check: Callable[[Settings, Any], None] | None = None
     before_step: Callable[[Any, Sequence[Sequence[Example]], Layout, Any], None] | None = None
+    rollouts: Callable[[RolloutParts], Rollouts] | None = None
 
 
 def measured(
-    stage: Stage, module: Any, example: Callable[[int], Example], layout: Layout, accelerator: Any
-) -> Callable[[Sequence[Sequence[int]]], None]:
-    """What the loop calls before an optimizer step, with the sample numbers of each micro-batch."""
+    stage: Stage, module: Any, plan: Plan, example: Callable[[int], Example], layout: Layout, accelerator: Any
+) -> Callable[[int], Sums]:
+    """What the loop calls before an optimizer step, with the number of finished steps."""
     measure = stage.before_step
 
-    def before_step(micro: Sequence[Sequence[int]]) -> None:
+    def before_step(step: int) -> Sums:
         if measure is not None:
+            micro = plan.step(step, accelerator.process_index)
             measure(module, [[example(number) for number in part] for part in micro], layout, accelerator)
+        return {}
 
     return before_step

@@ -6,7 +6,7 @@ from burnish.batch.chunks import conversation_chunk
 from burnish.batch.collate import collate
 from burnish.train.forward import SupervisedLoss
 from burnish.train.stages import Parts, Stage
-from burnish.train.user_code import load_object
+from burnish.user_code import load_object
 
 
 def module(parts: Parts) -> SupervisedLoss:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from burnish.errors import BurnishError
-from burnish.train.user_code import load_object, own_code
+from burnish.user_code import load_object, own_code
 
 
 @pytest.fixture(autouse=True)

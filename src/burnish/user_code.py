@@ -15,6 +15,8 @@ from typing import Any
 from burnish.errors import BurnishError
 from burnish.registry import did_you_mean
 
+_OURS = str(Path(__file__).parent)
+
 
 def load_object(spec: str, key: str) -> Any:
     """What a setting names.
@@ -72,9 +74,18 @@ def own_code(key: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         lines = traceback.format_exception(error)
-        own = [line for line in lines if "burnish/train/" not in line][-6:]
+        own = [line for line in lines if f'"{_OURS}' not in line][-6:]
         raise BurnishError(
             f"{name} failed: {type(error).__name__}: {error}\n{''.join(own).rstrip()}",
             at=key,
             fix="mend that function; everything saved so far is intact",
         ) from error
+
+
+def raised(error: BaseException) -> str:
+    """What an error of the user's code says and where, in one line: `raised ValueError: no (mine.py, line 7)`."""
+    text = " ".join(str(error).split())
+    shown = f"raised {type(error).__name__}" + (f": {text[:300]}" if text else "")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_OURS)]
+    theirs = [frame for frame in frames if frame.filename == frames[0].filename]  # not the library that they call
+    return f"{shown} ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else shown

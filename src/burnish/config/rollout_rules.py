@@ -1,0 +1,150 @@
+"""Rules over the settings of ppo, grpo and rloo; `rules.py` and `remarks.py` put them behind their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from burnish.config.draft import Change, Draft, Finding
+
+ROLLOUT = ("ppo", "grpo", "rloo")
+"""Stages that learn from answers of their own."""
+GROUPS = ("grpo", "rloo")
+"""Those that compare several answers to a prompt."""
+_BETA = {"grpo": 0.0, "rloo": 0.05, "ppo": 0.2}
+_WHOLE_DISTRIBUTION = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+
+USED_BY: dict[str, tuple[str, ...]] = {
+    "reward_funcs": ROLLOUT,
+    "reward_weights": ROLLOUT,
+    "reward_timeout": ROLLOUT,
+    "reward_model": ROLLOUT,
+    "reward_model_type": ROLLOUT,
+    "reward_model_adapters": ROLLOUT,
+    "num_generations": GROUPS,
+    "generation_batch_size": GROUPS,
+    "num_iterations": GROUPS,
+    "beta": ROLLOUT,
+    "epsilon": ROLLOUT,
+    "epsilon_high": GROUPS,
+    "delta": ("grpo",),
+    "loss_type": ("grpo",),
+    "scale_rewards": ("grpo",),
+    "importance_sampling_level": ("grpo",),
+    "normalize_advantages": ("rloo",),
+    "dynamic_sample": GROUPS,
+    "max_resample_times": GROUPS,
+    "mask_truncated_completions": ROLLOUT,
+    "ppo_buffer_size": ("ppo",),
+    "ppo_epochs": ("ppo",),
+    "ppo_score_norm": ("ppo",),
+    "ppo_target": ("ppo",),
+    "ppo_whiten_rewards": ("ppo",),
+    "vf_coef": ("ppo",),
+    "cliprange_value": ("ppo",),
+    "gamma": ("ppo",),
+    "lam": ("ppo",),
+    "log_completions": ROLLOUT,
+    "log_completions_steps": ROLLOUT,
+    "num_completions_to_print": ROLLOUT,
+}
+"""Setting → the stages that read it."""
+
+
+def one_weight_a_reward(draft: Draft) -> Iterator[Finding]:
+    weights, rewards = draft["reward_weights"], draft["reward_funcs"]
+    if not weights:
+        return
+    if len(weights) != len(rewards):
+        what = f"there are {len(rewards)} reward_funcs and {len(weights)} reward_weights"
+        yield Finding(("reward_weights", "reward_funcs"), what, "write one weight a reward, in the same order")
+    elif any(not isinstance(reward, str) and "weight" in reward for reward in rewards):
+        what = "a reward has a weight of its own, and reward_weights are set"
+        yield Finding(("reward_weights", "reward_funcs"), what, "keep one of them")
+
+
+def something_judges(draft: Draft) -> Iterator[Finding]:
+    if draft["stage"] in ROLLOUT and not draft["reward_funcs"] and not draft["reward_model"]:
+        what = f"stage: {draft['stage']} needs something that judges its answers"
+        fix = "name functions (reward_funcs: [math_equal]) or the run of a reward model (reward_model: runs/rm)"
+        yield Finding(("reward_funcs", "reward_model", "stage"), what, fix)
+
+
+def rollouts_need_all_prompts(draft: Draft) -> Iterator[Finding]:
+    if draft["stage"] in ROLLOUT and draft["streaming"]:
+        what = f"stage: {draft['stage']} keeps its prompts at hand, and streaming does not"
+        yield Finding(("streaming", "stage"), what, "leave streaming out; max_samples takes a part of the data")
+
+
+def rollouts_draw_at_random(draft: Draft) -> Iterator[Finding]:
+    greedy = "do_sample" in draft.given and not draft["do_sample"]
+    if draft["stage"] in ROLLOUT and (greedy or draft["temperature"] == 0):
+        what = f"stage: {draft['stage']} learns from answers that differ, and the likeliest one is always the same"
+        yield Finding(("do_sample", "temperature", "stage"), what, "leave do_sample out and set temperature above 0")
+
+
+def delta_lies_above_the_clip(draft: Draft) -> Iterator[Finding]:
+    high = 1 + (draft["epsilon_high"] or draft["epsilon"])
+    if draft["stage"] == "grpo" and draft["delta"] is not None and draft["delta"] <= high:
+        what = f"delta: {draft['delta']:g} is not above 1 + epsilon_high, {high:g}"
+        yield Finding(("delta", "epsilon_high", "epsilon"), what, "raise delta, or leave it out")
+
+
+def rollouts_hold_nothing_out(draft: Draft) -> Iterator[Finding]:
+    keys = draft.chosen_of(("val_size", "eval_dataset"))
+    if draft["stage"] in ROLLOUT and keys:
+        what = f"stage: {draft['stage']} does not evaluate on held-out prompts yet"
+        fix = "leave it out; the reward of every rollout is logged"
+        yield Finding((*keys, "stage"), what, fix)
+
+
+def reward_adapters_need_a_model(draft: Draft) -> Iterator[Finding]:
+    if draft["reward_model_adapters"] and (not draft["reward_model"] or draft["reward_model_type"] == "api"):
+        what = "reward_model_adapters needs reward_model, the model that they are put on"
+        yield Finding(("reward_model_adapters", "reward_model"), what, "set reward_model, or leave them out")
+
+
+def some_kl_weight(draft: Draft) -> Iterator[Change]:
+    if draft["stage"] in ROLLOUT and draft["beta"] is None:
+        yield Change("beta", _BETA[draft["stage"]], "")
+
+
+def groups_draw_from_the_whole(draft: Draft) -> Iterator[Change]:
+    """What cuts the tail off makes the samples those of another policy than the one that learns."""
+    if draft["stage"] in GROUPS:
+        for key, value in _WHOLE_DISTRIBUTION.items():
+            if key not in draft.given:
+                yield Change(key, value, "")
+
+
+# Remarks.
+
+
+def cut_distributions_bias(draft: Draft) -> Iterator[str]:
+    cut = [key for key in ("top_p", "top_k") if key in draft.given and draft[key] != _WHOLE_DISTRIBUTION[key]]
+    if draft["stage"] in GROUPS and cut:
+        yield f"{' and '.join(cut)}: answers are drawn from a part of the policy only, which biases what is learnt"
+
+
+def generation_words_of_prompts(draft: Draft) -> Iterator[str]:
+    idle = draft.chosen_of(("packing", "neat_packing", "group_by_length", "precompute_ref"))
+    if draft["stage"] in ROLLOUT and idle:
+        yield f"{', '.join(idle)}: no effect with stage: {draft['stage']}, whose answers are made on the way"
+
+
+ROLLOUT_RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
+    one_weight_a_reward,
+    something_judges,
+    rollouts_need_all_prompts,
+    rollouts_draw_at_random,
+    delta_lies_above_the_clip,
+    rollouts_hold_nothing_out,
+    reward_adapters_need_a_model,
+)
+ROLLOUT_ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
+    some_kl_weight,
+    groups_draw_from_the_whole,
+)
+ROLLOUT_REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
+    cut_distributions_bias,
+    generation_words_of_prompts,
+)

@@ -1,0 +1,124 @@
+"""From settings to rollouts."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from burnish import log
+from burnish.batch.prompts import from_json
+from burnish.config import Settings
+from burnish.errors import BurnishError, DataError
+from burnish.generate import Sampling
+from burnish.train.rollouts.completions import COMPLETIONS, CompletionsFile
+from burnish.train.rollouts.methods import Method
+from burnish.train.rollouts.phase import RolloutOptions, Rollouts
+from burnish.train.rollouts.plan import RolloutPlan
+from burnish.train.rollouts.rewarding import find_judge
+from burnish.train.rollouts.sample import Policy
+from burnish.train.sets import data_seed
+
+if TYPE_CHECKING:
+    from burnish.train.stages import RolloutParts
+
+_SLOTS = 32
+"""Answers that are sampled at a time, where the settings do not say."""
+
+
+def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) -> Rollouts:
+    """The rollouts of a stage; says how they are shaped.
+
+    Args:
+        units: what an answer counts for in the loss; None where its tokens do.
+    Raises:
+        BurnishError: the sizes do not fit, nothing judges the answers, or a prompt is longer than the model reads.
+    """
+    settings, chosen, training = parts.settings, parts.settings.rollout, parts.settings.training
+    plan = _plan(settings, len(parts.prompts), parts.engine.num_processes, method)
+    sampling = Sampling(
+        max_new_tokens=settings.generating.max_new_tokens,
+        do_sample=True,
+        temperature=settings.generating.temperature,
+        top_p=settings.generating.top_p,
+        top_k=settings.generating.top_k,
+        repetition_penalty=settings.generating.repetition_penalty,
+    )
+    _check_window(parts, sampling.max_new_tokens)
+    judge = find_judge(settings, parts.template)
+    records = (from_json(parts.prompts.record(number)) for number in range(len(parts.prompts)))
+    judge.check_columns({key for record in records for key in record.reference})
+    policy = Policy(
+        parts.loaded.model,
+        parts.template,
+        parts.layout,
+        sampling,
+        parts.engine,
+        training.per_device_eval_batch_size if "per_device_eval_batch_size" in settings.given else _SLOTS,
+        training.per_device_train_batch_size,
+    )
+    options = RolloutOptions(
+        units,
+        keeps_old=plan.steps_a_rollout > 1 or method.asks_values,
+        resample_times=chosen.max_resample_times if chosen.dynamic_sample and method.compares else 0,
+        masks_truncated=chosen.mask_truncated_completions,
+    )
+    file = parts.folder / COMPLETIONS
+    completions = CompletionsFile(file, chosen.log_completions_steps, chosen.num_completions_to_print)
+    log.say(_shape(plan))
+    return Rollouts(
+        plan,
+        parts.prompts,
+        policy,
+        judge,
+        method,
+        options,
+        parts.reference,
+        parts.engine,
+        completions if chosen.log_completions else None,
+    )
+
+
+def _plan(settings: Settings, prompts: int, ranks: int, method: Method) -> RolloutPlan:
+    training, chosen = settings.training, settings.rollout
+    rows, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    a_step = rows * accumulation * ranks
+    copies, passes, answers = 1, chosen.ppo_epochs, a_step * chosen.ppo_buffer_size
+    if method.compares:
+        copies, passes = chosen.num_generations, chosen.num_iterations
+        answers = chosen.generation_batch_size or math.lcm(a_step, copies)
+        if answers % a_step or answers % copies:
+            raise BurnishError(
+                f"generation_batch_size: {answers} is no multiple of num_generations, {copies}, and of the {a_step} "
+                "answers of an optimizer step",
+                at="generation_batch_size",
+                fix=f"use {math.lcm(a_step, copies)} or a multiple of it, or leave it out",
+            )
+    shuffle = not settings.tuning.disable_shuffling
+    return RolloutPlan(prompts, copies, answers, passes, rows, accumulation, ranks, data_seed(settings), shuffle)
+
+
+def _shape(plan: RolloutPlan) -> str:
+    each = f"{plan.copies} answers to each of {plan.prompts_a_rollout} prompts" if plan.copies > 1 else ""
+    each = each or f"an answer to each of {plan.prompts_a_rollout} prompts"
+    steps = plan.steps_a_rollout
+    return f"a rollout is {each}, learnt from in {steps} optimizer step{'s' * (steps > 1)}"
+
+
+def _check_window(parts: RolloutParts, longest_answer: int) -> None:
+    """Refuse prompts that leave no room for an answer; say where answers may be cut short."""
+    config = parts.loaded.model.config.get_text_config()
+    window = getattr(config, "max_position_embeddings", None) or sys.maxsize
+    longest = int(np.argmax(parts.prompts.lengths))
+    tokens = int(parts.prompts.lengths[longest])
+    if tokens >= window:
+        dataset, _, row = parts.prompts.origin(longest)
+        raise DataError(
+            f"a prompt has {tokens} tokens, and the model reads {window} with its answer",
+            at=f"{dataset}, row {row}",
+            fix=f"set cutoff_len below {window - longest_answer}, or shorten the prompt",
+        )
+    if tokens + longest_answer > window:
+        log.note(f"prompts have up to {tokens} tokens, so their answers end where the model's {window} are full")

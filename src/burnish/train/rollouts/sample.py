@@ -1,0 +1,105 @@
+"""Sampling answers with the model that is trained, and asking models about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from burnish.batch.collate import Layout, collate
+from burnish.generate import Completion, Sampling, generate
+from burnish.kernels.attention import padded_rows
+from burnish.model.save import without_adapter
+from burnish.template import ChatTemplate, Example
+from burnish.train.engine import Engine
+from burnish.train.policy import ask_policy
+from burnish.train.reference import Reference
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The model that is trained, as the one that samples.
+
+    Args:
+        model: with its adapters, outside of what the engine wraps around it.
+        slots: answers that are sampled at a time.
+        rows: answers in one forward pass when the models are asked about them.
+    """
+
+    model: Any
+    template: ChatTemplate
+    layout: Layout
+    sampling: Sampling
+    engine: Engine
+    slots: int
+    rows: int
+
+    def answers(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], copies: int) -> list[list[Completion]]:
+        """`copies` answers to each prompt; each depends on its prompt and seed alone, whatever else is sampled."""
+        with padded_rows(without_adapter(self.model)), self.engine.autocast():
+            found = generate(
+                self.model,
+                prompts,
+                stop_ids=self.template.stop_ids,
+                sampling=self.sampling,
+                batch_size=self.slots,
+                copies=copies,
+                pad_id=self.layout.pad_id,
+                seeds=seeds,
+            )
+        return [found[start : start + copies] for start in range(0, len(found), copies)]
+
+    def said(
+        self, examples: Sequence[Example], *, reference: Reference | None, old: bool, values: bool
+    ) -> dict[str, list[Tensor]]:
+        """What the models say of the tokens of each answer: tensors [tokens of the answer], on the CPU.
+
+        Args:
+            old: ask the policy as it is now.  values: its value head too.  reference: asked where there is one.
+        """
+        parts: dict[str, list[Tensor]] = {}
+        if old:
+            asked = self._each(examples, lambda batch: self._ask(batch, values))
+            parts["old_logprobs"] = [one[0] for one in asked]
+            if values:
+                parts["old_values"] = [one[1] for one in asked]
+        if reference is not None:
+            packed = self.layout.packed
+
+            def ask(batch: Any) -> tuple[Tensor, ...]:
+                with reference.asked(packed=packed) as model:
+                    found = ask_policy(model, batch, packed=packed, temperature=self.sampling.temperature)
+                return (found.logprobs,)
+
+            parts["ref_logprobs"] = [one[0] for one in self._each(examples, ask)]
+        return parts
+
+    def _ask(self, batch: Any, values: bool) -> tuple[Tensor, ...]:
+        training = self.model.training
+        self.model.eval()
+        try:
+            found = ask_policy(
+                self.model,
+                batch,
+                packed=self.layout.packed,
+                temperature=self.sampling.temperature,
+                values=values,
+            )
+        finally:
+            self.model.train(training)
+        return (found.logprobs,) if found.values is None else (found.logprobs, found.values)
+
+    def _each(self, examples: Sequence[Example], ask: Callable[[Any], tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+        """What `ask` gives for batches of examples, cut into the examples."""
+        found: list[tuple[Tensor, ...]] = []
+        for start in range(0, len(examples), self.rows):
+            part = examples[start : start + self.rows]
+            batch = collate(part, (), self.layout).to(self.engine.device)
+            with torch.no_grad(), self.engine.autocast():
+                given = ask(batch)
+            lengths = [example.supervised for example in part]
+            found += zip(*(one.float().cpu().split(lengths) for one in given), strict=True)
+        return found
