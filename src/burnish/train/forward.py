@@ -12,7 +12,7 @@ from burnish.batch.collate import Batch
 from burnish.errors import BurnishError
 from burnish.kernels.linear_cross_entropy import linear_cross_entropy
 from burnish.losses import LossSum, TokenLosses, token_cross_entropy
-from burnish.model.adapter import head_weight
+from burnish.model.adapter import head_weight, only_a_head
 from burnish.model.save import without_adapter
 from burnish.user_code import own_code
 
@@ -137,18 +137,6 @@ def model_arguments(model: Any, batch: Batch, *, packed: bool) -> dict[str, Any]
         if batch.shared_prompts is not None:
             arguments["shared_prompts"] = batch.shared_prompts
     return arguments
-
-
-# What a model may do to logits after the head; such a model's own forward pass computes them.
-_AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "lm_head_multiplier")
-
-
-def only_a_head(model: Any) -> bool:
-    """Whether nothing stands between the last hidden states and the logits but the head."""
-    if not hasattr(model, model.base_model_prefix):
-        return False
-    config = model.config.get_text_config()
-    return all(getattr(config, name, None) in (None, 1, 1.0) for name in _AFTER_THE_HEAD)
 
 
 def _checked(own: OwnLoss, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

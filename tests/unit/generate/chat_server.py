@@ -35,6 +35,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.status != 200:
             self._json(self.server.status, {"error": {"message": "too many tokens", "type": "invalid_request_error"}})
             return
+        if not body.get("stream"):
+            said = {"role": "assistant", "content": "".join(each.get("content", "") for each in self.server.deltas)}
+            choice = {"index": 0, "message": said, "finish_reason": self.server.finish}
+            whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+            self._json(200, whole)
+            return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         if None in self.server.deltas:  # it promises more than it sends
