@@ -28,7 +28,6 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(templates_app, name="templates")
 app.add_typer(runs_app, name="runs")
-app.command(name="eval", context_settings=SETTINGS)(evaluate)
 
 _GRACE_S = 3.0  # a launcher ends all processes when one has ended; the one that speaks may not be through yet
 
@@ -130,6 +129,9 @@ def predict(
     from burnish.cli.predict import run_predict
 
     run_predict(source, model, context.args)
+
+
+app.command(name="eval", context_settings=SETTINGS)(evaluate)
 
 
 @app.command(context_settings=SETTINGS)
