@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from burnish.cli.data_commands import data_app, templates_app
+from burnish.cli.eval_command import evaluate
 from burnish.cli.runs_commands import runs_app
 from burnish.cli.settings_arguments import SETTINGS
 from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER, BurnishError, Interrupted, OtherRankFailed
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(templates_app, name="templates")
 app.add_typer(runs_app, name="runs")
+app.command(name="eval", context_settings=SETTINGS)(evaluate)
 
 _GRACE_S = 3.0  # a launcher ends all processes when one has ended; the one that speaks may not be through yet
 

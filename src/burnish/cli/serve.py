@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from burnish import log
+from burnish.api import loading_options, sampling_of
+from burnish.cli.chat import LOADS, STEERS
 from burnish.config import Settings, load_settings
 from burnish.errors import BurnishError
 
@@ -60,7 +62,9 @@ def run_serve(
     limits = Limits(queue=queue, time_s=timeout_s, body_bytes=int(request_mb * 2**20))
     listening = open_socket(place.host, place.port)  # before the model is loaded: a taken port is known at once
     try:
-        wanted = Wanted(model, name, named, engine, slots, _sampling(settings), limits, _loading(settings))
+        loading = loading_options(settings)
+        del loading["skip_special_tokens"]
+        wanted = Wanted(model, name, named, engine, slots, sampling_of(settings), limits, loading)
         serving = load_serving(wanted, log.say)
         _serve(serving, place, listening, key)
     finally:
@@ -148,45 +152,12 @@ def _check_door(place: Place, key: str | None) -> None:
         raise BurnishError("a key has to be of plain characters, without spaces around it", at="API_KEY")
 
 
-# Besides those that steer generation.
-_LOADING = {"use_cpu", "trust_remote_code", "template", "default_system", "enable_thinking", "preserve_thinking"}
-_LOADING |= {"split_special_tokens", "quantization_bit", "quantization_type", "double_quantization"}
-_ALSO = _LOADING | {"quantization_method", "adapter_name_or_path", "seed"}
-
-
 def _refuse_others(settings: Settings) -> None:
     """Settings that a server would have to ignore are errors."""
-    steering = set(type(settings.generating).model_fields) - {"skip_special_tokens"}
-    for key in sorted(settings.given - steering - _ALSO):
+    for key in sorted(settings.given - (STEERS | LOADS - {"skip_special_tokens"})):
         raise BurnishError(
             f"'{key}' has no effect in serve", at=settings.origins.get(key, "command line"), fix="leave it out"
         )
-
-
-def _sampling(settings: Settings) -> Any:
-    """How answers are sampled where a request does not say."""
-    from burnish.generate.request import Sampling
-
-    given = settings.generating
-    return Sampling(
-        max_new_tokens=given.max_new_tokens,
-        max_length=given.max_length,
-        do_sample=given.do_sample,
-        temperature=given.temperature,
-        top_p=given.top_p,
-        top_k=given.top_k,
-        repetition_penalty=given.repetition_penalty,
-        seed=settings.training.seed if "seed" in settings.given else None,
-    )
-
-
-def _loading(settings: Settings) -> dict[str, Any]:
-    """Arguments of `load_chat_model`: those that were given."""
-    values = {**settings.data.model_dump(), **settings.model.model_dump(), **settings.training.model_dump()}
-    chosen = {key: values[key] for key in _LOADING & settings.given}
-    if settings.model.adapter_name_or_path:
-        chosen["adapters"] = settings.model.adapter_name_or_path
-    return chosen
 
 
 def _introduce(serving: Serving, address: str, keyed: bool, local: bool) -> None:

@@ -86,8 +86,9 @@ def build_app(serving: Serving, door: Door, *, cors_origins: Sequence[str] = (),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )
-    routes = {getattr(route, "path", "") for route in app.routes}
-    return Guard(app, door, serving.metrics, routes)
+    methods = {getattr(route, "path", ""): getattr(route, "methods", None) or () for route in app.routes}
+    posts = [path for path, known in methods.items() if "POST" in known]
+    return Guard(app, door, serving.metrics, methods, posts)
 
 
 def _add_answers(app: FastAPI, serving: Serving) -> None:

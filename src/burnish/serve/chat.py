@@ -38,7 +38,7 @@ from burnish.data.messages import End, arrange, read_openai_messages
 from burnish.data.records import Conversation, ToolCall
 from burnish.data.rows import BadRow
 from burnish.generate.request import Request
-from burnish.serve.bodies import ChatBody, Message
+from burnish.serve.bodies import ChatBody, Message, TextFormat
 from burnish.serve.errors import bad_request
 from burnish.serve.models import Served
 from burnish.serve.reply import Piece, Reply, Shown, token_text
@@ -53,6 +53,7 @@ from burnish.serve.serving import (
     shape_for,
     while_connected,
 )
+from burnish.serve.shaping import Shape
 from burnish.serve.spelling import Spelling
 from burnish.serve.stream import DONE, EventStream, event
 from burnish.serve.worker import Ticket
@@ -143,8 +144,6 @@ def _request(serving: Serving, served: Served, body: ChatBody) -> Request:
     prompt = template.prompt_ids(conversation)
     if tools and served.call_format is None:
         raise bad_request("The chat template of this model writes calls in a way that cannot be read back.", "tools")
-    if body.response_format is not None and body.response_format.type != "text":
-        raise bad_request(f"response_format {body.response_format.type} is not supported.", "response_format")
     top = alternatives_of(serving, bool(body.logprobs), body.top_logprobs)
     return Request(
         tuple(prompt),
@@ -153,8 +152,17 @@ def _request(serving: Serving, served: Served, body: ChatBody) -> Request:
         copies=copies_of(serving, body),
         adapter=served.adapter,
         top_logprobs=top,
-        shape_logits=shape_for(serving, served, body, []),
+        shape_logits=shape_for(serving, served, body, _json_only(served, body)),
     )
+
+
+def _json_only(served: Served, body: ChatBody) -> list[Shape]:
+    """What keeps the answer to the response format."""
+    if body.response_format is None or isinstance(body.response_format, TextFormat):
+        return []
+    if _tools(body):
+        raise bad_request("response_format together with tools is not supported.", "response_format")
+    return [served.guide_for(body.response_format).shape]
 
 
 def _reply(served: Served, body: ChatBody) -> Reply:

@@ -42,10 +42,18 @@ class Door:
 
 
 class Guard:
-    """Checks every request before the application sees it, and counts the answers."""
+    """Checks every request before the application sees it, and counts the answers.
 
-    def __init__(self, app: App, door: Door, metrics: Metrics, routes: Collection[str]) -> None:
-        self.app, self.door, self.metrics, self.routes = app, door, metrics, frozenset(routes)
+    Args:
+        routes: the paths by which answers are counted.
+        takes_json: the paths to which JSON is posted.
+    """
+
+    def __init__(
+        self, app: App, door: Door, metrics: Metrics, routes: Collection[str], takes_json: Collection[str]
+    ) -> None:
+        self.app, self.door, self.metrics = app, door, metrics
+        self.routes, self.takes_json = frozenset(routes), frozenset(takes_json)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,7 +117,7 @@ class Guard:
                 body = await self._all(receive)
         except TimeoutError:
             raise ApiError(408, "The body did not arrive in time.", code="timeout") from None
-        if scope["path"] in self.routes:
+        if scope["method"] == "POST" and scope["path"] in self.takes_json:
             _check_json(headers.get(b"content-type", b""), body)
         given = False
 

@@ -130,13 +130,14 @@ def _own(wanted: Wanted, name: str, source: ModelSource, say: Callable[[str], No
 
 def _template(source: ModelSource, loading: Mapping[str, Any]) -> ChatTemplate:
     """The template that a model, or the run on top of it, was trained with."""
-    tokenizer = load_tokenizer(source, trust_remote_code=loading.get("trust_remote_code", False))
-    kept = ("enable_thinking", "preserve_thinking", "split_special_tokens")
+    hub = loading.get("hub", {})
+    tokenizer = load_tokenizer(source, trust_remote_code=loading.get("trust_remote_code", False), **hub)
+    kept = ("enable_thinking", "preserve_thinking", "split_special_tokens", "tool_format")
     return load_template(
         tokenizer,
         loading.get("template") or source.template,
         default_system=loading.get("default_system") or source.default_system,
-        extra_stop_ids=read_stop_ids(source),
+        extra_stop_ids=read_stop_ids(source, **hub),
         **{key: loading[key] for key in kept if key in loading},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,15 @@ from typing import Any
 
 from openai.types import Model
 
-from burnish.serve.bodies import TemplateArguments
+from burnish.serve.bodies import JsonFormat, ObjectFormat, TemplateArguments
 from burnish.serve.errors import ApiError, bad_request
+from burnish.serve.grammar import Guide, Vocabulary
+from burnish.serve.schema import any_object, of_schema
 from burnish.serve.spelling import Spelling
 from burnish.template import ChatTemplate
 from burnish.template.calls import CallFormat, format_of
+
+_MOST_GUIDES = 16  # schemas that are kept ready
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Served:
     parent: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     _variants: dict[bool, ChatTemplate] = field(default_factory=dict)
+    _guides: dict[str, Guide] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> Any:
@@ -40,6 +46,31 @@ class Served:
     @cached_property
     def spelling(self) -> Spelling:
         return Spelling(self.tokenizer)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        added = self.tokenizer.added_tokens_decoder
+        return Vocabulary(self.spelling, (token for token in range(self.rows) if token not in added))
+
+    def guide_for(self, wanted: ObjectFormat | JsonFormat) -> Guide:
+        """What keeps an answer to JSON, or to JSON of a schema.
+
+        Raises:
+            ApiError: the schema cannot be followed, or the tokenizer does not tell the bytes of its tokens.
+        """
+        if not self.spelling.exact:
+            raise bad_request("This model's tokenizer does not tell how its tokens are spelled.", "response_format")
+        schema = wanted.json_schema.json_schema if isinstance(wanted, JsonFormat) else None
+        key = json.dumps(schema)
+        if key not in self._guides:
+            root = any_object() if schema is None else of_schema(schema)
+            guide = Guide(root, self._vocabulary, sorted(self.template.stop_ids), self.rows)
+            if guide.machine.empty:
+                raise bad_request("Nothing fits this schema.", "response_format.json_schema.schema")
+            while len(self._guides) >= _MOST_GUIDES:
+                self._guides.pop(next(iter(self._guides)))
+            self._guides[key] = guide
+        return self._guides[key]
 
     @cached_property
     def call_format(self) -> CallFormat | None:

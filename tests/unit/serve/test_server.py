@@ -287,6 +287,7 @@ def test_what_the_server_says_of_itself(address, client):
         status, body = get(address, path)
         assert (status, error_of(body)["type"]) == (404, "invalid_request_error")
     assert get(address, "/v1/chat/completions")[0] == 405
+    assert answer(address, b"PUT /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")[0] == 405
 
 
 def test_docs_are_for_this_machine_only(template):

@@ -1,0 +1,236 @@
+"""JSON, and JSON of a given schema, as a grammar. What it makes is always valid; it does not make all that would be.
+
+White space is bounded, the properties of an object come in the order of the schema, and numbers have at most 16 digits
+before and after the point: a model that may write spaces or digits without end sometimes does.
+
+Source: JSON, RFC 8259; JSON Schema, draft 2020-12; UTF-8, RFC 3629, section 4.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from burnish.serve.errors import bad_request
+from burnish.serve.grammar import Either, Later, Many, Node, between, maybe, one_of, seq, text, up_to
+
+_SAID_ONLY = {"title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions"}
+_SAID_ONLY |= {"deprecated", "readOnly", "writeOnly"}
+_KNOWN = {"type", "enum", "const", "properties", "required", "additionalProperties", "items", "minItems", "maxItems"}
+_KNOWN |= {"anyOf", "$ref"}
+_MOST_ITEMS = 256
+
+
+def any_object() -> Node:
+    """Any JSON object."""
+    return _any_of_type("object")
+
+
+def of_schema(schema: Mapping[str, Any]) -> Node:
+    """JSON of a schema.
+
+    Raises:
+        ApiError: the schema uses a keyword that is not supported, by its name, or cannot be fulfilled.
+    """
+    return _Compiler(schema).node(schema, "schema")
+
+
+def _space() -> Node:
+    return Either((text(""), text(" "), seq(text("\n"), up_to(text(" "), 24))))
+
+
+@cache
+def _string() -> Node:
+    tail = between(0x80, 0xBF)
+    plain = one_of("".join(chr(byte) for byte in range(0x20, 0x80) if chr(byte) not in '"\\'))
+    digit = one_of("0123456789abcdefABCDEF")
+    code = Either(
+        (seq(one_of("0123456789abcefABCEF"), digit, digit, digit), seq(one_of("dD"), one_of("01234567"), digit, digit))
+    )
+    character = Either(
+        (
+            plain,
+            seq(between(0xC2, 0xDF), tail),
+            seq(between(0xE0, 0xE0), between(0xA0, 0xBF), tail),
+            seq(Either((between(0xE1, 0xEC), between(0xEE, 0xEF))), tail, tail),
+            seq(between(0xED, 0xED), between(0x80, 0x9F), tail),
+            seq(between(0xF0, 0xF0), between(0x90, 0xBF), tail, tail),
+            seq(between(0xF1, 0xF3), tail, tail, tail),
+            seq(between(0xF4, 0xF4), between(0x80, 0x8F), tail, tail),
+            seq(text("\\"), Either((one_of('"\\/bfnrt'), seq(text("u"), code)))),
+        )
+    )
+    return seq(text('"'), Many(character), text('"'))
+
+
+@cache
+def _integer() -> Node:
+    return seq(maybe(text("-")), Either((text("0"), seq(one_of("123456789"), up_to(one_of("0123456789"), 15)))))
+
+
+@cache
+def _number() -> Node:
+    digits = one_of("0123456789")
+    fraction = seq(text("."), digits, up_to(digits, 15))
+    exponent = seq(one_of("eE"), maybe(one_of("+-")), digits, up_to(digits, 1))
+    return seq(_integer(), maybe(fraction), maybe(exponent))
+
+
+def _any_of_type(kind: str) -> Node:
+    if kind == "object":
+        return _map_of(_any())
+    if kind == "array":
+        return _list_of(_any(), 0, None)
+    if kind == "boolean":
+        return Either((text("true"), text("false")))
+    return {"string": _string, "integer": _integer, "number": _number, "null": _null}[kind]()
+
+
+@cache
+def _null() -> Node:
+    return text("null")
+
+
+@cache
+def _any() -> Node:
+    kinds = ("object", "array", "string", "number", "boolean", "null")
+    return Later(lambda: Either(tuple(_any_of_type(kind) for kind in kinds)))
+
+
+def _map_of(value: Node) -> Node:
+    pair = seq(_string(), text(":"), _space(), value)
+    more = Many(seq(_space(), text(","), _space(), pair))
+    return seq(text("{"), _space(), maybe(seq(pair, more, _space())), text("}"))
+
+
+def _list_of(item: Node, least: int, most: int | None) -> Node:
+    more = seq(_space(), text(","), _space(), item)
+    if most is None:
+        tail: Node = seq(*[more] * max(least - 1, 0), Many(more))
+    else:
+        tail = seq(*[more] * max(least - 1, 0), up_to(more, most - max(least, 1)))
+    full = seq(item, tail, _space())
+    inner = text("") if most == 0 else full if least else maybe(full)
+    return seq(text("["), _space(), inner, text("]"))
+
+
+class _Compiler:
+    """Turns the parts of one schema into nodes; references are followed when they are reached."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self.root = root
+        self._references: dict[str, Node] = {}
+
+    def node(self, schema: Any, at: str) -> Node:
+        if schema is True:
+            return _any()
+        if not isinstance(schema, Mapping):
+            raise _refused(at, "this cannot be fulfilled")
+        unknown = sorted(set(schema) - _SAID_ONLY - _KNOWN)
+        if unknown:
+            raise _refused(at, f"the keyword '{unknown[0]}' is not supported")
+        for alone in ("$ref", "anyOf", "const", "enum"):
+            if alone in schema:
+                others = sorted(set(schema) - _SAID_ONLY - {alone, "type"})
+                if others or (alone in ("$ref", "anyOf") and "type" in schema):
+                    raise _refused(at, f"'{alone}' together with '{(others or ['type'])[0]}' is not supported")
+                return self._alone(alone, schema, at)
+        kinds = schema.get("type")
+        if kinds is None:
+            kinds = "object" if "properties" in schema else "array" if "items" in schema else None
+        if kinds is None:
+            return _any()
+        listed = kinds if isinstance(kinds, list) else [kinds]
+        return Either(tuple(self._typed(kind, schema, at) for kind in listed))
+
+    def _alone(self, keyword: str, schema: Mapping[str, Any], at: str) -> Node:
+        value = schema[keyword]
+        if keyword == "$ref":
+            return self._reference(value, at)
+        if keyword == "anyOf":
+            if not isinstance(value, list) or not value:
+                raise _refused(at, "'anyOf' has to be a list")
+            return Either(tuple(self.node(each, f"{at}.anyOf[{place}]") for place, each in enumerate(value)))
+        values = [value] if keyword == "const" else value
+        kinds = schema.get("type")
+        listed = kinds if isinstance(kinds, list) else [kinds]
+        fitting = [each for each in values if kinds is None or _kind(each) in listed or _number_fits(each, listed)]
+        if not fitting:
+            raise _refused(at, f"'{keyword}' holds no value of the type")
+        return Either(tuple(text(json.dumps(each, ensure_ascii=False)) for each in fitting))
+
+    def _reference(self, name: Any, at: str) -> Node:
+        if not isinstance(name, str) or not name.startswith("#"):
+            raise _refused(at, "'$ref' can only lead to a part of this schema")
+        if name not in self._references:
+            target: Any = self.root
+            for part in name.removeprefix("#").strip("/").split("/") if name != "#" else ():
+                part = part.replace("~1", "/").replace("~0", "~")
+                if not isinstance(target, Mapping) or part not in target:
+                    raise _refused(at, "'$ref' leads nowhere")
+                target = target[part]
+            found: list[Node] = []
+            self._references[name] = Later(lambda: found[0])
+            found.append(self.node(target, name))
+            if isinstance(found[0], Later):
+                raise _refused(at, "'$ref' leads to itself")
+        return self._references[name]
+
+    def _typed(self, kind: Any, schema: Mapping[str, Any], at: str) -> Node:
+        if kind == "object":
+            return self._object(schema, at)
+        if kind == "array":
+            least, most = schema.get("minItems", 0), schema.get("maxItems")
+            for bound in (least, most):
+                if bound is not None and (type(bound) is not int or not 0 <= bound <= _MOST_ITEMS):
+                    raise _refused(at, f"minItems and maxItems can be up to {_MOST_ITEMS}")
+            if most is not None and most < least:
+                raise _refused(at, "maxItems is below minItems")
+            return _list_of(self.node(schema.get("items", True), f"{at}.items"), least, most)
+        if kind not in ("string", "integer", "number", "boolean", "null"):
+            raise _refused(at, "'type' names no type")
+        return _any_of_type(kind)
+
+    def _object(self, schema: Mapping[str, Any], at: str) -> Node:
+        properties, required = schema.get("properties") or {}, schema.get("required") or []
+        if not isinstance(properties, Mapping) or not isinstance(required, list):
+            raise _refused(at, "'properties' has to be an object and 'required' a list")
+        more = schema.get("additionalProperties", True)
+        if not properties and not required:
+            return seq(text("{"), _space(), text("}")) if more is False else _map_of(self.node(more, at))
+        members = {name: self.node(each, f"{at}.properties.{name}") for name, each in properties.items()}
+        for name in required:
+            if name not in members:
+                if more is False or not isinstance(name, str):
+                    raise _refused(at, "'required' names a property that may not be there")
+                members[name] = self.node(more, at)
+        return seq(text("{"), _space(), _members(list(members.items()), set(required), first=True), text("}"))
+
+
+def _members(left: list[tuple[str, Node]], required: set[str], *, first: bool) -> Node:
+    """The rest of an object's members; `first`: none stands before them."""
+    rest: dict[bool, Node] = {True: text(""), False: _space()}
+    for name, value in reversed(left):
+        pair = seq(text(json.dumps(name, ensure_ascii=False)), text(":"), _space(), value)
+        made: dict[bool, Node] = {}
+        for begins in (True, False):
+            comma = text("") if begins else seq(_space(), text(","), _space())
+            there = seq(comma, pair, rest[False])
+            made[begins] = there if name in required else Either((there, rest[begins]))
+        rest = made
+    return rest[first]
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "boolean", str: "string", int: "integer", float: "number", list: "array", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def _number_fits(value: Any, kinds: list[Any]) -> bool:
+    return type(value) is int and "number" in kinds
+
+
+def _refused(at: str, why: str) -> Exception:
+    return bad_request(f"This schema cannot be followed: at {at}, {why}.", "response_format.json_schema.schema")
