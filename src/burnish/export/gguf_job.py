@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -213,7 +212,7 @@ def _read_by_transformers(file: Path, dtype: torch.dtype, config: Any) -> Any:
 def _asked_llamacpp(file: Path, trial: Trial, merged: list[Tensor], answers: list[list[int]]) -> Asked:
     """Raises ModelError where llama.cpp tokenizes a conversation to other ids."""
     longest = max(len(row) for row in [*trial.rows, *trial.prompts]) + _ANSWER
-    program = LlamaCpp(file, longest=max(256, longest), threads=os.cpu_count() or 1)
+    program = LlamaCpp(file, longest=max(256, longest), threads=torch.get_num_threads())
     for text, ids in zip(trial.rendered(), trial.prompts, strict=False):
         found = program.tokenize(text)
         if found != ids:

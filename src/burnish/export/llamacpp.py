@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from burnish.errors import ModelError
 
-_PATIENCE_S = 120.0
+_PATIENCE_S = 600.0
 
 
 def is_installed() -> bool:
@@ -38,6 +39,10 @@ class LlamaCpp:
         params.n_parallel = 1
         params.n_gpu_layers = 0
         params.warmup = False
+        # It opens a port of its own on this machine, which nobody else shall use.
+        self._key = secrets.token_hex(32)
+        params.api_keys = [self._key]
+        params.ui = params.endpoint_slots = params.endpoint_metrics = params.endpoint_props = False
         params.verbosity = -1
         params.cpuparams.n_threads = threads
         # Numbers as exact as llama.cpp has them: keys and values in float32, no fused attention.
@@ -53,14 +58,19 @@ class LlamaCpp:
             ) from error
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(
-            self._server.listening_address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+        request = urllib.request.Request(self._server.listening_address + path, json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             return json.loads(error.read() or b"{}")
+        except OSError as error:
+            raise ModelError(
+                f"llama.cpp did not answer within {_PATIENCE_S:.0f} s: {error}",
+                at=path,
+                fix="nothing was exported; try again when the machine has less to do",
+            ) from error
 
     def tokenize(self, text: str) -> list[int]:
         """The ids of rendered text: control tokens count, none is added."""

@@ -120,6 +120,18 @@ def test_the_rule_is_found_and_llamacpp_cuts_alike(tmp_path, pre):
         assert program.tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"], text
 
 
+def test_nobody_else_may_ask_the_loaded_file(tmp_path):
+    tokenizer = byte_level("gpt-2")
+    words = vocabulary(tokenizer, len(tokenizer))
+    model = build_model(vocab_size=len(tokenizer))
+    write_gguf(model, words, tokenizer, None, tmp_path / "it.gguf", "f32", name="it")
+    program = LlamaCpp(tmp_path / "it.gguf", longest=256, threads=1)
+    assert program.tokenize("a")
+    program._key = "another"
+    with pytest.raises(KeyError):
+        program.tokenize("a")
+
+
 @pytest.mark.parametrize("prefix", [True, False])
 def test_sentence_pieces_are_cut_alike(tmp_path, prefix):
     tokenizer = sentence_pieces(prefix)
