@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,11 @@ def run(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
         return record
     if os.environ.get("RANK", "0") != "0":  # rows are answered in one process; the others are done
         return record
+    if not record:
+        for line in settings.notes:
+            log.note(line)
     gc.collect()  # the trained model goes before it is loaded again
-    predicted = predict_with(settings, trained_model(settings), overwrite=training.do_train)
+    predicted = predict_with(settings, trained_model(settings), after_training=training.do_train)
     return record | {"predict": predicted["metrics"]} if record else predicted
 
 
@@ -73,9 +76,9 @@ def predict(
     return predict_with(read, model or trained_model(read))
 
 
-def predict_with(settings: Settings, model: str, *, overwrite: bool = False) -> dict[str, Any]:
-    """`predict` with settings that are read already."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not settings.training.do_train:
+def predict_with(settings: Settings, model: str, *, after_training: bool = False) -> dict[str, Any]:
+    """`predict` with settings that are read already; `after_training` replaces the predictions of an earlier model."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not after_training:
         raise BurnishError(
             "predictions are made in one process",
             at=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
@@ -91,7 +94,7 @@ def predict_with(settings: Settings, model: str, *, overwrite: bool = False) -> 
     options = loading_options(settings)
     if model != settings.model.model_name_or_path:
         options["adapters"] = ()  # they belong to the base that the settings name
-    chat = load_chat_model(model, say=log.say, sampling=sampling_of(settings), **options)
+    chat = load_chat_model(model, say=log.say, sampling=replace(sampling_of(settings), seed=None), **options)
     kept = _held_out_rows(settings) if held_out else None
     found = iter_samples(names, data_folder(settings), on_bad_row=settings.data.on_bad_row, **reading(settings))
     samples = (one for one in found if kept is None or (one.dataset, one.file, one.row) in kept)
@@ -99,6 +102,10 @@ def predict_with(settings: Settings, model: str, *, overwrite: bool = False) -> 
     rows = source_fingerprint(names, data_folder(settings), **reading(settings))
     seed, template = settings.training.seed, chat.template
     how = [asdict(chat.sampling), template.saved_source, options, seed]
+    if chat.sampling.do_sample:
+        log.say(
+            f"drawn with temperature {chat.sampling.temperature:g} and seed {seed}; do_sample: false takes no chance"
+        )
     folder = Path(settings.training.output_dir or f"runs/predict-{Path(model).stem}").expanduser()
     results = answer(
         chat,
@@ -118,7 +125,7 @@ def predict_with(settings: Settings, model: str, *, overwrite: bool = False) -> 
         },
         batch_size=settings.training.per_device_eval_batch_size,
         seed=seed,
-        overwrite=overwrite or settings.training.overwrite_output_dir,
+        overwrite=after_training or settings.training.overwrite_output_dir,
     )
     if (folder / "run.json").is_file():
         from burnish.runs.folder import RunFolder

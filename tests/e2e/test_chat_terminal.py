@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -16,6 +17,7 @@ import time
 
 import pytest
 
+from burnish.cli.chat import run_chat
 from tests.conftest import build_model, build_tokenizer
 
 UP = "\x1b[A"
@@ -147,18 +149,20 @@ def test_history_and_columns(talker):
     assert shell.end() == 0
 
 
-def test_pipes_and_one_prompt(talker):
-    environment = {**os.environ, "BURNISH_CACHE": str(talker / "cache")}
-    command = [sys.executable, "-m", "burnish", "chat", str(talker / "model"), "max_new_tokens=20", "seed=3"]
-    talk = "hi\n/undo\n/nonsense\nhi\n"
-    piped = subprocess.run(command, input=talk, capture_output=True, text=True, env=environment, check=False)
-    assert piped.returncode == 2, "one line could not be done"
-    assert "there is no command /nonsense" in piped.stderr
-    assert piped.stderr.count("tokens/s") == 2
-    once = subprocess.run(
-        [*command, "--prompt", "-"], input="hi", capture_output=True, text=True, env=environment, check=False
-    )
-    assert once.returncode == 0
-    assert once.stderr == ""
-    assert once.stdout.strip()
-    assert piped.stdout == f"{once.stdout}(taken back: hi)\n{once.stdout}", "nothing but answers, the same each time"
+def test_pipes_and_one_prompt(talker, monkeypatch, capsys):
+    def chat(text, prompt=None):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        options = {"system": None, "template": None, "served": None}
+        run_chat(str(talker / "model"), prompt=prompt, overrides=["max_new_tokens=20", "seed=3"], **options)
+
+    with pytest.raises(SystemExit) as ended:
+        chat("hi\n/undo\n/nonsense\nhi\n")
+    assert ended.value.code == 2, "one line could not be done"
+    piped = capsys.readouterr()
+    assert "there is no command /nonsense" in piped.err
+    assert piped.err.count("tokens/s") == 2
+    chat("hi", prompt="-")
+    once = capsys.readouterr()
+    assert once.err == ""
+    assert once.out.strip()
+    assert piped.out == f"{once.out}(taken back: hi)\n{once.out}", "nothing but answers, the same each time"

@@ -25,6 +25,7 @@ from burnish.api import train
 from burnish.model.load import load_model
 from burnish.model.source import find_model
 from tests.conftest import build_model
+from tests.judged import feedback_file, pair_file, write
 from tests.runs import settings, weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,9 +123,10 @@ def jobs_for(engines, model, data, folder):
     }
 
 
-def run_engines(engines, tiny_folder, folder):
+def run_engines(engines, tiny_folder, folder, more=None):
+    """Train on one process and, in one launch with `more` jobs, on two."""
     data = uneven(folder)
-    jobs = jobs_for(engines, tiny_folder, data, folder)
+    jobs = jobs_for(engines, tiny_folder, data, folder) | (more or {})
     (folder / "jobs.json").write_text(json.dumps(list(jobs.values())))
     for kind, job in {
         k: jobs_for({"one": {}}, tiny_folder, data, folder)[f"one-{k}"] for k in ("full", "lora")
@@ -143,7 +145,7 @@ def engines(tiny_folder, tmp_path_factory):
     """Each engine's runs on two ranks, and the same runs on one."""
     folder = tmp_path_factory.mktemp("engines")
     chosen = {name: one for name, one in ENGINES.items() if "deepspeed" not in one or has("deepspeed")}
-    return folder, run_engines(chosen, tiny_folder, folder)
+    return folder, run_engines(chosen, tiny_folder, folder, judged_on_one(["ddp"], {"ddp": {}}, tiny_folder, folder))
 
 
 WRAPPED = {
@@ -185,6 +187,86 @@ def check_engine(folder, name, kind):
     assert after.keys() == before.keys()
     for weight, gradient in before.items():
         torch.testing.assert_close(after[weight], gradient, atol=1e-5, rtol=1e-5)
+
+
+JUDGED = {
+    "dpo": {"stage": "dpo"},
+    "rm": {"stage": "rm", "center_rewards_coefficient": 0.01},
+    "kto": {"stage": "kto"},
+}
+_FIGURES = ("loss", "grad_norm", "eval_loss", "rewards/margins", "rewards/chosen", "kl", "eval_rewards/margins")
+
+
+def judged_on_one(engines, options, model, folder):
+    """Train each stage of judged answers on one process; returns the same runs for two ranks.
+
+    Nine samples, four a step: in the last step a rank has no rows.
+    """
+    made = [json.loads(line) for line in pair_file(folder, 12).read_text().splitlines()]
+    margins = write(folder / "margins.jsonl", [row | {"margin": 0.1 * place} for place, row in enumerate(made)])
+    data = {"dpo": folder / "pairs.jsonl", "rm": margins, "kto": feedback_file(folder, 12)}
+    common = {"eval_strategy": "steps", "eval_steps": 2, "val_size": 3, "per_device_eval_batch_size": 2}
+    common |= {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 1, "num_train_epochs": 1}
+
+    def job(engine, stage, **changes):
+        return settings(model, data[stage], folder / f"{engine}-{stage}", **common, **JUDGED[stage], **changes)
+
+    for stage in JUDGED:
+        assert train({**job("one", stage), "per_device_train_batch_size": 2})["status"] == "completed"
+    return {
+        f"{engine}-{stage}": {**job(engine, stage, **options[engine]), "per_device_train_batch_size": 1}
+        for engine in engines
+        for stage in JUDGED
+    }
+
+
+def check_judged(folder, engine, stage):
+    """The same figures at each step, the same first gradients, the same weights at the end."""
+    one, two = folder / f"one-{stage}", folder / f"{engine}-{stage}"
+    for rank in (0, 1):
+        assert json.loads((folder / f"{engine}-{stage}.seen-{rank}.json").read_text())["world"] == 2
+    assert [row["step"] for row in rows(one)] == [1, 2, 3]
+    for before, after in zip(rows(one), rows(two), strict=True):
+        assert {key for key in _FIGURES if key in after} == {key for key in _FIGURES if key in before}
+        for key in ("step", "tokens", "supervised_tokens"):
+            assert after[key] == before[key], (key, before["step"])
+        for key in _FIGURES:
+            if key in before:
+                assert after[key] == pytest.approx(before[key], rel=1e-4, abs=1e-6), (key, before["step"])
+    before, after = first_gradients(one), first_gradients(two)
+    assert before
+    assert after.keys() == before.keys()
+    for weight, gradient in before.items():
+        torch.testing.assert_close(after[weight], gradient, atol=1e-5, rtol=1e-5)
+    heads = [weights_of_head(place) for place in (one, two)] if stage == "rm" else [{}, {}]
+    first, second = weights(one) | heads[0], weights(two) | heads[1]
+    for weight, tensor in first.items():
+        torch.testing.assert_close(second[weight], tensor, atol=2e-4, rtol=1e-4)
+
+
+def weights_of_head(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "value_head.safetensors")
+
+
+@pytest.mark.parametrize("stage", list(JUDGED))
+def test_two_ranks_equal_one_for_judged_answers(engines, stage):
+    check_judged(engines[0], "ddp", stage)
+
+
+@pytest.mark.extended
+def test_judged_answers_with_zero(tiny_folder, tmp_path):
+    """These stages refuse FSDP2."""
+    if not has("deepspeed"):
+        pytest.skip("deepspeed is not installed")
+    jobs = judged_on_one(["zero2"], ENGINES, tiny_folder, tmp_path)
+    (tmp_path / "jobs.json").write_text(json.dumps(list(jobs.values())))
+    run = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.distributed_worker")
+    done = launch(*run, tmp_path / "jobs.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for stage in JUDGED:
+        check_judged(tmp_path, "zero2", stage)
 
 
 def first_gradients(folder):

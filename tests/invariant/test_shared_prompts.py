@@ -149,7 +149,7 @@ def test_prompts_are_shared_where_that_pays():
     long, short = pairs([(20, 3, 4)]), pairs([(1, 30, 40)])
     assert shared_prompts(long) == (20,)
     assert shared_prompts(short) is None
-    assert shared_prompts([*long, *short]) == (20, 1)  # 21 of 118 tokens
+    assert shared_prompts([*long, *short]) == (20, 0)  # each pair by itself
     assert collate_pairs(long, range(2), ODD).shared_prompts == (20,)
     assert collate_pairs(long, range(2), Layout(True)).shared_prompts is None
     assert collate_pairs(long, range(2), Layout(False, shares=True)).shared_prompts is None
@@ -158,6 +158,19 @@ def test_prompts_are_shared_where_that_pays():
     assert shared_prompts([chosen, other]) is None  # the prompts are not the same
     trained = Example(chosen.input_ids, chosen.input_ids)
     assert shared_prompts([trained, trained]) is None  # nothing stands before the answers
+
+
+def test_a_pair_that_shares_beside_one_that_does_not():
+    made = pairs([(20, 3, 4), (1, 30, 40), (9, 2, 3)])
+    whole, mixed = collate(made, range(6), ODD), collate_pairs(made, range(6), ODD)
+    assert mixed.shared_prompts == (20, 0, 9)
+    assert mixed.document_lengths == (23, 4, 31, 41, 11, 3)
+    model = build_model()
+    attach_value_head(model, seed=1)
+    with torch.no_grad(), packed_rows(model):
+        for ask in (batch_logprobs, answer_scores):
+            ours, theirs = ask(model, mixed, packed=True), ask(model, whole, packed=True)
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_a_row_with_a_shared_prompt_literally():

@@ -30,7 +30,7 @@ class Batch:
     examples. `reference`: [documents] float32 nats, log-probabilities of the answers that were computed beforehand.
     `mismatched`: prompts with the answers to other prompts, one a document. `shared_prompts`: of each pair of
     documents, how many tokens at the beginning of the first one the second reads as well, as if they stood before its
-    own; None where every document is whole.
+    own (0: none, it is whole); None where every document is whole.
     """
 
     input_ids: Tensor

@@ -11,14 +11,17 @@ from burnish.batch.collate import Batch, Layout, collate, targets
 from burnish.template.example import IGNORED, Example
 
 WORTH_SHARING = 0.1
-"""The share of a batch's tokens that must be prompts which stand there twice, for computing them once to pay."""
+"""The share of a pair's tokens that must be its prompt, which stands there twice, for computing it once to pay.
+
+Each pair is judged by itself, so that how a global batch is cut changes nothing.
+"""
 
 
 def collate_pairs(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:
     """Chosen and rejected examples in turn, as documents of one batch whose loss counts pairs.
 
-    It has marks only where there are margins. Where the layout allows it, and prompts are long enough for it to pay,
-    the rejected answer stands without its prompt behind the chosen document, and reads the prompt there.
+    It has marks only where there are margins. Where the layout allows it, and a prompt is long enough for it to pay,
+    its rejected answer stands without its prompt behind the chosen document, and reads the prompt there.
     """
     marks = [example.mark for example in examples]
     prompts = shared_prompts(examples) if layout.packed and layout.shares else None
@@ -30,14 +33,16 @@ def collate_pairs(examples: Sequence[Example], samples: Sequence[int], layout: L
 
 
 def shared_prompts(examples: Sequence[Example], worth: float = WORTH_SHARING) -> tuple[int, ...] | None:
-    """The tokens of each pair's prompt, which stand before both answers; None where sharing them would not pay.
+    """The tokens of each pair's prompt, or 0 where sharing it would not pay; None where it never would.
 
     Args:
-        worth: the least share of the tokens that must fall away.
+        worth: the least share of a pair's tokens that must fall away.
     """
-    found = [_shared(chosen, rejected) for chosen, rejected in zip(examples[0::2], examples[1::2], strict=True)]
-    total = sum(len(example.input_ids) for example in examples)
-    return tuple(found) if all(found) and sum(found) >= worth * total else None
+    found = []
+    for chosen, rejected in zip(examples[0::2], examples[1::2], strict=True):
+        prompt, total = _shared(chosen, rejected), len(chosen.input_ids) + len(rejected.input_ids)
+        found.append(prompt if prompt >= worth * total else 0)
+    return tuple(found) if any(found) else None
 
 
 def _shared(chosen: Example, rejected: Example) -> int:
@@ -54,7 +59,8 @@ def _first_trained(example: Example) -> int:
 def collate_shared(examples: Sequence[Example], samples: Sequence[int], prompts: Sequence[int]) -> Batch:
     """One row of [1, T]: for each pair prompt, chosen and rejected answer; positions of both go on from the prompt.
 
-    The first token of a rejected answer is predicted where the prompt ends, as that of the chosen one is.
+    The first token of a rejected answer is predicted where the prompt ends, as that of the chosen one is. A pair whose
+    prompt is 0 here is two whole documents.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -68,6 +74,8 @@ def collate_shared(examples: Sequence[Example], samples: Sequence[int], prompts:
         lengths.append(len(example.input_ids) - left_out)
     found = targets(examples, starts)
     for place in range(1, len(examples), 2):
+        if not prompts[place // 2]:
+            continue
         of_first = (found["loss_documents"] == place).nonzero()[0]
         found["loss_positions"][of_first] = starts[place - 1] + prompts[place // 2] - 1
     return Batch(

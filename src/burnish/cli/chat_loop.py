@@ -48,6 +48,7 @@ class Chat:
         steer: `key=value` strings → the values in force by name; gives them to the speakers. Raises SettingsError.
         first: the system turn, if there is one.
         failed: whether an error was shown.
+        terminal: whether someone sits there; else Ctrl-C ends it all.
     """
 
     speakers: Sequence[Speaker]
@@ -55,6 +56,7 @@ class Chat:
     first: list[Turn] = field(default_factory=list)
     changes: dict[str, str] = field(default_factory=dict)
     failed: bool = False
+    terminal: bool = True
 
     def __post_init__(self) -> None:
         self.values = self.steer([])
@@ -64,6 +66,7 @@ class Chat:
 
     def converse(self, line: Callable[[str], str], *, terminal: bool) -> None:
         """Read and answer until the user leaves. No error ends it."""
+        self.terminal = terminal
         interrupted = False
         while True:
             try:
@@ -75,6 +78,8 @@ class Chat:
                     print()
                 return
             except KeyboardInterrupt:
+                if not terminal:
+                    raise
                 if interrupted:
                     print()
                     return
@@ -97,6 +102,8 @@ class Chat:
                 return True
             return self.command(word, text[len(word) :].strip())
         except KeyboardInterrupt:
+            if not self.terminal:
+                raise
             print("\n[stopped]")
         except BurnishError as error:
             self.fail(str(error))
@@ -120,6 +127,8 @@ class Chat:
         if any(reply.text or reply.ending != "cancelled" for reply in replies):
             for speaker, turns, reply in zip(self.speakers, asked, replies, strict=True):
                 speaker.turns = [*turns, reply.turn]
+        if not self.terminal and any(reply.interrupted for reply in replies):
+            raise KeyboardInterrupt
 
     def _replies(self, asked: Sequence[list[Turn]]) -> list[Reply]:
         if len(self.speakers) == 1:

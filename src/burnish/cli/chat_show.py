@@ -60,6 +60,7 @@ def show(reply: Reply) -> None:
         for piece in reply:
             writer.write(piece)
     except KeyboardInterrupt:
+        reply.interrupted = True
         reply.close()
     finally:
         writer.finish()

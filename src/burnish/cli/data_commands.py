@@ -142,6 +142,32 @@ def data_lint(
     )
 
 
+@data_app.command(name="loss", context_settings=SETTINGS)
+def data_loss(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="A settings file, data, or datasets.", metavar="RUN.yaml|PATH|NAME")],
+    model: Annotated[str | None, typer.Option(help="The model or run folder that reads the data.")] = None,
+    worst: Annotated[int, typer.Option(help="Rows to show, those with the highest loss first.", min=0)] = 20,
+    to: Annotated[str | None, typer.Option(help="The file to write; else losses.jsonl in the run folder.")] = None,
+) -> None:
+    """The loss and perplexity of every row under a model, to find rows that are hard, odd or wrong.
+
+    Rows are labelled as in training: with the template, the lengths and the masks of the settings, or of the run. The
+    mean over all tokens is what training reports as eval_loss.
+
+    Examples:
+
+      burnish data loss run.yaml
+
+      burnish data loss chats.jsonl --model smollm2-135m-instruct --to losses.jsonl
+
+      burnish data loss test.jsonl --model runs/mine --worst 50
+    """
+    from burnish.cli.data_loss import run_loss
+
+    run_loss(source, model, context.args, worst=worst, to=to)
+
+
 @data_app.command(name="convert")
 def data_convert(
     source: Annotated[str, typer.Argument(help="Data, or datasets of the registry.", metavar="PATH|NAME")],

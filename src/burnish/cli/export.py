@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from burnish import log
 from burnish.cli.train import split_arguments
-from burnish.config import Settings, load_settings
+from burnish.config import GeneratingSettings, Settings, load_settings
 from burnish.errors import BurnishError
 from burnish.registry import did_you_mean
 
 FORMATS = ("hf", "gguf")
-SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+SAMPLING = tuple(key for key in GeneratingSettings.model_fields if key not in ("max_length", "skip_special_tokens"))
 _USED = {
     *SAMPLING,
     *("model_name_or_path", "adapter_name_or_path", "template", "default_system", "enable_thinking"),
@@ -94,7 +94,7 @@ def _export(wish: Any, to: str, settings: Settings, arguments: Arguments) -> Non
     elif arguments.format == "gguf":
         from burnish.export.gguf_job import export_gguf
 
-        export_gguf(wish, order, (arguments.quantize or "f16").lower())
+        export_gguf(wish, order, arguments.quantize.lower() if arguments.quantize else None)
     else:
         from burnish.export.job import export_hf
 

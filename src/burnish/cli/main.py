@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from burnish.cli.data_commands import data_app, templates_app
+from burnish.cli.eval_command import evaluate
 from burnish.cli.runs_commands import runs_app
 from burnish.cli.settings_arguments import SETTINGS
 from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER, BurnishError, Interrupted, OtherRankFailed
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(templates_app, name="templates")
 app.add_typer(runs_app, name="runs")
+app.command(name="eval", context_settings=SETTINGS)(evaluate)
 
 _GRACE_S = 3.0  # a launcher ends all processes when one has ended; the one that speaks may not be through yet
 
@@ -140,7 +142,7 @@ def export(
     to: Annotated[str | None, typer.Option(help="The folder to write; export_dir in a file.")] = None,
     format: Annotated[str, typer.Option(help="hf (safetensors) or gguf (llama.cpp, Ollama).")] = "hf",
     quantize: Annotated[
-        str | None, typer.Option(help="GGUF numbers: f32, bf16, f16 or q8_0; others, like q4_k_m, by llama-quantize.")
+        str | None, typer.Option(help="GGUF numbers: f32, bf16, f16, q8_0 (or as merged); q4_k_m … by llama-quantize.")
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Merged weights in auto (as the base), float32, bfloat16 or float16.")

@@ -40,7 +40,7 @@ def understand(source: str, model: str | None, overrides: Sequence[str]) -> tupl
         settings = load_settings(source, list(overrides))
         name = model or trained_model(settings)
     else:
-        settings, name = load_settings(_of_a_run(source, overrides), list(overrides)), model or source
+        settings, name = load_settings(settings_of_a_run(source, overrides), list(overrides)), model or source
     for key in sorted(settings.given - _DATA - _OUTPUT - STEERS - LOADS):
         if settings.origins.get(key) == "command line":
             fix = (
@@ -50,7 +50,7 @@ def understand(source: str, model: str | None, overrides: Sequence[str]) -> tupl
     return settings, name
 
 
-def _of_a_run(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
+def settings_of_a_run(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
     """The settings that a run was trained with, as far as they tell how to ask its model; none for another model.
 
     The model is the run itself, with the template and so on that its folder holds, and predictions go there.

@@ -48,8 +48,10 @@ LOGPROB_TOLERANCES = {"f32": 2e-3, "bf16": 0.1, "f16": 0.05, "q8_0": 0.3}
 llama.cpp rounds activations too: to the kind of the file's matrices.
 """
 _LOGPROB_TOLERANCE_OF_OTHERS = 1.0
+_WHOLE = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}  # kinds that lose nothing
 _LIKELIEST, _PLACES, _ANSWER = 10, 4, 24
 _NOT_READ = {"gemma"}  # families that transformers cannot read from GGUF
+_READ_WHOLE = {"llama", "mistral", "qwen2"}  # and those whose config it reads, unless positions are stretched
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,19 @@ class Asked:
         )
 
 
-def export_gguf(wish: Wish, order: Order, kind: str) -> dict[str, Any]:
+def export_gguf(wish: Wish, order: Order, kind: str | None = None) -> dict[str, Any]:
     """Merge a model's adapters and write it as one GGUF file; returns the report.
 
     Args:
-        kind: of numbers: f32, bf16, f16, q8_0, or one that llama.cpp's quantizer makes.
+        kind: of numbers: f32, bf16, f16, q8_0, or one that llama.cpp's quantizer makes; None for that of the merged
+            weights, which loses nothing.
     Raises:
         BurnishError: what the user can mend; the target is then as it was.
     """
-    require_kind(kind)
+    if kind is not None:
+        require_kind(kind)
     subject = Subject(wish, log.say)
+    kind = kind or _WHOLE[subject.dtype]
     _check(subject)
     target = Target(order.to, overwrite=order.overwrite, inputs=subject.inputs)
     target.require_room(bytes_needed(subject.parameters, kind) + FILES_BESIDE)
@@ -97,10 +102,10 @@ def export_gguf(wish: Wish, order: Order, kind: str) -> dict[str, Any]:
         set_generation(loaded.model, template, order.sampling)
         drawn = sampling_of(loaded.model.generation_config)
         merged, answers = _answers(loaded, run.trial, stop_ids(template) if template else [], subject.compute_dtype)
-        folded = loaded.merged
+        folded, config = loaded.merged, loaded.model.config.get_text_config()
         del loaded
         gc.collect()
-        report = _checked(subject, target, file, kind, run, merged, answers)
+        report = _checked(subject, target, file, kind, run, merged, answers, config)
         report |= {"merged": [Path(each).name for each in folded], "sampling": drawn, "file": file.name}
         adds_bos = puts_bos_first(run.trial.tokenizer, run.trial.template)
         write_modelfile(aside, template, drawn, from_=f"./{file.name}", adds_bos=adds_bos)
@@ -123,8 +128,7 @@ def _check(subject: Subject) -> None:
 def _write(loaded: Loaded, template: ChatTemplate | None, file: Path, kind: str, subject: Subject) -> None:
     """Write the file, by way of a whole one where llama.cpp's quantizer makes its kind."""
     words = vocabulary(loaded.tokenizer, loaded.model.get_input_embeddings().weight.shape[0])
-    whole = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[subject.dtype]
-    first, place = (kind, file) if kind in OWN_KINDS else (whole, file.with_name("whole.gguf"))
+    first, place = (kind, file) if kind in OWN_KINDS else (_WHOLE[subject.dtype], file.with_name("whole.gguf"))
     with log.progress(f"writing {first}", tensor_count(loaded.model)) as bar:
         name = Path(subject.wish.name).name
         for line in write_gguf(
@@ -155,13 +159,15 @@ def _checked(
     run: Standard,
     merged: list[Tensor],
     answers: list[list[int]],
+    config: Any,
 ) -> dict[str, Any]:
     """Read the file back; returns the report. Raises ModelError where it is not what the run is."""
     difference, tolerance = None, max(TOLERANCES.get(kind, _TOLERANCE_OF_OTHERS), MERGED[subject.dtype])
-    if subject.config.get_text_config().model_type in _NOT_READ:
+    if config.model_type in _NOT_READ:
         log.note("transformers cannot read this family from GGUF: its weights are not compared there")
     else:
-        read = run.trial.logits(_read_by_transformers(file, subject.compute_dtype).to(subject.device))
+        model = _read_by_transformers(file, subject.compute_dtype, _config_to_read_with(config))
+        read = run.trial.logits(model.to(subject.device))
         difference = compare(run.logits, read, run.base_logits)
         require_near(difference, tolerance, "the GGUF file", log.note)
     report = report_of(subject, target, f"gguf {kind}", difference, tolerance)
@@ -181,10 +187,18 @@ def _checked(
     return report | {"llama.cpp": {"tolerance": allowed, **asdict(found)}}
 
 
-def _read_by_transformers(file: Path, dtype: torch.dtype) -> Any:
+def _config_to_read_with(config: Any) -> Any:
+    """The config that transformers cannot read from a file by itself; None where it can. llama.cpp reads it all."""
+    rope = config.rope_parameters
+    return None if config.model_type in _READ_WHOLE and rope.get("rope_type", "default") == "default" else config
+
+
+def _read_by_transformers(file: Path, dtype: torch.dtype, config: Any) -> Any:
     from transformers import AutoModelForCausalLM, GgufConfig
 
     options = {"gguf_file": file.name, "quantization_config": GgufConfig(dequantize=True), "dtype": dtype}
+    if config is not None:
+        options["config"] = config
     try:
         with quiet_transformers():
             return AutoModelForCausalLM.from_pretrained(file.parent, **options).eval()

@@ -72,7 +72,9 @@ class LlamaCpp:
 
     def logprobs(self, prompt: Sequence[int], count: int) -> dict[int, float]:
         """The log-probabilities, in nats, of the `count` likeliest tokens after a prompt."""
-        done = self._complete(prompt, 1, n_probs=count)
+        # An answer that ends at once, or in the middle of a character, comes without figures. They are taken before
+        # the bias counts, so it may be made to go on with a letter.
+        done = self._complete(prompt, 1, n_probs=count, logit_bias=[[self.tokenize("a")[-1], 1000.0]])
         [first] = done["completion_probabilities"]
         return {each["id"]: float(each["logprob"]) for each in first["top_logprobs"]}
 

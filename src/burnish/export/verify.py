@@ -167,7 +167,7 @@ def compare(first: Sequence[Tensor], second: Sequence[Tensor], base: Sequence[Te
 
 def _kl(first: Tensor, second: Tensor) -> Tensor:
     """KL(first ‖ second) of each row, in nats."""
-    p, q = first.log_softmax(-1), second.log_softmax(-1)
+    p, q = first.double().log_softmax(-1), second.double().log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1).clamp(min=0)
 
 

@@ -40,6 +40,7 @@ class ChatModel:
     quantization: Quantization | None = None
     last: Reply | None = None
     _engine: Engine | None = field(default=None, repr=False)
+    _running: Reply | None = field(default=None, repr=False)
 
     def chat(self, text: str, on_text: Callable[[str], None] | None = None, **sampling: Any) -> str:
         """Answer a user's message, given what was said before; `on_text` is called with text as it comes."""
@@ -83,11 +84,14 @@ class ChatModel:
         thinking = self.template.text(conversation, generate=True).rstrip().endswith(OPEN)
         prompt = tuple(self.template.prompt_ids(conversation))
         asked = Request(prompt, frozenset(self.template.stop_ids), replace(self.sampling, **sampling))
-        return Reply(
+        if self._running:
+            self._running.close()  # a second Ctrl-C may have let it run on
+        self._running = Reply(
             lambda put: self._write(asked, put),
             keeps_thoughts=thinking or self.template.abilities.reasoning,
             thinking=thinking,
         )
+        return self._running
 
     def _write(self, asked: Request, put: Put) -> Ending:
         engine = self._engine or Engine(self.model, slots=1, pad_id=self.template.tokenizer.pad_token_id or 0)

@@ -78,7 +78,7 @@ class RemoteModel:
 
 def _relay(stream: Any, put: Put) -> Ending:
     """Pass the pieces of a stream on; reasoning that comes beside the answer is put between tags before it."""
-    ending: Ending = "stop"
+    ending: Ending = "cancelled"  # unless the server says how it ended
     counted = thinking = 0
     for chunk in stream:
         for choice in chunk.choices[:1]:
@@ -92,8 +92,8 @@ def _relay(stream: Any, put: Put) -> Ending:
                 text, thinking = f"{text}\n</think>\n\n", 0
             counted += bool(said or thought)
             put(text + said, int(bool(said or thought)))
-            if choice.finish_reason == "length":
-                ending = "length"
+            if choice.finish_reason:
+                ending = "length" if choice.finish_reason == "length" else "stop"
         if chunk.usage is not None:  # pieces are not always tokens
             put("", chunk.usage.completion_tokens - counted)
     return ending
@@ -111,7 +111,7 @@ def told(url: str, model: str) -> Iterator[None]:
     except openai.APIConnectionError as error:
         cause = str(error.__cause__ or error)
         raise BurnishError(
-            f"the server cannot be reached: {cause}", at=url, fix="start it (`burnish serve …`), or mend the URL"
+            f"the connection to the server failed: {cause}", at=url, fix="see whether it runs, or mend the URL"
         ) from error
     except openai.AuthenticationError as error:
         raise BurnishError(
@@ -128,6 +128,15 @@ def told(url: str, model: str) -> Iterator[None]:
         raise BurnishError(
             "this is no answer of an OpenAI-compatible server", at=url, fix="give the address that ends in /v1"
         ) from error
+    except Exception as error:
+        if not _of_the_transport(error):
+            raise
+        raise BurnishError(f"the server broke off: {error}", at=url, fix="look at its log, or try again") from error
+
+
+def _of_the_transport(error: Exception) -> bool:
+    """Whether an error is of the HTTP library below openai, whose name depends on openai's version: httpx, httpx2."""
+    return type(error).__module__.partition(".")[0].startswith(("httpx", "httpcore"))
 
 
 def _message(error: Any) -> str:

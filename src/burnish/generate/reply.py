@@ -32,7 +32,8 @@ class Reply(Iterator[str]):
         keeps_thoughts: whether a thought in the answer is to be told apart from it.
         thinking: whether the prompt ends within a thought that it has opened.
     Attributes:
-        text: what was said so far. `tokens`: tokens of it. `ending`: None while more may come.
+        text: what was said so far. `tokens`: tokens of it. `ending`: None while more may come. `interrupted`: for the
+            listener to mark that it was the user who stopped it.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Reply(Iterator[str]):
     ) -> None:
         self.text, self.tokens = "", 0
         self.ending: Ending | None = None
+        self.interrupted = False
         self.keeps_thoughts, self.thinking = keeps_thoughts, thinking
         self._pieces: queue.SimpleQueue[tuple[str, int] | Ending | BaseException] = queue.SimpleQueue()
         self._gone = threading.Event()

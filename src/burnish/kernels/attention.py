@@ -36,7 +36,7 @@ def packed_attention(
         scaling: multiplies the scores, usually D ** -0.5.
         dropout: probability of dropping an attention weight.
         shared_prompts: where documents come in pairs, how many tokens at the beginning of the first one the second
-            sees too, as if they stood before its own; None where no document sees another.
+            sees too, as if they stood before its own (0: none); None where no document sees another.
     Returns:
         [1, H, T, D] in the query's dtype.
     Raises:

@@ -196,6 +196,18 @@ def head_weight(head: Any) -> torch.Tensor | None:
     return head.weight if type(head) is nn.Linear and head.bias is None else None
 
 
+# What a model may do to logits after the head; such a model's own forward pass computes them.
+_AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "lm_head_multiplier")
+
+
+def only_a_head(model: Any) -> bool:
+    """Whether nothing stands between the last hidden states and the logits but the head."""
+    if not hasattr(model, model.base_model_prefix):
+        return False
+    config = model.config.get_text_config()
+    return all(getattr(config, name, None) in (None, 1, 1.0) for name in _AFTER_THE_HEAD)
+
+
 def is_tied(model: Any) -> bool:
     """Whether the output head and the input embeddings are one and the same weight."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()

@@ -12,11 +12,12 @@ from burnish.errors import RunFolderError
 from burnish.log import clock
 from burnish.runs.charts import loss_chart
 from burnish.runs.checkpoints import checkpoint_step, list_checkpoints
+from burnish.runs.evaluations import read_evaluation, result_lines
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.lock import is_held
 from burnish.runs.metrics import MetricsLog
 from burnish.runs.monitor import mean_figures
-from burnish.runs.preflight import LOG, LOSS_PLOT, METRICS, SUMMARY, is_own_file
+from burnish.runs.preflight import EVAL, EVAL_PAGE, LOG, LOSS_PLOT, METRICS, SUMMARY, is_own_file
 from burnish.runs.tables import count, narrowed, number, part, phrase, spent, table, whole
 
 DEPTH = 6  # levels of sub-folders in which runs are looked for
@@ -109,6 +110,7 @@ def show_run(path: str | os.PathLike[str], width: int = 72, now: float | None = 
     rows = folder.metrics.read()
     lines += _about(summary)
     lines.append(("machine", _machine(mean_figures(rows))))
+    lines += [("evaluated" if not place else "", line) for place, line in enumerate(_evaluated(folder.path))]
     lines.append(("files", _files(folder.path)))
     label = max(len(name) for name, _ in lines)
     text = "\n".join(f"{name:<{label}}  {value}" for name, value in lines if value)
@@ -116,7 +118,8 @@ def show_run(path: str | os.PathLike[str], width: int = 72, now: float | None = 
 
 
 def show_json(path: str | os.PathLike[str], now: float | None = None) -> dict[str, Any]:
-    """One run as plain values: run.json, and path, age_s, checkpoints, how many rows were logged, and the last one.
+    """One run as plain values: run.json, and path, age_s, checkpoints, evaluation (eval.json, or None), how many rows
+    were logged, and the last one.
 
     Raises:
         RunFolderError: no run here, or its `run.json` cannot be read.
@@ -128,6 +131,7 @@ def show_json(path: str | os.PathLike[str], now: float | None = None) -> dict[st
         "path": str(folder.path),
         "age_s": round(_age_s(folder.path, time.time() if now is None else now), 1),
         "checkpoints": [found.name for found in list_checkpoints(folder.path)],
+        "evaluation": read_evaluation(folder.path),
         "rows": len(rows),
         "last_row": rows[-1] if rows else None,
     }
@@ -229,6 +233,12 @@ def _has_died(folder: Path, summary: Mapping[str, Any]) -> bool:
     return summary.get("status") == "running" and is_held(folder) is False
 
 
+def _evaluated(folder: Path) -> list[str]:
+    """What `burnish eval` found of a run, a line each."""
+    found = read_evaluation(folder)
+    return result_lines(found) if found else []
+
+
 def _last_words(folder: Path) -> str:
     """The end of a run's log."""
     try:
@@ -245,7 +255,7 @@ def _error_text(error: Any) -> str:
 
 
 def _files(folder: Path) -> str:
-    fixed = [name for name in (SUMMARY, METRICS, LOSS_PLOT, LOG) if (folder / name).exists()]
+    fixed = [name for name in (SUMMARY, METRICS, LOSS_PLOT, LOG, EVAL, EVAL_PAGE) if (folder / name).exists()]
     weights = sorted(path.name for path in folder.glob("*.safetensors") if is_own_file(path))
     checkpoints = [f"{path.name}/" for path in list_checkpoints(folder)]
     return ", ".join([*weights, *fixed, *checkpoints])

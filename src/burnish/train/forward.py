@@ -12,7 +12,7 @@ from burnish.batch.collate import Batch
 from burnish.errors import BurnishError
 from burnish.kernels.linear_cross_entropy import linear_cross_entropy
 from burnish.losses import LossSum, TokenLosses, token_cross_entropy
-from burnish.model.adapter import head_weight
+from burnish.model.adapter import head_weight, only_a_head
 from burnish.model.save import without_adapter
 from burnish.user_code import own_code
 
@@ -56,11 +56,7 @@ class SupervisedLoss(nn.Module):
             logits = supervised_logits(self.model, batch, packed=self.packed).float()
             total, count = _checked(self.own, logits, targets, weights)
             return LossSum(total, count, self._figures(batch, token_cross_entropy(logits.detach(), targets, **wishes)))
-        found, weight = before_the_loss(self.model, batch, packed=self.packed)
-        if weight is None:
-            losses = token_cross_entropy(found, targets, weights, **wishes)
-        else:
-            losses = linear_cross_entropy(found, weight, targets, weights, **wishes)
+        losses = token_losses(self.model, batch, packed=self.packed, **wishes)
         return LossSum(losses.total, losses.count, self._figures(batch, losses))
 
     def _figures(self, batch: Batch, losses: TokenLosses) -> dict[str, tuple[Tensor, Tensor]]:
@@ -75,6 +71,17 @@ class SupervisedLoss(nn.Module):
                 own = weights * (groups == number)
                 figures[f"loss_{self.datasets[number]}"] = ((losses.nats * own).sum(), own.sum())
         return figures
+
+
+def token_losses(
+    model: Any, batch: Batch, *, packed: bool, smoothing: float = 0.0, want_hits: bool = False
+) -> TokenLosses:
+    """The cross-entropy of a batch's supervised tokens, summed and of each; as in `token_cross_entropy`."""
+    found, weight = before_the_loss(model, batch, packed=packed)
+    targets, weights = batch.loss_targets, batch.loss_weights
+    if weight is None:
+        return token_cross_entropy(found, targets, weights, smoothing=smoothing, want_hits=want_hits)
+    return linear_cross_entropy(found, weight, targets, weights, smoothing=smoothing, want_hits=want_hits)
 
 
 def before_the_loss(model: Any, batch: Batch, *, packed: bool) -> tuple[Tensor, Tensor | None]:
@@ -130,18 +137,6 @@ def model_arguments(model: Any, batch: Batch, *, packed: bool) -> dict[str, Any]
         if batch.shared_prompts is not None:
             arguments["shared_prompts"] = batch.shared_prompts
     return arguments
-
-
-# What a model may do to logits after the head; such a model's own forward pass computes them.
-_AFTER_THE_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_soft_cap", "lm_head_multiplier")
-
-
-def only_a_head(model: Any) -> bool:
-    """Whether nothing stands between the last hidden states and the logits but the head."""
-    if not hasattr(model, model.base_model_prefix):
-        return False
-    config = model.config.get_text_config()
-    return all(getattr(config, name, None) in (None, 1, 1.0) for name in _AFTER_THE_HEAD)
 
 
 def _checked(own: OwnLoss, logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,10 +77,15 @@ class FeedbackLoss(nn.Module):
         assert batch.marks is not None
         return kto_loss(ours.total, theirs.total, batch.marks > 0, kl, tokens=ours.count, **self.options)
 
-    def measure(self, crossed: Sequence[Batch], accelerator: Any) -> None:
-        """Estimate the KL of an optimizer step, over all ranks, from prompts with the answers to other prompts."""
+    def measure(self, crossed: Sequence[Batch], accelerator: Any, *, counted: int) -> None:
+        """Estimate the KL of an optimizer step, over all ranks, from prompts with the answers to other prompts.
+
+        Args:
+            crossed: this rank's batches, as many as every other rank's.
+            counted: how many of them count; the rest are run only because other ranks run theirs.
+        """
         with accelerator.autocast():
-            found = self._estimate([batch.to(accelerator.device) for batch in crossed])
+            found = self._estimate([batch.to(accelerator.device) for batch in crossed], counted)
         if accelerator.num_processes > 1:
             found = KLSum(*accelerator.reduce(torch.stack([*found]), reduction="sum"))
         self._kl = found
@@ -88,12 +93,14 @@ class FeedbackLoss(nn.Module):
             log.note("a step has answers to one prompt only, so the KL in its loss is taken as 0")
             self._told = True
 
-    def _estimate(self, crossed: Sequence[Batch]) -> KLSum:
+    def _estimate(self, crossed: Sequence[Batch], counted: int = 1) -> KLSum:
         total = count = torch.zeros((), device=next(self.model.parameters()).device)
-        for batch in crossed:
+        for place, batch in enumerate(crossed):
             theirs = self.reference.logprobs(batch, packed=self.packed)
             with torch.no_grad():
                 ours = answer_logprobs(self.model, batch, packed=self.packed)
+            if place >= counted:
+                continue
             part = mismatched_kl(ours.total, theirs.total)
             total, count = total + part.total, count + part.count
         return KLSum(total, count)

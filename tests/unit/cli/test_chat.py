@@ -238,3 +238,13 @@ def test_the_default_system_message_is_saved(tmp_path):
     save_conversation(parrot, str(tmp_path / "a.jsonl"))
     [row] = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert row["messages"][0] == {"role": "system", "content": "You are terse."}
+
+
+def test_in_a_pipe_ctrl_c_ends_it_all(chat, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Reply, "__next__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        chat.converse(piped_lines(io.StringIO("one\ntwo\n")), terminal=False)
+    assert len(chat.speakers[0].asked) == 1

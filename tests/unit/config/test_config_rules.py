@@ -13,6 +13,12 @@ from burnish.errors import SettingsError
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "evaluation_needs_data": ({"eval_strategy": "steps"}, "eval_strategy", "there is no data to evaluate on"),
+    "prediction_needs_data": ({"do_predict": True}, "do_predict", "there is no data to predict on"),
+    "prediction_generates": (
+        {"do_predict": True, "predict_with_generate": False, "eval_dataset": "a"},
+        "predict_with_generate",
+        "do_predict without predict_with_generate would only measure the loss",
+    ),
     "best_needs_evaluation": (
         {"load_best_model_at_end": True},
         "load_best_model_at_end",
@@ -236,6 +242,12 @@ ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
         False,
         ("do_eval without do_train only evaluates; add do_train: true to train as well",),
     ),
+    "predictions_are_text": (
+        {"do_predict": True, "eval_dataset": "a", "do_train": True},
+        "predict_with_generate",
+        True,
+        (),
+    ),
     "metric_has_its_prefix": ({"metric_for_best_model": "loss"}, "metric_for_best_model", "eval_loss", ()),
     "greedy_at_zero": ({"temperature": 0}, "do_sample", False, ()),
     "checkpointing_off": ({"disable_gradient_checkpointing": True}, "gradient_checkpointing", False, ()),
@@ -301,6 +313,10 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
         {"val_size": 0.1},
         "evaluation data is set, so the loss on it is measured once, at the end; "
         "set eval_strategy: steps to see it on the way",
+    ),
+    "generating_needs_prediction": (
+        {"predict_with_generate": True},
+        "predict_with_generate has no effect without do_predict: true; evaluation measures the loss",
     ),
     "packing_is_always_neat": (
         {"packing": True},

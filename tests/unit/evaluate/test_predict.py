@@ -131,7 +131,7 @@ def test_a_killed_prediction_goes_on(model, tmp_path, monkeypatch, capsys):
 def test_other_settings_are_not_gone_on_with(model, tmp_path):
     run(model, tmp_path)
     before = (tmp_path / "predictions.jsonl").read_bytes()
-    with pytest.raises(RunFolderError, match="made with other settings and other weights|weights and other settings"):
+    with pytest.raises(RunFolderError, match="made with other weights and other settings"):
         run(model, tmp_path, fingerprints=SAME | {"weights": "x", "settings": "y"})
     assert (tmp_path / "predictions.jsonl").read_bytes() == before
     (tmp_path / "mine.txt").write_text("kept")

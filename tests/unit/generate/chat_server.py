@@ -35,10 +35,21 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.status != 200:
             self._json(self.server.status, {"error": {"message": "too many tokens", "type": "invalid_request_error"}})
             return
+        if not body.get("stream"):
+            said = {"role": "assistant", "content": "".join(each.get("content", "") for each in self.server.deltas)}
+            choice = {"index": 0, "message": said, "finish_reason": self.server.finish}
+            whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+            self._json(200, whole)
+            return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
+        if None in self.server.deltas:  # it promises more than it sends
+            self.send_header("Content-Length", "100000")
         self.end_headers()
         for delta in self.server.deltas:
+            if delta is None:
+                self.close_connection = True
+                return
             self._event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
         self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": self.server.finish}]})
         usage = {"prompt_tokens": 5, "completion_tokens": self.server.count, "total_tokens": 5 + self.server.count}

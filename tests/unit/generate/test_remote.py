@@ -89,5 +89,16 @@ def test_errors_of_the_server_are_told():
         with pytest.raises(BurnishError, match="400: too many tokens"):
             list(reply)
         url = server.url
-    with pytest.raises(BurnishError, match="cannot be reached"):
+    with pytest.raises(BurnishError, match="connection to the server failed"):
         load_remote_model(url)
+
+
+def test_a_server_that_goes_away_in_mid_answer_is_no_defect():
+    with chat_server(finish=None) as server:
+        reply = load_remote_model(server.url).begin([Turn("user", "a")])
+        assert "".join(reply) == "Hi there"
+    assert reply.ending == "cancelled", "nobody said that it was all"
+    with chat_server(deltas=[{"content": "Hi"}, None]) as server:
+        reply = load_remote_model(server.url).begin([Turn("user", "a")])
+        with pytest.raises(BurnishError, match="connection to the server failed"):
+            list(reply)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 
 from burnish import log
 from burnish.batch.collate import Layout, collate, collate_feedback, cross_answers
@@ -69,11 +72,24 @@ def module(parts: Parts) -> FeedbackLoss:
 
 
 def before_step(module: Any, micro: Sequence[Sequence[Example]], layout: Layout, accelerator: Any) -> None:
-    """Estimate the KL that all answers of an optimizer step are compared with."""
-    crossed = cross_answers([example for part in micro for example in part], layout.cutoff_len)
-    size = max(1, *(len(part) for part in micro))
-    parts = [crossed[start : start + size] for start in range(0, len(crossed), size)]
-    accelerator.unwrap_model(module).measure([collate(part, (), layout) for part in parts], accelerator)
+    """Estimate the KL that all answers of an optimizer step are compared with.
+
+    Prompts meet answers of the whole step, those of other ranks too, in an order that does not depend on who holds
+    what; so however the step is cut, it is the same estimate, and a rank with a single answer has one.
+    """
+    everywhere = gather_object([list(part) for part in micro])  # the micro-batches of all ranks
+    crossed = cross_answers(sorted((one for part in everywhere for one in part), key=_mixed), layout.cutoff_len)
+    size = max(1, *(len(part) for part in everywhere))
+    parts = [collate(crossed[start : start + size], (), layout) for start in range(0, len(crossed), size)]
+    own = parts[accelerator.process_index :: accelerator.num_processes]
+    rounds = math.ceil(len(parts) / accelerator.num_processes)
+    # Shards are gathered from all ranks, so each runs as many forward passes: the last one may be a stand-in.
+    accelerator.unwrap_model(module).measure([*own, *parts[: rounds - len(own)]], accelerator, counted=len(own))
+
+
+def _mixed(example: Example) -> bytes:
+    """What examples are sorted by: a random order that follows from their tokens alone."""
+    return hashlib.sha256(np.array([example.mark > 0, *example.input_ids], dtype=np.int32).tobytes()).digest()
 
 
 STAGE = Stage(

@@ -6,10 +6,10 @@ from burnish.batch.collate import collate
 from burnish.batch.prompts import prompt_chunk
 from burnish.config import Settings
 from burnish.errors import ModelError
+from burnish.model.adapter import only_a_head
 from burnish.model.load import Loaded
 from burnish.model.reward import attach_value_head
 from burnish.model.save import without_adapter
-from burnish.train.forward import only_a_head
 from burnish.train.policy import ActorCriticLoss
 from burnish.train.rollouts.build import build_rollouts
 from burnish.train.rollouts.methods import ActorCritic

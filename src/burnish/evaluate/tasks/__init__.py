@@ -1,0 +1,1 @@
+"""Tasks that come with Burnish, as lm-eval's YAML files."""

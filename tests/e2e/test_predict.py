@@ -1,0 +1,108 @@
+"""`burnish predict` and do_predict: LLaMA-Factory's files, run folders, held-out rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from burnish import api
+from burnish.api import predict_with
+from burnish.cli.predict import understand
+from burnish.cli.train import run_train
+from burnish.config import load_settings
+from burnish.errors import BurnishError, RunFolderError
+from tests.runs import settings
+
+SHORT = {"max_new_tokens": 6, "do_sample": False}
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_folder, tmp_path_factory):
+    """A run that has predicted the rows that it held out."""
+    folder = tmp_path_factory.mktemp("predicting")
+    rows = [
+        {"messages": [{"role": "user", "content": f"Say {n}"}, {"role": "assistant", "content": f"{n} {n}"}]}
+        for n in range(12)
+    ]
+    data = folder / "chats.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = settings(
+        tiny_folder, data, folder / "run", val_size=4, do_train=True, do_predict=True, max_steps=2, **SHORT
+    )
+    record = api.train(values)
+    return folder, data, values, record
+
+
+def test_what_was_held_out_is_predicted_after_training(run):
+    folder, _, values, record = run
+    found = lines(folder / "run")
+    assert len(found) == 4
+    assert all(line["reference"] == f"{line['row']} {line['row']}" for line in found)
+    assert record["predict"]["pairs"] == 4
+    kept = json.loads((folder / "run" / "run.json").read_text())
+    assert kept["predict"]["pairs"] == 4
+    assert kept["status"] == "completed"
+    assert json.loads((folder / "run" / "predict.json").read_text())["model"] == str(folder / "run"), "the tuned one"
+    asked, name = understand(str(folder / "run"), None, ["max_new_tokens=6"])
+    assert name == str(folder / "run")
+    assert predict_with(asked, name)["metrics"] == record["predict"], "the same again: nothing is left to do"
+    with pytest.raises(RunFolderError, match="other settings"):
+        predict_with(understand(str(folder / "run"), None, ["max_new_tokens=5"])[0], name)
+    assert asked.data.val_size == values["val_size"]
+
+
+def test_a_run_answers_any_data(run, tmp_path):
+    folder, data, _, _ = run
+    words = [f"eval_dataset={data}", f"output_dir={tmp_path}", "max_samples=3", "do_sample=false"]
+    asked, name = understand(str(folder / "run"), None, words)
+    assert predict_with(asked, name)["rows"] == 3
+    assert [line["row"] for line in lines(tmp_path)] == [0, 1, 2]
+    with pytest.raises(BurnishError, match="'learning_rate' has no effect on predictions"):
+        understand(str(folder / "run"), None, ["learning_rate=1"])
+    with pytest.raises(BurnishError, match="max_length limits prompt"):
+        understand(str(folder / "run"), None, ["cutoff_len=10"])
+
+
+def test_a_model_without_data_is_told(tiny_folder):
+    asked, name = understand(str(tiny_folder), None, [])
+    with pytest.raises(BurnishError, match="no data is named"):
+        predict_with(asked, name)
+
+
+def test_two_processes_are_refused(tiny_folder, chat_file, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    asked, name = understand(str(tiny_folder), None, [f"eval_dataset={chat_file}"])
+    with pytest.raises(BurnishError, match="in one process"):
+        predict_with(asked, name)
+
+
+def test_only_predicting_needs_no_training_data():
+    need = ("model_name_or_path", "dataset")
+    given = {"model_name_or_path": "a", "do_predict": True, "eval_dataset": "b"}
+    assert load_settings(given, require=need).training.do_train is False
+    with pytest.raises(BurnishError, match="'dataset' is not set"):
+        load_settings({**given, "do_train": True}, require=need)
+
+
+def test_a_prediction_file_of_llamafactory(tiny_folder, tmp_path, capsys):
+    alpaca = [{"instruction": f"Add {n}", "input": str(n), "output": str(2 * n)} for n in range(5)]
+    (tmp_path / "sums.json").write_text(json.dumps(alpaca))
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"sums": {"file_name": "sums.json"}}))
+    values = {
+        **{"model_name_or_path": str(tiny_folder), "stage": "sft", "do_predict": True, "finetuning_type": "lora"},
+        **{"eval_dataset": "sums", "dataset_dir": str(tmp_path), "template": "chatml", "cutoff_len": 2048},
+        **{"max_samples": 4, "overwrite_cache": True, "preprocessing_num_workers": 2, "use_cpu": True},
+        **{"output_dir": str(tmp_path / "out"), "overwrite_output_dir": True, "max_new_tokens": 4},
+        **{"per_device_eval_batch_size": 1, "predict_with_generate": True, "ddp_timeout": 180000000},
+    }
+    (tmp_path / "predict.yaml").write_text(yaml.safe_dump(values))
+    run_train(str(tmp_path / "predict.yaml"), [])
+    assert "only predicts" in capsys.readouterr().out
+    assert [line["reference"] for line in lines(tmp_path / "out")] == ["0", "2", "4", "6"]
+    assert not (tmp_path / "out" / "run.json").exists(), "nothing was trained"
