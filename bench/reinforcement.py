@@ -2,8 +2,8 @@
 
     python bench/reinforcement.py [--tasks token,addition] [--stages grpo,rloo,ppo] [--out DIR] [--picture FILE]
 
-`token`: say the letter a as often as there is room. `addition`: 10..19 + 10..19 as `#### n`; a short sft on random
-sums first teaches the form and nothing else: it begins at chance, one of nineteen. Prints the mean reward of the
+`token`: say the letter a as often as there is room. `addition`: 10..19 + 10..19 as `#### n`; a short sft first teaches
+the form on sums that are wrong by up to four, so that it begins at chance, one in nine. Prints the mean reward of the
 first and the last rollouts and the minutes taken; draws the rewards of all runs.
 """
 
@@ -47,14 +47,14 @@ TASKS: dict[str, dict[str, dict[str, Any]]] = {
     "addition": {
         "all": {
             "max_new_tokens": 8,
-            "per_device_train_batch_size": 256,
-            "per_device_eval_batch_size": 256,
-            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 128,
+            "per_device_eval_batch_size": 128,
+            "learning_rate": 5e-4,
             "beta": 0,
         },
-        "grpo": {"max_steps": 400, "num_iterations": 2},
-        "rloo": {"max_steps": 400, "num_iterations": 2},
-        "ppo": {"max_steps": 800, "ppo_epochs": 4},
+        "grpo": {"max_steps": 200, "num_iterations": 2},
+        "rloo": {"max_steps": 200, "num_iterations": 2},
+        "ppo": {"max_steps": 300, "ppo_epochs": 2},
     },
 }
 REWARD = """
@@ -112,12 +112,13 @@ def prepare(task: str, folder: Path) -> dict[str, Any]:
         }
     draw = random.Random(0)
     sums = [(f"{a}+{b}", f"#### {a + b}") for a in range(10, 20) for b in range(10, 20)]
-    form = write(folder / "form.jsonl", [(asked, f"#### {draw.randint(20, 38)}") for asked, _ in sums * 8])
+    near = [(asked, f"#### {int(answer[5:]) + draw.randint(-4, 4)}") for asked, answer in sums * 16]
+    form = write(folder / "form.jsonl", near)
     sft = {
         "model_name_or_path": str(build_model(folder / "untaught", 64)),
         "dataset": [str(form)],
         "output_dir": str(folder / "model"),
-        "num_train_epochs": 3,
+        "num_train_epochs": 12,
         "per_device_train_batch_size": 32,
         "learning_rate": 3e-3,
         "overwrite_output_dir": True,

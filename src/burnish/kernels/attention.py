@@ -44,8 +44,8 @@ def packed_attention(
     grouped = query.shape[1] != key.shape[1]
     lengths = list(document_lengths)
     parts = [  # split, not slices: the gradient of a slice is as long as the row, that of a split is one cat for all
-        F.scaled_dot_product_attention(*each, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
-        for each in zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
+        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
+        for q, k, v in zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
