@@ -9,7 +9,7 @@ import torch
 
 from burnish.api import train
 from tests.e2e.test_distributed import launch
-from tests.invariant.test_training import rows
+from tests.invariant.test_training import rows, untimed
 from tests.judged import pair_file
 from tests.llamafactory import lora_file
 from tests.rollouts import COMMON, prompt_file, reward_file
@@ -49,7 +49,7 @@ def test_two_ranks_equal_one(two_ranks, stage):
     one, two = two_ranks / f"one-{stage}", two_ranks / f"two-{stage}"
     assert json.loads((two_ranks / f"two-{stage}.seen-1.json").read_text())["world"] == 2
     assert len(rows(one)) == len(rows(two)) == 4
-    for before, after in zip(rows(one), rows(two), strict=True):
+    for before, after in zip(untimed(rows(one)), untimed(rows(two)), strict=True):
         assert before.keys() == after.keys()
         for key in ("reward", "rewards/picky", "unscored", "kl", "completions/mean_length", "loss", "grad_norm"):
             if key in before:
