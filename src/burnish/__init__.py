@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "load_reward_model", "train"]
+__all__ = ["__version__", "load", "load_reward_model", "predict", "train"]
 
 
 def train(settings: dict[str, Any], **overrides: Any) -> Any:
@@ -13,6 +13,13 @@ def train(settings: dict[str, Any], **overrides: Any) -> Any:
     from burnish.api import train as run
 
     return run(settings, **overrides)
+
+
+def predict(settings: dict[str, Any], **options: Any) -> Any:
+    """Answer a dataset and compare with its answers; see `burnish.api.predict`."""
+    from burnish.api import predict as answer
+
+    return answer(settings, **options)
 
 
 def load(path: str, **options: Any) -> Any:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import json
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from burnish import log
-from burnish.config import load_settings
+from burnish.config import Settings, load_settings
+from burnish.errors import BurnishError, ModelError
+
+_WEIGHTS = ("adapter_config.json", "config.json")
+
+if TYPE_CHECKING:
+    from burnish.generate.request import Sampling
 
 
 def train(
@@ -16,7 +27,9 @@ def train(
     *,
     callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """Train and return what run.json holds.
+    """Train, evaluate and predict, whichever the settings ask for, and return what run.json holds.
+
+    A call that only predicts returns what predict.json holds.
 
     Args:
         settings: a dict with the keys of a YAML file, or the path of one.
@@ -26,9 +39,127 @@ def train(
     Raises:
         BurnishError: anything the user can mend; its text says what, where and how.
     """
-    from burnish.train.run import run_training
+    return run(load_settings(settings, overrides, require=("model_name_or_path", "dataset")), callbacks)
 
-    return run_training(load_settings(settings, overrides, require=("model_name_or_path", "dataset")), callbacks)
+
+def run(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+    """`train` with settings that are read already."""
+    training = settings.training
+    record: dict[str, Any] = {}
+    if training.do_train or training.do_eval or not training.do_predict:
+        from burnish.train.run import run_training
+
+        record = run_training(settings, callbacks)
+    if not training.do_predict:
+        return record
+    if os.environ.get("RANK", "0") != "0":  # rows are answered in one process; the others are done
+        return record
+    gc.collect()  # the trained model goes before it is loaded again
+    predicted = predict_with(settings, trained_model(settings), overwrite=training.do_train)
+    return record | {"predict": predicted["metrics"]} if record else predicted
+
+
+def predict(
+    settings: Mapping[str, Any] | str | Path, overrides: Sequence[str] = (), *, model: str | None = None
+) -> dict[str, Any]:
+    """Answer a dataset and compare with its answers; returns what predict.json holds.
+
+    Args:
+        settings: a dict with the keys of a YAML file, or the path of one; `eval_dataset` is answered.
+        overrides: `key=value` strings that win over the file.
+        model: a model or run folder; by default what the settings have trained, or name.
+    """
+    read = load_settings(settings, overrides)
+    return predict_with(read, model or trained_model(read))
+
+
+def predict_with(settings: Settings, model: str, *, overwrite: bool = False) -> dict[str, Any]:
+    """`predict` with settings that are read already."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not settings.training.do_train:
+        raise BurnishError(
+            "predictions are made in one process",
+            at=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            fix="start it without torchrun; per_device_eval_batch_size sets how many rows run at a time",
+        )
+    from burnish.data.load import iter_samples, source_fingerprint
+    from burnish.evaluate.predict import predict as answer
+    from burnish.evaluate.prediction_files import weights_digest
+    from burnish.generate.chat import load_chat_model
+    from burnish.train.sets import data_folder, reading
+
+    names, held_out = predicted_data(settings)
+    options = loading_options(settings)
+    if model != settings.model.model_name_or_path:
+        options["adapters"] = ()  # they belong to the base that the settings name
+    chat = load_chat_model(model, say=log.say, sampling=sampling_of(settings), **options)
+    kept = _held_out_rows(settings) if held_out else None
+    found = iter_samples(names, data_folder(settings), on_bad_row=settings.data.on_bad_row, **reading(settings))
+    samples = (one for one in found if kept is None or (one.dataset, one.file, one.row) in kept)
+    assert chat.source is not None
+    rows = source_fingerprint(names, data_folder(settings), **reading(settings))
+    seed, template = settings.training.seed, chat.template
+    how = [asdict(chat.sampling), template.saved_source, options, seed]
+    folder = Path(settings.training.output_dir or f"runs/predict-{Path(model).stem}").expanduser()
+    results = answer(
+        chat,
+        samples,
+        folder,
+        about={
+            "model": model,
+            "datasets": list(names),
+            "held_out": held_out,
+            "template": template.name,
+            "sampling": asdict(chat.sampling) | {"seed": seed},
+        },
+        fingerprints={
+            "weights": weights_digest(chat.source),
+            "data": _digest([rows, settings.data.val_size if held_out else None]),
+            "settings": _digest(how),
+        },
+        batch_size=settings.training.per_device_eval_batch_size,
+        seed=seed,
+        overwrite=overwrite or settings.training.overwrite_output_dir,
+    )
+    if (folder / "run.json").is_file():
+        from burnish.runs.folder import RunFolder
+
+        RunFolder(folder).update(predict=results["metrics"])
+    return results
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def predicted_data(settings: Settings) -> tuple[tuple[str, ...], bool]:
+    """Which datasets are answered, and whether only the rows that training holds out of them.
+
+    A `dataset` of the command line wins over the file's `eval_dataset`. Raises BurnishError where none is named.
+    """
+    data = settings.data
+    asked = [key for key in ("eval_dataset", "dataset") if settings.origins.get(key) == "command line"]
+    if asked == ["dataset"]:
+        return data.dataset, False
+    if data.eval_dataset:
+        return data.eval_dataset, False
+    if data.val_size and data.dataset:
+        return data.dataset, True
+    raise BurnishError(
+        "no data is named to predict on",
+        at="eval_dataset",
+        fix="add eval_dataset=FILE, or dataset=FILE for the data of the training",
+    )
+
+
+def _held_out_rows(settings: Settings) -> set[tuple[str, str, int]]:
+    """The dataset, file and row of everything that `val_size` keeps out of training."""
+    from burnish.model.source import find_model
+    from burnish.train.data import build_data, build_template
+    from burnish.train.stages import STAGES
+
+    template = build_template(settings, find_model(str(settings.model.model_name_or_path), log.say))
+    held = build_data(settings, template, STAGES.get(settings.tuning.stage)).eval.values()
+    return {part.origin(number) for part in held for number in range(len(part))}
 
 
 def load(name: str, **options: Any) -> Any:
@@ -53,3 +184,62 @@ def load_reward_model(name: str, **options: Any) -> Any:
     from burnish.generate.reward import load_reward_model as load
 
     return load(name, say=log.say, **options)
+
+
+def sampling_of(settings: Settings) -> Sampling:
+    """The values of the sampler that the settings ask for; a seed only where one is given."""
+    from burnish.generate.request import Sampling
+
+    generating = settings.generating
+    return Sampling(
+        max_new_tokens=generating.max_new_tokens,
+        max_length=generating.max_length,
+        do_sample=generating.do_sample,
+        temperature=generating.temperature,
+        top_p=generating.top_p,
+        top_k=generating.top_k,
+        repetition_penalty=generating.repetition_penalty,
+        seed=settings.training.seed if "seed" in settings.given else None,
+    )
+
+
+def loading_options(settings: Settings) -> dict[str, Any]:
+    """What `load_chat_model` takes of the settings, but for the model's name and the sampling."""
+    model, data = settings.model, settings.data
+    return {
+        "template": data.template,
+        "default_system": data.default_system,
+        "adapters": model.adapter_name_or_path,
+        "use_cpu": settings.training.use_cpu,
+        "trust_remote_code": model.trust_remote_code,
+        "enable_thinking": data.enable_thinking,
+        "preserve_thinking": data.preserve_thinking,
+        "split_special_tokens": data.split_special_tokens,
+        "tool_format": data.tool_format,
+        "skip_special_tokens": settings.generating.skip_special_tokens,
+        "infer_dtype": model.infer_dtype,
+        "quantization_bit": model.quantization_bit,
+        "quantization_type": model.quantization_type,
+        "double_quantization": model.double_quantization,
+        "hub": {"revision": model.model_revision, "cache_dir": model.cache_dir, "token": model.hf_hub_token},
+    }
+
+
+def trained_model(settings: Settings) -> str:
+    """The model that a settings file is about: what it has trained, or for one that trains nothing, what it names.
+
+    Raises:
+        ModelError: it has not trained anything yet, or names nothing.
+    """
+    base, output = settings.model.model_name_or_path, settings.training.output_dir
+    if settings.data.dataset and settings.training.do_train:
+        if output and any((Path(output).expanduser() / name).is_file() for name in _WEIGHTS):
+            return output
+        raise ModelError(
+            "what these settings train is not there yet",
+            at=f"output_dir: {output}",
+            fix=f"train first: burnish train {settings.source_path}; or name the base: {base}",
+        )
+    if not base:
+        raise ModelError("no model is named", at=str(settings.source_path), fix="set model_name_or_path")
+    return base

@@ -104,7 +104,7 @@ def test_chat_converses(trained):
     )
     assert done.returncode == 0, done.stderr
     assert "/system TEXT" in done.stdout
-    assert "tokens/s" in done.stdout
+    assert "tokens/s" in done.stderr
 
 
 def test_inspect_prints_what_is_trained(trained):

@@ -6,12 +6,14 @@ import copy
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from burnish.api import load, load_reward_model, train
-from burnish.batch.collate import Layout, collate_feedback, collate_pairs
+from burnish.batch.collate import Layout, collate_feedback
+from burnish.batch.pairs import collate_pairs
 from burnish.batch.plan import BatchPlan, SingleRows
 from burnish.data.records import Conversation, Turn
 from burnish.errors import DataError, ModelError
@@ -19,7 +21,7 @@ from burnish.kernels.attention import packed_rows
 from burnish.model.adapter import attach_lora
 from burnish.model.reward import attach_value_head
 from burnish.template import Example
-from burnish.train.preference import FeedbackLoss, PairLoss, ScoreLoss
+from burnish.train.preference import FeedbackLoss, PairLoss, ScoreLoss, answer_scores
 from burnish.train.reference import start_reference, without_dropout
 from tests.conftest import build_model
 from tests.invariant.test_training import interrupted, rows, untimed
@@ -213,6 +215,25 @@ def test_packed_equals_padded():
         for figure, (total, _) in loss.figures.items():
             torch.testing.assert_close(total, padded[name].figures[figure][0], atol=1e-4, rtol=1e-5)
     assert packed["kto"].figures["kl"][1] == 1
+
+
+def test_a_margin_moves_the_scores_of_a_pair_apart():
+    """Bradley-Terry with a margin, by hand, on the scores that the model gives (arXiv:2307.09288, eq. 2)."""
+    made = pairs(3)
+    marked = [
+        replace(one, mark=(1.0, -0.7)[place % 2] if place < 4 else 1.0 - place % 2) for place, one in enumerate(made)
+    ]
+    model = learnt(build_model().double())
+    attach_value_head(model, seed=1)
+    with torch.no_grad(), packed_rows(model.get_base_model()):
+        plain, batch = collate_pairs(made, range(6), PACKED), collate_pairs(marked, range(6), PACKED)
+        scores = answer_scores(model, plain, packed=True)
+        found = ScoreLoss(model, packed=True)(batch)
+        without = ScoreLoss(model, packed=True)(plain)
+    gaps = (scores[0::2] - scores[1::2]).double()
+    expected = torch.log1p(torch.exp(-(gaps - torch.tensor([0.7, 0.7, 0.0])))).sum()
+    torch.testing.assert_close(found.total.double(), expected, atol=1e-5, rtol=1e-5)
+    assert found.total > without.total
 
 
 def test_a_pair_alone_loses_what_it_loses_among_others():
@@ -450,3 +471,21 @@ def test_copies_of_a_model_do_not_share_weights_with_it():
     model.model.layers[0].mlp.up_proj.weight.data.zero_()
     assert all(torch.equal(value, before[name]) for name, value in reference.model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in reference.model.parameters())
+
+
+def test_a_column_of_margins_reaches_the_loss(tiny_folder, tmp_path):
+    """The same pairs with a margin, in a file that is named directly: the loss is larger by what the margin adds."""
+    file = pair_file(tmp_path)
+    made = [json.loads(line) for line in file.read_text().splitlines()]
+    wide = write(tmp_path / "wide.jsonl", [row | {"margin": 2.0} for row in made])
+    found = []
+    for data in (file, wide):
+        train(
+            settings(tiny_folder, data, tmp_path / data.stem, stage="rm", max_steps=1, per_device_train_batch_size=11)
+        )
+        found.append(rows(tmp_path / data.stem)[0])
+    first, second = found
+    assert first["rewards/margins"] == second["rewards/margins"]
+    # The gaps at the start are small, so the loss is about log(1 + e^m).
+    assert abs(second["loss"] - math.log1p(math.exp(2.0 - second["rewards/margins"]))) < 0.1
+    assert abs(first["loss"] - math.log1p(math.exp(-first["rewards/margins"]))) < 0.1

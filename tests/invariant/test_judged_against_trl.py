@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from burnish.batch.collate import Layout, collate_pairs
+from burnish.batch.collate import Layout
+from burnish.batch.pairs import collate_pairs
 from burnish.kernels.attention import packed_rows
 from burnish.template import Example
 from burnish.train.preference import PairLoss

@@ -28,7 +28,9 @@ class Batch:
     document's dataset, where losses are told apart by dataset. `units`: how many pairs or answers a loss
     that judges those is divided by; None where it is the summed weights. `marks`: [documents] float32, those of the
     examples. `reference`: [documents] float32 nats, log-probabilities of the answers that were computed beforehand.
-    `mismatched`: prompts with the answers to other prompts, one a document.
+    `mismatched`: prompts with the answers to other prompts, one a document. `shared_prompts`: of each pair of
+    documents, how many tokens at the beginning of the first one the second reads as well, as if they stood before its
+    own; None where every document is whole.
     """
 
     input_ids: Tensor
@@ -45,6 +47,7 @@ class Batch:
     marks: Tensor | None = None
     reference: Tensor | None = None
     mismatched: Batch | None = None
+    shared_prompts: tuple[int, ...] | None = None
 
     @property
     def loss_count(self) -> float:
@@ -85,11 +88,15 @@ class RolloutBatch(Batch):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How examples become a batch: one `packed` row, or padded rows; `cutoff_len` is the longest row of a sample."""
+    """How examples become a batch: one `packed` row, or padded rows; `cutoff_len` is the longest row of a sample.
+
+    `shares`: whether two answers to a prompt may be laid out so that the prompt is computed once.
+    """
 
     packed: bool
     pad_id: int = 0
     cutoff_len: int = 2048
+    shares: bool = False
 
 
 def collate(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:
@@ -97,11 +104,6 @@ def collate(examples: Sequence[Example], samples: Sequence[int], layout: Layout)
     if layout.packed:
         return collate_packed(examples, samples)
     return collate_padded(examples, samples, pad_id=layout.pad_id)
-
-
-def collate_pairs(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:
-    """Chosen and rejected examples in turn, as documents of one batch whose loss counts pairs."""
-    return replace(collate(examples, samples, layout), units=len(examples) // 2)
 
 
 def collate_feedback(examples: Sequence[Example], samples: Sequence[int], layout: Layout) -> Batch:
@@ -136,7 +138,8 @@ def _prompt_and_answer(example: Example) -> tuple[list[int], list[int]]:
     return example.input_ids[: trained[0]], example.input_ids[trained[0] : trained[-1] + 1]
 
 
-def _targets(examples: Sequence[Example], starts: Sequence[int]) -> dict[str, Any]:
+def targets(examples: Sequence[Example], starts: Sequence[int]) -> dict[str, Any]:
+    """The fields of a batch that say where the loss is, for examples that begin at these places of the flat rows."""
     positions: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
@@ -169,7 +172,7 @@ def collate_packed(examples: Sequence[Example], samples: Sequence[int] = ()) -> 
         attention_mask=None,
         document_lengths=tuple(lengths),
         samples=tuple(samples),
-        **_targets(examples, starts),
+        **targets(examples, starts),
     )
 
 
@@ -188,5 +191,5 @@ def collate_padded(examples: Sequence[Example], samples: Sequence[int] = (), *, 
         attention_mask=mask,
         document_lengths=tuple(lengths),
         samples=tuple(samples),
-        **_targets(examples, [row * width for row in range(len(examples))]),
+        **targets(examples, [row * width for row in range(len(examples))]),
     )

@@ -25,7 +25,9 @@ from burnish.template.render import CannotRender
 
 
 def preference_chunk(samples: Sequence[Sample], template: ChatTemplate, options: LabelOptions) -> Chunk:
-    """Render, label and fit pairs: each sample gives two examples, the chosen answer (mark 1), then the rejected one.
+    """Render, label and fit pairs: each sample gives two examples, the chosen answer, then the rejected one.
+
+    The first has mark 1, the second 0 or minus the pair's margin.
 
     Both begin with the very same tokens, up to where the answers begin; only what follows is trained. A pair is
     dropped as a whole. `train_on_prompt`, `mask_history` and `split_turns` mean nothing here.
@@ -50,8 +52,9 @@ def preference_chunk(samples: Sequence[Sample], template: ChatTemplate, options:
             built.dropped[pair.reason or "unknown"] += 1
             continue
         built.shortened += bool(pair.cut)
-        for example in pair.examples:
-            built.add(example, place)
+        chosen, rejected = pair.examples
+        built.add(chosen, place)
+        built.add(replace(rejected, mark=-_margin(samples[place])), place)
     return built.chunk()
 
 
@@ -67,6 +70,10 @@ def _plan_pair(sample: Sample, template: ChatTemplate) -> tuple[Plan, Plan]:
         return _plan(record, record.chosen, template), _plan(record, record.rejected, template)
     except TemplateError as error:
         raise type(error)(error.what, at=f"{where(sample)}, {error.at}", fix=error.fix) from error
+
+
+def _margin(sample: Sample) -> float:
+    return getattr(sample.record, "margin", None) or 0.0
 
 
 def _plan(record: Preference, answer: tuple[Turn, ...], template: ChatTemplate) -> Plan:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from burnish import log
+from burnish.cache import cache_folder
+from burnish.cli.data_target import SETTINGS_ENDINGS
 from burnish.config import Settings, load_settings
 from burnish.data.records import Turn
-from burnish.errors import BurnishError
+from burnish.errors import EXIT_USER, BurnishError, ModelError
 
-_HELP = """/clear      forget the conversation
-/system TEXT  set the system message (and forget the conversation)
-/undo       take the last question and answer back
-/help       this list
-/exit       leave (also Ctrl-D)"""
+if TYPE_CHECKING:
+    from burnish.generate.reply import Speaker
+
+_BASE = ""
+"""What `--compare` alone names: the model that a run was trained from."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for."""
+
+    model: str
+    settings: Settings
+    compare: str | None = None
+    served: str | None = None
 
 
 def run_chat(
@@ -24,105 +38,181 @@ def run_chat(
     prompt: str | None,
     system: str | None,
     template: str | None,
+    served: str | None,
     overrides: Sequence[str],
 ) -> None:
     """Load the model, then answer once or in a loop."""
-    all_settings = load_settings({}, list(overrides))
-    _refuse_others(all_settings)
-    settings, given = all_settings.generating, all_settings.given
-    from burnish.generate.chat import load_chat_model
-    from burnish.generate.request import Sampling
+    model, compare, rest = split_compare([model, *overrides])
+    if template:
+        rest = [*rest, f"template={template}"]
+    asked = understand(model, compare, served, rest)
+    piped = prompt is not None or not sys.stdin.isatty()
+    log.set_quiet(piped)  # stdout is to hold answers alone; what goes wrong stands on stderr
+    speakers = load_speakers(asked)
+    log.set_quiet(False)
+    from burnish.cli.chat_loop import Chat
 
-    chat = load_chat_model(
-        model,
-        template=template or all_settings.data.template,
-        default_system=all_settings.data.default_system,
-        adapters=all_settings.model.adapter_name_or_path,
-        use_cpu=all_settings.training.use_cpu,
-        trust_remote_code=all_settings.model.trust_remote_code,
-        enable_thinking=all_settings.data.enable_thinking,
-        preserve_thinking=all_settings.data.preserve_thinking,
-        split_special_tokens=all_settings.data.split_special_tokens,
-        quantization_bit=all_settings.model.quantization_bit,
-        quantization_type=all_settings.model.quantization_type,
-        double_quantization=all_settings.model.double_quantization,
-        say=(lambda _: None) if prompt is not None else log.say,
-        sampling=Sampling(
-            max_new_tokens=settings.max_new_tokens,
-            max_length=settings.max_length,
-            do_sample=settings.do_sample,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-            repetition_penalty=settings.repetition_penalty,
-            seed=all_settings.training.seed if "seed" in given else None,
-        ),
-    )
-    first = [Turn("system", system)] if system else []
-    chat.turns = list(first)
+    chat = Chat(speakers, _steering(speakers, asked.settings), [Turn("system", system)] if system else [])
     if prompt is not None:
-        answer = chat.chat(prompt, _write)
-        print()
-        if not answer:
-            print("(the model ended its answer at once)", file=sys.stderr)
+        _answer_once(chat, sys.stdin.read() if prompt == "-" else prompt)
         return
-    log.say(f"{chat.name} · template {chat.template.name} · /help lists the commands, Ctrl-D leaves")
-    _converse(chat, first)
+    from burnish.cli.chat_input import piped_lines, terminal_lines
+
+    if piped:
+        chat.converse(piped_lines(sys.stdin), terminal=False)
+        if chat.failed:
+            raise SystemExit(EXIT_USER)
+        return
+    for speaker in speakers:
+        log.say(introduced(speaker))
+    log.say("/help lists the commands, Ctrl-D leaves")
+    chat.converse(terminal_lines(cache_folder() / "chat_history"), terminal=True)
 
 
-# Besides those that steer generation, which all work here but one.
-_ALSO = {"template", "default_system", "adapter_name_or_path", "use_cpu", "trust_remote_code", "seed"}
-_ALSO |= {"enable_thinking", "preserve_thinking", "split_special_tokens"}
-_ALSO |= {"quantization_bit", "quantization_method", "quantization_type", "double_quantization"}
+def split_compare(words: Sequence[str]) -> tuple[str, str | None, list[str]]:
+    """The model, what `--compare` names (None without it), and the rest of a command line.
+
+    The name behind `--compare` may be left out; the word behind it is one if it is no setting and no flag, and a model
+    was named before.
+    """
+    left, compare, found = list(words), None, [word for word in words if word.split("=")[0] == "--compare"]
+    if len(found) > 1:
+        raise BurnishError("--compare stands twice", at="command line", fix="name one model to compare with")
+    if found:
+        place = left.index(found[0])
+        compare = left.pop(place).partition("=")[2]
+        follows = left[place] if place < len(left) else ""
+        if place and not compare and follows and "=" not in follows and not follows.startswith("-"):
+            compare = left.pop(place)
+    if not left or left[0].startswith("-"):
+        raise BurnishError("no model is named", at="command line", fix="burnish chat MODEL, or a run folder")
+    return left[0], compare, left[1:]
 
 
-def _refuse_others(settings: Settings) -> None:
-    """Settings that chat would have to ignore are errors."""
-    generating = set(type(settings.generating).model_fields) - {"skip_special_tokens"}
-    for key in sorted(settings.given - generating - _ALSO):
+def understand(model: str, compare: str | None, served: str | None, overrides: Sequence[str]) -> Asked:
+    """Read the settings: of a settings file that names a model, and of the command line.
+
+    Raises:
+        BurnishError: a setting has no effect in a chat.
+    """
+    from burnish.api import trained_model
+    from burnish.generate.remote import is_url
+
+    if Path(model).suffix.lower() in SETTINGS_ENDINGS:
+        settings = load_settings(model, list(overrides))
+        name = str(trained_model(settings))
+    else:
+        settings, name = load_settings({}, list(overrides)), model
+    _refuse_others(settings, STEERS if is_url(name) else STEERS | LOADS)
+    if served and not is_url(name):
+        raise BurnishError("--model chooses a model of a server", at="--model", fix="leave it out, or give a URL")
+    return Asked(name, settings, compare, served)
+
+
+STEERS = {"do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "repetition_penalty", "seed"}
+LOADS = {"template", "default_system", "adapter_name_or_path", "use_cpu", "trust_remote_code", "tool_format"}
+LOADS |= {"enable_thinking", "preserve_thinking", "split_special_tokens", "skip_special_tokens", "infer_dtype"}
+LOADS |= {"quantization_bit", "quantization_method", "quantization_type", "double_quantization", "infer_backend"}
+LOADS |= {"model_revision", "cache_dir", "hf_hub_token"}
+
+
+def _refuse_others(settings: Settings, known: set[str]) -> None:
+    """Settings of the command line that chat would have to ignore are errors; a file may hold those of training."""
+    for key in sorted(settings.given - known):
+        if settings.origins.get(key) == "command line" or settings.source_path is None:
+            raise BurnishError(
+                f"'{key}' has no effect in {'chat' if known > STEERS else 'a chat with a server'}",
+                at=settings.origins.get(key, "command line"),
+                fix="leave it out",
+            )
+
+
+def load_speakers(asked: Asked) -> list[Speaker]:
+    """The model, and before it the one it is compared with."""
+    main = load_speaker(asked.model, asked, asked.served)
+    if asked.compare is None:
+        return [main]
+    if asked.compare != _BASE:
+        return [load_speaker(asked.compare, asked, None), main]
+    from burnish.generate.chat import ChatModel, load_base_of
+
+    if not isinstance(main, ChatModel):
         raise BurnishError(
-            f"'{key}' has no effect in chat", at=settings.origins.get(key, "command line"), fix="leave it out"
+            "what a served model was tuned from is not known", at="--compare", fix="name the other one: --compare OTHER"
         )
+    model = asked.settings.model
+    try:
+        base = load_base_of(
+            main,
+            use_cpu=asked.settings.training.use_cpu,
+            trust_remote_code=model.trust_remote_code,
+            infer_dtype=model.infer_dtype,
+            say=log.say,
+        )
+    except ModelError as error:
+        raise ModelError(error.what, at=error.at, fix="name what to compare with: --compare OTHER") from error
+    return [base, main]
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def load_speaker(name: str, asked: Asked, served: str | None) -> Speaker:
+    """A model that is here, or one behind a URL."""
+    from burnish.generate.remote import is_url, load_remote_model
+
+    if is_url(name):
+        return load_remote_model(name, served, note=log.note)
+    from burnish.api import loading_options
+    from burnish.generate.chat import load_chat_model
+
+    named = asked.model == name
+    options = loading_options(asked.settings)
+    if not named or (name != asked.settings.model.model_name_or_path and asked.settings.source_path):
+        options["adapters"] = ()  # they belong to the base that the settings name
+    return load_chat_model(name, say=log.say, **options)
 
 
-def _converse(chat: object, first: list[Turn]) -> None:
+def introduced(speaker: Speaker) -> str:
+    """A model in one line."""
     from burnish.generate.chat import ChatModel
 
-    assert isinstance(chat, ChatModel)
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - line editing and history in input()
-    while True:
-        try:
-            text = input("\n> ").strip()
-        except (EOFError, KeyboardInterrupt):
-            print()
-            return
-        if not text:
-            continue
-        if text.startswith("/"):
-            verb, _, rest = text.partition(" ")
-            if verb in ("/exit", "/quit"):
-                return
-            if verb == "/clear":
-                chat.turns = list(first)
-            elif verb == "/system":
-                first = [Turn("system", rest)] if rest else []
-                chat.turns = list(first)
-            elif verb == "/undo":
-                chat.turns = chat.turns[:-2] if len(chat.turns) >= len(first) + 2 else list(first)
-            else:
-                print(_HELP)
-            continue
-        try:
-            if not chat.chat(text, _write):
-                print("(the model ended its answer at once)", end="")
-            print(f"\n[{chat.tokens_per_second:.0f} tokens/s]")
-        except KeyboardInterrupt:
-            print("\n[stopped]")
-        except BurnishError as error:  # too long, or a turn that the template does not know: the chat goes on
-            print(error, file=sys.stderr)
+    if isinstance(speaker, ChatModel):
+        return f"{speaker.name} · template {speaker.template.name}"
+    return f"{getattr(speaker, 'model', '')} at {speaker.name} · values that are not set are the server's own"
+
+
+def _steering(speakers: Sequence[Speaker], settings: Settings) -> Callable[[Sequence[str]], dict[str, Any]]:
+    """What the loop calls with `key=value` strings to change how answers are drawn."""
+    from burnish.api import sampling_of
+
+    held = {key: value for key, value in settings.flat().items() if key in STEERS and key in settings.given}
+
+    def steer(changes: Sequence[str]) -> dict[str, Any]:
+        now = load_settings(held, list(changes))
+        sampling = sampling_of(now)
+        for speaker in speakers:
+            speaker.steer(sampling, now.given)
+        values = now.generating.model_dump()
+        return {key: values[key] for key in values if key in STEERS} | {"seed": sampling.seed}
+
+    return steer
+
+
+def _answer_once(chat: Any, text: str) -> None:
+    """The answer alone on stdout; with two models each below its name."""
+    if not text.strip():
+        raise BurnishError("the prompt is empty", at="--prompt", fix="say something")
+    if len(chat.speakers) > 1:
+        chat.ask(text)
+        return
+    from burnish.cli.chat_show import EMPTY
+
+    [speaker] = chat.speakers
+    reply = speaker.begin([*speaker.turns, Turn("user", text)])
+    try:
+        for piece in reply:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    finally:
+        reply.close()
+    print()
+    if not reply.text:
+        print(EMPTY, file=sys.stderr)

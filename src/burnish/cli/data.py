@@ -129,7 +129,7 @@ def _judged(sample: Sample, example: Example) -> tuple[Sample, str] | None:
     if isinstance(record, Feedback):
         return replace(sample, record=record.conversation), "desirable" if record.desirable else "undesirable"
     if isinstance(record, Preference):
-        answer, word = (record.chosen, "chosen") if example.mark else (record.rejected, "rejected")
+        answer, word = (record.chosen, "chosen") if example.mark > 0 else (record.rejected, "rejected")
         return replace(sample, record=Conversation((*record.prompt.turns, *answer), record.prompt.tools)), word
     return None
 

@@ -78,3 +78,24 @@ def runs_compare(
     from burnish.cli.runs import run_compare
 
     run_compare(run_dirs, metric=metric, by=by, png=png, as_markdown=markdown, as_json=json)
+
+
+@runs_app.command(name="doctor")
+def runs_doctor(
+    run_dir: Annotated[str, typer.Argument(help="A run folder, finished or running.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """What went wrong in a run, with the evidence and what to try. A healthy run has no findings.
+
+    It reads run.json, metrics.jsonl and the saved adapter: rates too high or too low, spikes, gradients that are always
+    clipped, overfitting (and which checkpoint to use), odd first losses, rows lost, dead adapters, datasets that lag.
+
+    Examples:
+
+      burnish runs doctor runs/quickstart
+
+      burnish runs doctor runs/quickstart --json | jq '.findings[].name'
+    """
+    from burnish.cli.runs import run_doctor
+
+    run_doctor(run_dir, as_json=json)

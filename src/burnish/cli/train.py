@@ -32,10 +32,11 @@ def run_train(run: str | None, rest: Sequence[str]) -> None:
     from burnish.train.launch import launch, wants_launch
 
     use_cpu = settings.training.use_cpu
-    if settings.distributed.ray_num_workers is None and wants_launch(os.environ, use_cpu=use_cpu):
+    works = settings.training.do_train or settings.training.do_eval  # predictions are made in one process
+    if works and settings.distributed.ray_num_workers is None and wants_launch(os.environ, use_cpu=use_cpu):
         raise SystemExit(launch(sys.argv[1:], use_cpu=use_cpu))
+    from burnish.api import run as run_settings
     from burnish.train.processes import end_processes
-    from burnish.train.run import run_training
 
-    run_training(settings)
+    run_settings(settings)
     end_processes()

@@ -63,15 +63,6 @@ ACCEPTED: tuple[Row, ...] = (
 
 LATER: tuple[Row, ...] = (
     *_rows("model", _OUT, enable_liger_kernel=False),
-    *_rows(
-        "model",
-        "leave it out; exporting is a command of its own, not a setting",
-        export_dir=PATH,
-        export_size=5,
-        export_device="cpu",
-        export_legacy_format=False,
-    ),
-    *_rows("training", _OUT, do_predict=False, predict_with_generate=False),
     *_rows("training", _OUT, torch_compile=False),
     *_rows("distributed", "mount the storage and name a folder on it", ray_storage_filesystem=TEXT),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),
@@ -88,6 +79,7 @@ NEVER: tuple[Row, ...] = (
     *_rows("data", "use num_beams: 1", eval_num_beams=WHOLE),
     *_rows("model", _OUT, shift_attn=False, mixture_of_depths=TEXT),
     *_rows("model", "use flash_attn: auto", use_unsloth=False, use_unsloth_gc=False),
+    *_rows("model", "leave it out; weights are always saved as safetensors", export_legacy_format=False),
     *_rows("model", _OUT, moe_aux_loss_coef=NUMBER, use_kv_cache=True, use_kt=False),
     *_rows("model", _MEDIA, image_max_pixels=768 * 768, image_min_pixels=32 * 32, image_do_pan_and_scan=False),
     *_rows("model", _MEDIA, video_max_pixels=256 * 256, video_min_pixels=16 * 16, video_fps=2.0, video_maxlen=128),
@@ -111,7 +103,7 @@ FAMILIES: Mapping[str, Row] = MappingProxyType(
             Row("image_", "model", (), _MEDIA),
             Row("video_", "model", (), _MEDIA),
             Row("audio_", "model", (), _MEDIA),
-            Row("export_quantization_", "model", (), _OUT),
+            Row("export_quantization_", "model", (), "use burnish export --format gguf --quantize q8_0"),
             Row("vllm_", "model", (), "use infer_backend: huggingface and leave it out"),
             Row("sglang_", "model", (), "use infer_backend: huggingface and leave it out"),
             Row("kt_", "model", (), _OUT),

@@ -190,7 +190,9 @@ def _missing(
     require: Collection[str], given: Mapping[str, Given], rooms: Mapping[str, Any], bad: set[str], shown: str
 ) -> list[BurnishError]:
     values = _draft(rooms, given).values
-    missing = [key for key in require if key not in bad and values[key] in (None, "", ())]
+    predicts = values["do_predict"] and not values["do_train"] and not values["do_eval"]
+    needless = {"dataset"} if predicts and values["eval_dataset"] else set()  # only training needs training data
+    missing = [key for key in require if key not in bad | needless and values[key] in (None, "", ())]
     return [
         BurnishError(f"'{key}' is not set", at=shown, fix=f"add a line `{key}: …`. {_meaning(key)}") for key in missing
     ]

@@ -6,11 +6,24 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from burnish.config.fields import CHOICE, Flag, Names, Paths, PathText, RoomSettings, Text, Whole, as_word, setting
+from burnish.config.fields import (
+    CHOICE,
+    Flag,
+    Names,
+    Number,
+    Paths,
+    PathText,
+    RoomSettings,
+    Text,
+    Whole,
+    as_word,
+    setting,
+)
 
 Attention = Annotated[Literal["auto", "disabled", "sdpa", "fa2"], CHOICE, BeforeValidator(as_word)]
 InferBackend = Annotated[Literal["huggingface"], CHOICE, BeforeValidator(as_word)]
 RopeScaling = Annotated[Literal["linear", "dynamic", "yarn", "llama3"], CHOICE, BeforeValidator(as_word)]
+ExportDevice = Annotated[Literal["cpu", "auto"], CHOICE, BeforeValidator(as_word)]
 InferDtype = Annotated[Literal["auto", "float16", "bfloat16", "float32"], CHOICE, BeforeValidator(as_word)]
 QuantizationMethod = Annotated[
     Literal["bnb"], CHOICE, BeforeValidator(lambda value: "bnb" if value == "bitsandbytes" else as_word(value))
@@ -66,7 +79,7 @@ class ModelSettings(RoomSettings):
     infer_backend: InferBackend = setting("huggingface", "The engine that generates text.")
     infer_dtype: InferDtype = setting(
         "auto",
-        "Number format of the weights when a model only generates; auto is what the machine does well.",
+        "Number format of the weights when a model only generates (auto: what the machine does well) or is exported.",
     )
     print_param_status: Flag = setting(
         False, "Print name, number format, device and trainability of every parameter after loading."
@@ -80,4 +93,12 @@ class ModelSettings(RoomSettings):
     )
     double_quantization: Flag = setting(
         True, "Quantize the scales of 4-bit weights too, which saves 0.4 bits a weight."
+    )
+    export_dir: PathText | None = setting(None, "Folder to which `burnish export` writes; --to says the same.")
+    export_size: Number = setting(5.0, "Most of one file of exported weights, in GB (10^9 bytes).", gt=0)
+    export_device: ExportDevice = setting(
+        "cpu", "Where weights are merged for export: cpu, or auto for the machine's accelerator."
+    )
+    export_hub_model_id: Text | None = setting(
+        None, "Name on the Hugging Face Hub, such as me/my-model, to which `burnish export` uploads what it wrote."
     )

@@ -69,11 +69,16 @@ def steps_need_their_strategy(draft: Draft) -> Iterator[str]:
 
 
 def held_out_but_unused(draft: Draft) -> Iterator[str]:
-    holds = draft["eval_dataset"] or draft["val_size"] > 0
+    holds = (draft["eval_dataset"] or draft["val_size"] > 0) and not draft["do_predict"]
     if holds and draft["eval_strategy"] == "no" and not draft["do_eval"]:
         once = "evaluation data is set, so the loss on it is measured once, at the end"
         refused = "evaluation data is set but never used: do_eval is false"
         yield refused if "do_eval" in draft.given else f"{once}; set eval_strategy: steps to see it on the way"
+
+
+def generating_needs_prediction(draft: Draft) -> Iterator[str]:
+    if draft["predict_with_generate"] and not draft["do_predict"]:
+        yield "predict_with_generate has no effect without do_predict: true; evaluation measures the loss"
 
 
 def packing_is_always_neat(draft: Draft) -> Iterator[str]:
@@ -162,6 +167,12 @@ def constant_schedules_have_no_values(draft: Draft) -> Iterator[str]:
         yield f"{', '.join(given)}: no effect with lr_scheduler_type: {draft['lr_scheduler_type']}"
 
 
+def exporting_is_a_command(draft: Draft) -> Iterator[str]:
+    names = draft.chosen_of(("export_dir", "export_size", "export_device", "export_hub_model_id"))
+    if names:
+        yield f"{', '.join(names)}: only `burnish export` looks at this"
+
+
 REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     lora_without_effect,
     adapter_keeps_its_shape,
@@ -173,6 +184,7 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     warmup_ends_in_time,
     steps_need_their_strategy,
     held_out_but_unused,
+    generating_needs_prediction,
     packing_is_always_neat,
     pretraining_has_no_turns,
     no_thoughts_to_preserve,
@@ -185,6 +197,7 @@ REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     fsdp_config_needs_fsdp,
     ray_options_need_workers,
     unused_parameters_are_for_ddp,
+    exporting_is_a_command,
     *PREFERENCE_REMARKS,
     *ROLLOUT_REMARKS,
 )

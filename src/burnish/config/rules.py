@@ -38,6 +38,19 @@ def evaluation_needs_data(draft: Draft) -> Iterator[Finding]:
         yield Finding(("eval_strategy", "do_eval", "eval_dataset", "val_size"), what, fix)
 
 
+def prediction_needs_data(draft: Draft) -> Iterator[Finding]:
+    if draft["do_predict"] and not draft["eval_dataset"] and draft["val_size"] == 0:
+        what, fix = "there is no data to predict on", "set eval_dataset, or val_size: 0.1 to hold out a part of dataset"
+        yield Finding(("do_predict", "eval_dataset", "val_size"), what, fix)
+
+
+def prediction_generates(draft: Draft) -> Iterator[Finding]:
+    if draft["do_predict"] and draft.chosen("predict_with_generate") and not draft["predict_with_generate"]:
+        what = "do_predict without predict_with_generate would only measure the loss"
+        fix = "leave predict_with_generate out, or measure the loss: do_eval: true, or burnish data loss"
+        yield Finding(("predict_with_generate", "do_predict"), what, fix)
+
+
 def best_needs_evaluation(draft: Draft) -> Iterator[Finding]:
     if draft["eval_strategy"] != "no":
         return
@@ -245,9 +258,17 @@ def shards_fit_the_optimizer(draft: Draft) -> Iterator[Finding]:
 
 
 def evaluation_alone(draft: Draft) -> Iterator[Change]:
-    if "do_eval" in draft.given and draft["do_eval"] and "do_train" not in draft.given:
-        note = "do_eval without do_train only evaluates; add do_train: true to train as well"
+    asked = {"do_eval": "evaluates", "do_predict": "predicts"}
+    found = [key for key in asked if key in draft.given and draft[key]]
+    if found and "do_train" not in draft.given:
+        does = " and ".join(asked[key] for key in found)
+        note = f"{' and '.join(found)} without do_train only {does}; add do_train: true to train as well"
         yield Change("do_train", False, note)
+
+
+def predictions_are_text(draft: Draft) -> Iterator[Change]:
+    if draft["do_predict"] and not draft["predict_with_generate"]:
+        yield Change("predict_with_generate", True, "")
 
 
 def metric_has_its_prefix(draft: Draft) -> Iterator[Change]:
@@ -302,6 +323,8 @@ def optimizer_by_its_switch(draft: Draft) -> Iterator[Change]:
 
 RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     evaluation_needs_data,
+    prediction_needs_data,
+    prediction_generates,
     best_needs_evaluation,
     one_loss,
     one_source_of_evaluation_data,
@@ -340,6 +363,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
 )
 ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     evaluation_alone,
+    predictions_are_text,
     metric_has_its_prefix,
     greedy_at_zero,
     checkpointing_off,

@@ -102,7 +102,7 @@ class TrainingSettings(RoomSettings):
 
     output_dir: PathText | None = setting(None, "Folder that receives the run: weights, metrics, plots and log.")
     overwrite_output_dir: Flag = setting(False, "Empty an output folder that already holds a run, then start.")
-    do_train: Flag = setting(True, "Train the model.", derived="true, unless only do_eval is asked for")
+    do_train: Flag = setting(True, "Train the model.", derived="true, unless only do_eval or do_predict is asked for")
     per_device_train_batch_size: Whole = setting(8, "Samples in one forward pass on each device in training.", ge=1)
     per_device_eval_batch_size: Whole = setting(8, "Samples in one forward pass on each device in evaluation.", ge=1)
     gradient_accumulation_steps: Whole = setting(
@@ -188,6 +188,12 @@ class TrainingSettings(RoomSettings):
         "Evaluate on the held-out data after training.",
         derived="true when eval_strategy is not no",
         factory=_do_eval_default,
+    )
+    do_predict: Flag = setting(
+        False, "Answer the evaluation data after training, or alone, and compare with its answers."
+    )
+    predict_with_generate: Flag = setting(
+        False, "Predictions are generated text.", derived="true with do_predict, which knows no other kind"
     )
     resume_from_checkpoint: Resume = setting(
         False, "Go on from the newest checkpoint in output_dir (true), or from the one at this path."

@@ -31,7 +31,7 @@ _HELD = {
     "prompt": "prompts without answers",
 }
 _MEDIA = ("images", "videos", "audios")
-_OPTIONAL = ("query", "history", "system", "tools")
+_OPTIONAL = ("query", "history", "system", "tools", "margin")
 _WORTH_A_NOTE = ("system", "history", "tools", "input", "context")
 
 

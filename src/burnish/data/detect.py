@@ -65,7 +65,8 @@ def guess(rows: Sequence[Any], spec: DatasetSpec, record: str | None = None) -> 
     formatting, columns, tags = found
     ranking = {"chosen", "rejected"} <= keys.keys()
     if ranking:
-        columns = replace(columns, chosen="chosen", rejected="rejected")
+        has_margin = any(isinstance(row.get("margin"), int | float) for row in tables)
+        columns = replace(columns, chosen="chosen", rejected="rejected", margin="margin" if has_margin else None)
     judged = next(
         (key for key in _JUDGEMENTS if any(_is_judgement(row.get(key), record == "feedback") for row in tables)), None
     )

@@ -31,7 +31,7 @@ def to_openai(record: Record) -> Row:
         return _conversation(record)
     if isinstance(record, Preference):
         pair = {"chosen": _answer(record.chosen), "rejected": _answer(record.rejected)}
-        return _conversation(record.prompt) | pair
+        return _conversation(record.prompt) | pair | _margin(record)
     if isinstance(record, Feedback):
         return _conversation(record.conversation) | {"label": record.desirable}
     row = _conversation(record.prompt)
@@ -90,7 +90,7 @@ def to_alpaca(record: Record) -> Row:
         return to_alpaca(record.conversation) | {"label": record.desirable}
     if isinstance(record, Preference):
         pair = {"chosen": _only_text(record.chosen), "rejected": _only_text(record.rejected)}
-        return _alpaca(record.prompt) | pair
+        return _alpaca(record.prompt) | pair | _margin(record)
     raise _cannot("alpaca", "plain text" if isinstance(record, Document) else "a prompt without an answer")
 
 
@@ -149,10 +149,14 @@ def to_sharegpt(record: Record) -> Row:
         if len(record.chosen) != 1 or len(record.rejected) != 1:
             raise _cannot("sharegpt", "an answer of several turns")
         pair = {"chosen": _sharegpt_message(record.chosen[0]), "rejected": _sharegpt_message(record.rejected[0])}
-        return to_sharegpt(record.prompt) | pair
+        return to_sharegpt(record.prompt) | pair | _margin(record)
     if isinstance(record, Prompt):
         raise _cannot("sharegpt", "a prompt without an answer")
     raise _cannot("sharegpt", "plain text")
+
+
+def _margin(record: Preference) -> Row:
+    return {} if record.margin is None else {"margin": record.margin}
 
 
 def _sharegpt_message(turn: Turn) -> Row:
@@ -197,7 +201,7 @@ def dataset_entry(formatting: str, record: Record, row: Row) -> Row:
     entry: Row = {"formatting": formatting}
     if isinstance(record, Preference):
         entry["ranking"] = True
-        columns |= {"chosen": "chosen", "rejected": "rejected"}
+        columns |= {name: name for name in ("chosen", "rejected", "margin") if name in row}
     if isinstance(record, Feedback):
         columns["kto_tag"] = "label"
     return entry | {"columns": columns}

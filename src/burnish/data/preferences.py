@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from burnish.data.converters import asked, counted, read_chat, read_one, tools_of, with_system
 from burnish.data.messages import Placed, arrange
 from burnish.data.records import Conversation, Preference, Turn
-from burnish.data.rows import BadRow, Row, as_text, column
+from burnish.data.rows import BadRow, Row, as_text, column, shown
 from burnish.data.spec import DatasetSpec
 
 
@@ -20,20 +22,33 @@ def preference(row: Row, spec: DatasetSpec, repairs: Counter[str]) -> Preference
     """
     chosen_key, rejected_key, better, worse = _both(row, spec)
     chosen, rejected = _answer(better, chosen_key, spec), _answer(worse, rejected_key, spec)
+    margin = _margin(row, spec)
     whole = _is_whole(chosen)
     if whole != _is_whole(rejected):
         raise BadRow("chosen and rejected differ in shape", rejected_key, "one is a whole conversation")
     before, key = _before(row, spec, needed=not whole)
     tools = tools_of(row, spec)
     if whole:
-        return _cut(before, (chosen, chosen_key), (rejected, rejected_key), tools, repairs)
+        return replace(_cut(before, (chosen, chosen_key), (rejected, rejected_key), tools, repairs), margin=margin)
     prompt = counted(before, key, repairs, "prompt")
     placed = [(turn, key) for turn in prompt]
     return Preference(
         Conversation(prompt, tools),
         arrange([*placed, *chosen], chosen_key, "answer")[0][len(prompt) :],
         arrange([*placed, *rejected], rejected_key, "answer")[0][len(prompt) :],
+        margin,
     )
+
+
+def _margin(row: Row, spec: DatasetSpec) -> float | None:
+    """How much better the chosen answer is; None where the dataset has no column that says so."""
+    key = spec.columns.margin
+    if key is None:
+        return None
+    value = column(row, key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise BadRow("broken margin", key, f"{shown(value)}, not a number of 0 or more")
+    return float(value)
 
 
 def _both(row: Row, spec: DatasetSpec) -> tuple[str, str, object, object]:

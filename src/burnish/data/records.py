@@ -63,11 +63,15 @@ class Conversation(_Quick):
 
 @dataclass(frozen=True, slots=True)
 class Preference(_Quick):
-    """A prompt (ends with a user or tool turn) and two answers, the first preferred."""
+    """A prompt (ends with a user or tool turn) and two answers, the first preferred.
+
+    `margin` says by how much, where the data does: 0 or more, in the unit of a reward model's scores.
+    """
 
     prompt: Conversation
     chosen: tuple[Turn, ...]
     rejected: tuple[Turn, ...]
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

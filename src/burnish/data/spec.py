@@ -30,6 +30,7 @@ class Columns:
     rejected: str | None = None
     kto_tag: str | None = None
     weight: str | None = None
+    margin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from burnish.data.records import Conversation, Turn
 from burnish.errors import ModelError
 from burnish.generate.engine import Engine
-from burnish.generate.request import Completion, Request, Sampling
+from burnish.generate.reply import Cancelled, Put, Reply
+from burnish.generate.request import Completion, Ending, Request, Sampling
 from burnish.generate.sampler import generate
 from burnish.generate.stream import TextStream
+from burnish.generate.thought import OPEN
 from burnish.model.load import load_for_use
-from burnish.model.quantize import quantization_of
+from burnish.model.quantize import Quantization, quantization_of
 from burnish.model.reward import head_folder
-from burnish.model.source import find_model, trained_over
+from burnish.model.source import ModelSource, find_model, trained_from, trained_over
 from burnish.template import ChatTemplate, load_template
 
 
 @dataclass
 class ChatModel:
-    """A loaded model with its template; `chat` keeps the conversation, `answer_all` does not."""
+    """A loaded model with its template; `chat` and `stream` keep the conversation, the others do not.
+
+    `skip_special_tokens`: leave special tokens out of text. `source`, `quantization`: where the weights come from and
+    how they are held. `last`: the newest reply, with its figures.
+    """
 
     model: Any
     template: ChatTemplate
     name: str
     sampling: Sampling = field(default_factory=Sampling)
     turns: list[Turn] = field(default_factory=list)
-    tokens_per_second: float = 0.0
+    skip_special_tokens: bool = True
+    source: ModelSource | None = None
+    quantization: Quantization | None = None
+    last: Reply | None = None
     _engine: Engine | None = field(default=None, repr=False)
 
     def chat(self, text: str, on_text: Callable[[str], None] | None = None, **sampling: Any) -> str:
         """Answer a user's message, given what was said before; `on_text` is called with text as it comes."""
         asked = [*self.turns, Turn("user", text)]
         answer = self.answer(asked, on_text, **sampling)
-        self.turns = [*asked, Turn("assistant", answer)]
+        assert self.last is not None
+        self.turns = [*asked, self.last.turn]
         return answer
+
+    def stream(self, said: str | Sequence[Turn], **sampling: Any) -> Iterator[str]:
+        """An answer in pieces of text, as they come; leaving the loop early stops the model.
+
+        Args:
+            said: a message, answered and remembered like `chat` (an answer that was stopped too), or all turns of a
+                conversation, which is not remembered.
+        """
+        asked = [*self.turns, Turn("user", said)] if isinstance(said, str) else said
+        self.last = reply = self.begin(asked, **sampling)
+        try:
+            yield from reply
+        finally:
+            reply.close()
+            if isinstance(said, str) and (reply.text or reply.ending != "cancelled"):
+                self.turns = [*asked, reply.turn]
 
     def answer(self, turns: Sequence[Turn], on_text: Callable[[str], None] | None = None, **sampling: Any) -> str:
         """Answer a conversation that ends with a user's turn, without remembering it."""
@@ -48,30 +74,45 @@ class ChatModel:
                 on_text(piece)
         return "".join(pieces)
 
-    def stream(self, turns: Sequence[Turn], **sampling: Any) -> Iterator[str]:
-        """The answer to a conversation in pieces of text, as they come; leaving the loop early stops the model.
+    def begin(self, turns: Sequence[Turn], **sampling: Any) -> Reply:
+        """Begin to answer a conversation that ends with a user's turn, without remembering it.
 
         What an earlier call has read of the same conversation is not read again.
         """
-        if self._engine is None:
-            self._engine = Engine(self.model, slots=1, pad_id=self.template.tokenizer.pad_token_id or 0)
-        engine, text = self._engine, TextStream(self.template.tokenizer)
-        prompt = self.template.prompt_ids(Conversation(tuple(turns)))
-        number = engine.submit(
-            Request(tuple(prompt), frozenset(self.template.stop_ids), replace(self.sampling, **sampling))
+        conversation = Conversation(tuple(turns))
+        thinking = self.template.text(conversation, generate=True).rstrip().endswith(OPEN)
+        prompt = tuple(self.template.prompt_ids(conversation))
+        asked = Request(prompt, frozenset(self.template.stop_ids), replace(self.sampling, **sampling))
+        return Reply(
+            lambda put: self._write(asked, put),
+            keeps_thoughts=thinking or self.template.abilities.reasoning,
+            thinking=thinking,
         )
-        started = time.perf_counter()
+
+    def _write(self, asked: Request, put: Put) -> Ending:
+        engine = self._engine or Engine(self.model, slots=1, pad_id=self.template.tokenizer.pad_token_id or 0)
+        self._engine = None  # kept again only if all goes well: what an error leaves behind is not to be trusted
+        number = engine.submit(asked)
+        text = TextStream(self.template.tokenizer, self.skip_special_tokens)
+        ending: Ending = "cancelled"
         try:
             while engine.busy:
                 for event in engine.step():
-                    piece = text.push(event.token) if event.token is not None and event.ending != "stop" else ""
+                    stopped = event.ending == "stop" or event.token is None
+                    piece = "" if stopped or event.token is None else text.push(event.token)
                     if event.ending:
-                        piece += text.finish()
-                    self.tokens_per_second = len(text.ids) / max(time.perf_counter() - started, 1e-9)
-                    if piece:
-                        yield piece
-        finally:
+                        ending, piece = event.ending, piece + text.finish()
+                    put(piece, int(not stopped))
+        except Cancelled:
             engine.cancel(number)
+            self._engine = engine
+            raise
+        self._engine = engine
+        return ending
+
+    def steer(self, sampling: Sampling, given: Collection[str]) -> None:
+        """Take other values of the sampler."""
+        self.sampling = sampling
 
     def answer_all(
         self,
@@ -94,7 +135,11 @@ class ChatModel:
             on_token=on_token,
             on_done=on_done,
         )
-        return [self.template.decode(completion.ids) for completion in done]
+        return [self.decode(completion.ids) for completion in done]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """An answer's ids as text."""
+        return self.template.decode(ids, special=not self.skip_special_tokens)
 
 
 def load_chat_model(
@@ -109,9 +154,13 @@ def load_chat_model(
     enable_thinking: bool | None = None,
     preserve_thinking: bool = False,
     split_special_tokens: bool = True,
+    tool_format: str | None = None,
+    skip_special_tokens: bool = True,
+    infer_dtype: str = "auto",
     quantization_bit: int | None = None,
     quantization_type: str = "nf4",
     double_quantization: bool = True,
+    hub: Mapping[str, Any] = MappingProxyType({}),
     say: Callable[[str], None] = lambda _: None,
 ) -> ChatModel:
     """Load a base model, a run folder or a GGUF file to talk to.
@@ -120,8 +169,10 @@ def load_chat_model(
     asked for besides (`enable_thinking` and so on) is as in `ChatTemplate`.
 
     Args:
+        infer_dtype: number format of the weights: float32, bfloat16, float16, or auto for what the machine does well.
         quantization_bit: 8 or 4 bits for the base weights, 16 for whole ones; None holds them as the run was trained.
             An adapter is merged into whole weights, and stays beside quantized ones.
+        hub: `revision`, `cache_dir` and `token`, for a model on the hub.
     """
     source = find_model(name, say)
     if adapters:
@@ -136,7 +187,14 @@ def load_chat_model(
     if quantization_bit is None and trained_over(source):
         quantization = trained_over(source)
         say(f"the base is held in {quantization}, as it was trained; quantization_bit=16 takes the whole one")
-    loaded = load_for_use(source, use_cpu=use_cpu, quantization=quantization, trust_remote_code=trust_remote_code)
+    loaded = load_for_use(
+        source,
+        use_cpu=use_cpu,
+        quantization=quantization,
+        trust_remote_code=trust_remote_code,
+        dtype=infer_dtype,
+        **hub,
+    )
     # The tokenizer in a run folder already carries the training template; naming it again gives the same text.
     chosen = template or source.template
     built = load_template(
@@ -144,8 +202,45 @@ def load_chat_model(
         chosen,
         default_system=default_system or source.default_system,
         extra_stop_ids=loaded.stop_ids,
+        tool_format=tool_format,
         enable_thinking=enable_thinking,
         preserve_thinking=preserve_thinking,
         split_special_tokens=split_special_tokens,
     )
-    return ChatModel(loaded.model, built, name, sampling or Sampling())
+    return ChatModel(
+        *(loaded.model, built, name, sampling or Sampling()),
+        skip_special_tokens=skip_special_tokens,
+        source=source,
+        quantization=quantization,
+    )
+
+
+def load_base_of(
+    tuned: ChatModel,
+    *,
+    use_cpu: bool = False,
+    trust_remote_code: bool = False,
+    infer_dtype: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> ChatModel:
+    """What a tuned model was trained from, asked in just the same way: same template, same sampling.
+
+    Raises:
+        ModelError: it is not known, or not there any more.
+    """
+    assert tuned.source is not None
+    source = trained_from(tuned.source, say)
+    loaded = load_for_use(
+        source, use_cpu=use_cpu, quantization=tuned.quantization, trust_remote_code=trust_remote_code, dtype=infer_dtype
+    )
+    template = tuned.template
+    rows = loaded.model.get_input_embeddings().weight.shape[0]
+    if len(template.tokenizer) > rows:  # the run has added tokens that its base has no rows for
+        say("the run has tokens that its base does not know: the base is asked with its own template")
+        template = load_template(loaded.tokenizer, extra_stop_ids=loaded.stop_ids)
+    return ChatModel(
+        *(loaded.model, template, source.adapters[-1] if source.adapters else source.name, tuned.sampling),
+        skip_special_tokens=tuned.skip_special_tokens,
+        source=source,
+        quantization=tuned.quantization,
+    )

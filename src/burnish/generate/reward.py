@@ -36,7 +36,7 @@ class RewardModel:
             BurnishError: a conversation does not end with an answer.
             TemplateError: the template cannot render one.
         """
-        rows = [self._ids(place, conversation) for place, conversation in enumerate(conversations)]
+        rows = [self.ids(conversation, place) for place, conversation in enumerate(conversations)]
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
         scores = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
@@ -45,8 +45,8 @@ class RewardModel:
                 scores[place] = score
         return scores
 
-    def _ids(self, place: int, conversation: Conversation) -> list[int]:
-        """The tokens up to and with the stop token of the last answer."""
+    def ids(self, conversation: Conversation, place: int = 0) -> list[int]:
+        """The tokens that are scored: up to and with the stop token of the last answer. `place` is for errors."""
         if not conversation.turns or conversation.turns[-1].role != "assistant":
             raise BurnishError(
                 "there is no answer to score",

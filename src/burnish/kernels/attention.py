@@ -26,6 +26,7 @@ def packed_attention(
     document_lengths: Sequence[int],
     scaling: float,
     dropout: float = 0.0,
+    shared_prompts: Sequence[int] | None = None,
 ) -> Tensor:
     """Causal attention inside each document of a packed row.
 
@@ -34,6 +35,8 @@ def packed_attention(
         document_lengths: tokens in each document, in order; they add up to T.
         scaling: multiplies the scores, usually D ** -0.5.
         dropout: probability of dropping an attention weight.
+        shared_prompts: where documents come in pairs, how many tokens at the beginning of the first one the second
+            sees too, as if they stood before its own; None where no document sees another.
     Returns:
         [1, H, T, D] in the query's dtype.
     Raises:
@@ -42,16 +45,38 @@ def packed_attention(
     if query.shape[0] != 1 or sum(document_lengths) != query.shape[2]:
         raise ShapeError(f"documents {list(document_lengths)} do not fill a row of shape {tuple(query.shape)}")
     grouped = query.shape[1] != key.shape[1]
-    lengths = list(document_lengths)
-    parts = [  # split, not slices: the gradient of a slice is as long as the row, that of a split is one cat for all
-        F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped)
-        for q, k, v in zip(*(whole.split(lengths, dim=2) for whole in (query, key, value)), strict=True)
-    ]
+    lengths, parts = list(document_lengths), []
+    # Split, not slices: the gradient of a slice is as long as the row, that of a split is one cat for all.
+    queries, keys, values = (whole.split(lengths, dim=2) for whole in (query, key, value))
+    for number, length in enumerate(lengths):
+        asked, looked_at, read, mask = queries[number], keys[number], values[number], None
+        prompt = shared_prompts[number // 2] if shared_prompts is not None and number % 2 else 0
+        if prompt:
+            before = keys[number - 1][:, :, :prompt], values[number - 1][:, :, :prompt]
+            looked_at, read = torch.cat([before[0], looked_at], dim=2), torch.cat([before[1], read], dim=2)
+            mask = torch.ones(length, prompt + length, dtype=torch.bool, device=query.device).tril(prompt)
+        parts.append(
+            F.scaled_dot_product_attention(
+                asked,
+                looked_at,
+                read,
+                attn_mask=mask,
+                dropout_p=dropout,
+                is_causal=mask is None,
+                scale=scaling,
+                enable_gqa=grouped,
+            )
+        )
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def masked_attention_reference(
-    query: Tensor, key: Tensor, value: Tensor, document_lengths: Sequence[int], scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    document_lengths: Sequence[int],
+    scaling: float,
+    shared_prompts: Sequence[int] | None = None,
 ) -> Tensor:
     """The same as `packed_attention`, written as one softmax under a block-diagonal causal mask. [1, H, T, D]."""
     repeat = query.shape[1] // key.shape[1]
@@ -59,8 +84,16 @@ def masked_attention_reference(
     lengths = torch.tensor(list(document_lengths), device=query.device)
     document = torch.repeat_interleave(torch.arange(len(lengths), device=query.device), lengths)  # [T]
     seen = (document[:, None] == document[None, :]).tril()  # [T, T]
+    for pair, prompt in enumerate(shared_prompts or ()):
+        first = int(lengths[: 2 * pair].sum())
+        seen[document == 2 * pair + 1, first : first + prompt] = True
     scores = (query @ key.transpose(-1, -2)).float() * scaling  # [1, H, T, T]
     return scores.masked_fill(~seen, float("-inf")).softmax(-1).to(value.dtype) @ value
+
+
+def reads_shared_prompts(model: Any) -> bool:
+    """Whether packed rows of this model go through `packed_attention`, which knows shared prompts."""
+    return not model.config.get_text_config()._attn_implementation.startswith("flash_attention")
 
 
 def _attention_for_transformers(
@@ -72,11 +105,12 @@ def _attention_for_transformers(
     dropout: float = 0.0,
     scaling: float | None = None,
     document_lengths: Sequence[int] = (),
+    shared_prompts: Sequence[int] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The signature that transformers' attention registry expects; returns [1, T, H, D]."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    mixed = packed_attention(query, key, value, document_lengths, scale, dropout)
+    mixed = packed_attention(query, key, value, document_lengths, scale, dropout, shared_prompts)
     return mixed.transpose(1, 2), None
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from burnish.errors import MissingExtraError, ModelError
 from burnish.model.base import BaseChanges, read_changes
 from burnish.model.compat import correct_quantized_layers
+from burnish.model.merge import cast_weights, merge_adapter
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.quantize import (
     Quantization,
@@ -104,7 +105,8 @@ def load_model(
     Args:
         dtype: of all weights that are not quantized.
         flash_attn: auto, disabled, sdpa or fa2.
-        merge: fold the adapters into the weights (faster to generate from).
+        merge: fold the adapters into the weights (faster to generate from). The sums are made in float32 and rounded
+            once, also where there are several.
         trainable_adapter: leave the last adapter trainable, to go on training it.
         quantization: of the linear layers below the adapter. Adapters are merged first, while the weights are whole.
         compute_dtype: in which 4-bit layers multiply; None for `dtype`.
@@ -129,19 +131,22 @@ def load_model(
         stretch = BaseChanges(config=stretched(config, *rope) if rope else {})
         _set_values(config, stretch.config)
         changes |= stretch
-    how = _Base(dtype, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, whole, config)
+    wide = torch.float32 if len(mergers) > 1 else dtype
+    how = _Base(wide, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, whole, config)
     place = device if stored or (quantization and not later) else None
     new = random_weights and config is not None
     model = _new_model(how) if new else _load_base(source, how, None if later else quantization, place, **hub)
     for adapter in mergers:
         changes |= _fit_rows(model, adapter)
-        model = _put_adapter(model, adapter, trainable=False).merge_and_unload()
+        model = merge_adapter(put_adapter(model, adapter, trainable=False, wide=True))
+    if wide != dtype:
+        cast_weights(model, dtype)
     if later:
         quantize_linear_layers(model, later, compute=how.compute, device=device, skip=whole)
     correct_quantized_layers(model)
     if len(mergers) < len(source.adapters):
         changes |= _fit_rows(model, source.adapters[-1])
-        model = _put_adapter(model, source.adapters[-1], trainable=trainable_adapter)
+        model = put_adapter(model, source.adapters[-1], trainable=trainable_adapter)
     if place is None and not later:  # quantized weights are on their device already
         model.to(device)
     if not trainable_adapter:
@@ -152,20 +157,31 @@ def load_model(
 
 
 def load_for_use(
-    source: ModelSource, *, use_cpu: bool, quantization: Quantization | None, trust_remote_code: bool
+    source: ModelSource,
+    *,
+    use_cpu: bool,
+    quantization: Quantization | None,
+    trust_remote_code: bool,
+    dtype: str = "auto",
+    **hub: Any,
 ) -> Loaded:
-    """Load a model that only answers or scores, in the number format that the machine does well.
+    """Load a model that only answers or scores.
 
     Its adapters are merged into whole weights, and stay beside quantized ones.
+
+    Args:
+        dtype: float32, bfloat16, float16, or auto for the number format that the machine does well.
+        hub: `revision`, `cache_dir` and `token`, for a model on the hub.
     """
     device = choose_device(use_cpu)
     return load_model(
         source,
-        dtype=choose_precision(device).dtype,
+        dtype=choose_precision(device).dtype if dtype == "auto" else getattr(torch, dtype),
         device=device,
-        merge=bool(source.adapters) and not quantization and not stored_quantization(source),
+        merge=bool(source.adapters) and not quantization and not stored_quantization(source, **hub),
         quantization=quantization,
         trust_remote_code=trust_remote_code,
+        **hub,
     )
 
 
@@ -304,7 +320,11 @@ def _fit_rows(model: Any, adapter: str) -> BaseChanges:
     return BaseChanges(rows=rows)
 
 
-def _put_adapter(model: Any, folder: str, *, trainable: bool) -> Any:
+def put_adapter(model: Any, folder: str, *, trainable: bool, name: str = "default", wide: bool = False) -> Any:
+    """A model with a saved adapter on top, in the model's number format; PEFT knows it by `name`.
+
+    `wide`: the adapter in float32, to be merged. Raises ModelError where it does not fit.
+    """
     from peft import PeftModel
 
     file = Path(folder) / "adapter_model.safetensors"
@@ -312,8 +332,10 @@ def _put_adapter(model: Any, folder: str, *, trainable: bool) -> Any:
         raise ModelError("there is no adapter_model.safetensors", at=folder, fix="give the folder of a finished run")
     try:
         with quiet_transformers():
-            adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, autocast_adapter_dtype=False)
-            differing = differing_adapter_names(adapted, file)
+            adapted = PeftModel.from_pretrained(
+                model, folder, adapter_name=name, is_trainable=trainable, autocast_adapter_dtype=wide
+            )
+            differing = differing_adapter_names(adapted, file, name)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         differing = [(str(error).strip() or type(error).__name__).splitlines()[0]]
     if differing:

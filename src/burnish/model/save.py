@@ -45,7 +45,7 @@ def load_adapter_weights(model: Any, file: Path, start: Factors | None = None) -
     return differing_adapter_names(model, file), start
 
 
-def differing_adapter_names(model: Any, file: Path) -> list[str]:
+def differing_adapter_names(model: Any, file: Path, name: str = "default") -> list[str]:
     """Tensors that a saved adapter has and a PEFT model has not, or the reverse; PEFT itself is silent about them.
 
     PEFT may have saved the tables of tokens too, under the names they have in the base; those have a place.
@@ -55,7 +55,7 @@ def differing_adapter_names(model: Any, file: Path) -> list[str]:
 
     with safe_open(file, framework="pt") as opened:
         saved = set(opened.keys())
-    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    own = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     whole = {name for name in saved if ".lora_" not in name} & model.state_dict().keys()
     return [f"'{name}' has no counterpart" for name in sorted((saved ^ own.keys()) - whole)]
 
@@ -69,6 +69,7 @@ def save_weights(
     start: Factors | None = None,
     changes: BaseChanges | None = None,
     weights: Mapping[str, Any] | None = None,
+    shard_gb: float | None = None,
 ) -> None:
     """Write adapter files (a PEFT model) or full weights, as safetensors.
 
@@ -78,6 +79,7 @@ def save_weights(
         changes: what has to be done to the base before the adapter is put on.
         merged: adapters that are part of the base's weights by now; an adapter alone cannot tell.
         weights: the tensors by name, for a model that holds only shards of them; by default its own.
+        shard_gb: most of a file of full weights, in GB (10^9 bytes); None for transformers' own limit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     own = {} if weights is None else {"state_dict": dict(weights)}
@@ -99,7 +101,8 @@ def save_weights(
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card tells users nothing
         else:
             use_cache, model.config.use_cache = model.config.use_cache, True
-            model.save_pretrained(folder, safe_serialization=True, **own)
+            limit = {} if shard_gb is None else {"max_shard_size": int(shard_gb * 1e9)}
+            model.save_pretrained(folder, safe_serialization=True, **own, **limit)
             model.config.use_cache = use_cache
 
 

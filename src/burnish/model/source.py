@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,53 @@ def _merged_below(path: Path) -> list[str]:
     return adapters
 
 
+def with_adapters(source: ModelSource, names: Sequence[str]) -> ModelSource:
+    """A model with further adapters on top, in order, each with those that were merged below it in training.
+
+    The template is that of the last one's run.
+
+    Raises:
+        ModelError: a name is no folder with an adapter.
+    """
+    adapters = [*source.adapters]
+    for name in names:
+        path = Path(name).expanduser()
+        if not (path / "adapter_config.json").is_file():
+            raise ModelError(
+                f"there is no adapter '{name}'",
+                at="adapter_name_or_path",
+                fix="give the folder of a LoRA run, which holds adapter_config.json",
+            )
+        adapters += [each for each in (*_merged_below(path), str(path)) if each not in adapters]
+    if not names:
+        return source
+    settings = _trained_with(Path(adapters[-1]))
+    template = None if (Path(adapters[-1]) / "tokenizer_config.json").is_file() else settings.get("template")
+    return replace(source, adapters=tuple(adapters), template=template, default_system=settings.get("default_system"))
+
+
 def trained_over(source: ModelSource) -> Quantization | None:
     """How the base was held while a model's last adapter was trained; None for whole weights and without adapters."""
     settings = _trained_with(Path(source.adapters[-1])) if source.adapters else {}
     bits, kind = settings.get("quantization_bit"), settings.get("quantization_type", "nf4")
     return quantization_of(bits, kind, settings.get("double_quantization", True))
+
+
+def trained_from(source: ModelSource, say: Callable[[str], None] = lambda _: None) -> ModelSource:
+    """The model that a tuned one began as: without its last adapter, or the base of a run that trained all weights.
+
+    Raises:
+        ModelError: it is not known, or not there any more.
+    """
+    if source.adapters:
+        below = source.adapters[:-1]
+        return replace(source, name=below[-1] if below else source.location, adapters=below, template=None)
+    settings = {} if source.gguf_file else _trained_with(Path(source.location))
+    name = settings.get("model_name_or_path")
+    if not name:
+        raise ModelError("what this model was tuned from is not known: it is not the folder of a run", at=source.name)
+    found = find_model(name, say)
+    return replace(found, adapters=(*found.adapters, *(settings.get("adapter_name_or_path") or ())))
 
 
 def _trained_with(path: Path) -> dict[str, Any]:

@@ -97,6 +97,10 @@ class ChatTemplate:
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self._made_from,)  # compiled templates cannot be sent to another process
 
+    def changed(self, **wishes: Any) -> ChatTemplate:
+        """The same template with other arguments of the constructor, such as enable_thinking=False."""
+        return ChatTemplate(**{**self._made_from, **wishes})
+
     # -- text ---------------------------------------------------------------------------------------------
 
     def text(self, conversation: Conversation, *, generate: bool) -> str:

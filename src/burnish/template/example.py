@@ -31,7 +31,7 @@ class Example:
 
     `input_ids` [T]; `labels` [T], the token itself where it is trained and -100 where it is not, not shifted;
     `weights` [T] loss weights, or None when all trained tokens weigh 1. `mark` is 1 for an answer that people liked
-    (chosen, desirable) and 0 for any other.
+    (chosen, desirable) and 0 for any other, or below 0: minus the margin by which a rejected answer is worse.
     """
 
     input_ids: list[int]

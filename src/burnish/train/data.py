@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -49,6 +49,7 @@ class RunData:
     """What a run trains and evaluates on. `eval` has the name "" for a single evaluation set.
 
     `train` is None for a stream; `start` then begins a pass over its samples. `unit`: examples a sample is.
+    `teaches_stop`: the share of its examples that train a stop token; None where no answers are trained.
     """
 
     train: TrainSet | None
@@ -57,6 +58,7 @@ class RunData:
     fingerprint: str = field(default="")
     start: Callable[[], Iterator[Sample]] | None = None
     unit: int = 1
+    teaches_stop: float | None = None
 
     def record(self) -> dict[str, Any]:
         """The `data` part of run.json; a stream's numbers come at the end of the run."""
@@ -70,6 +72,7 @@ class RunData:
             "dropped": dict(self.counts.dropped),
             "shortened": self.counts.shortened,
             "split": self.counts.split,
+            "teaches_stop": self.teaches_stop,
             "tokens": int(self.train.lengths.sum()),
             "supervised_tokens": int(self.train.supervised.sum()),
             "fingerprint": self.fingerprint,
@@ -139,7 +142,19 @@ def build_data(settings: Settings, template: ChatTemplate, stage: Stage) -> RunD
             evaluation = {"": held_back}
     train = _mixed(train, settings, stage.unit)
     shaped = {name: _shaped(one, settings) for name, one in evaluation.items()}
-    return RunData(_shaped(train, settings), shaped, counts, whole.about["fingerprint"], unit=stage.unit)
+    shaped_train, fingerprint = _shaped(train, settings), whole.about["fingerprint"]
+    taught = _teaches_stop(train, template.stop_ids) if stage.chats else None
+    return RunData(shaped_train, shaped, counts, fingerprint, unit=stage.unit, teaches_stop=taught)
+
+
+_LOOKED_AT = 1000  # examples, evenly spaced: the share is known to a few percent
+
+
+def _teaches_stop(examples: Selection, stop_ids: Collection[int]) -> float:
+    """The share of examples with a stop token among their labels: what was cut, or a template without one, has none."""
+    stops = set(stop_ids)
+    chosen = range(0, len(examples), max(1, len(examples) // _LOOKED_AT))
+    return round(sum(not stops.isdisjoint(examples[place].labels) for place in chosen) / max(len(chosen), 1), 4)
 
 
 def without_overwriting(settings: Settings) -> Settings:

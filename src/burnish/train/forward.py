@@ -127,6 +127,8 @@ def model_arguments(model: Any, batch: Batch, *, packed: bool) -> dict[str, Any]
         arguments |= {"max_length_q": longest, "max_length_k": longest}
     else:
         arguments["document_lengths"] = batch.document_lengths
+        if batch.shared_prompts is not None:
+            arguments["shared_prompts"] = batch.shared_prompts
     return arguments
 
 

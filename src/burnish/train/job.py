@@ -22,7 +22,7 @@ from burnish.batch.store import Selection
 from burnish.cache import cache_folder
 from burnish.config import Settings
 from burnish.errors import RunFolderError
-from burnish.kernels.attention import packed_rows
+from burnish.kernels.attention import packed_rows, reads_shared_prompts
 from burnish.model.load import Loaded
 from burnish.model.noise import EmbeddingNoise
 from burnish.model.precision import choose_device, choose_precision
@@ -184,7 +184,10 @@ class Job:
         self._packs = takes_packed_rows(loaded.model)
         reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
         self._packs = self._packs and (reference is None or reference.takes_packed_rows(loaded.model))
-        layout = Layout(self._packs, loaded.tokenizer.pad_token_id or 0, settings.data.cutoff_len)
+        shares = (
+            self._packs and not training.neftune_noise_alpha and reads_shared_prompts(without_adapter(loaded.model))
+        )
+        layout = Layout(self._packs, loaded.tokenizer.pad_token_id or 0, settings.data.cutoff_len, shares)
         plan, example = self._plan(data, loaded, template, layout, reference)
         total = training.max_steps if training.max_steps > 0 else plan.steps_of(training.num_train_epochs)
         options = loop_options(settings, self.stage, self.precision, plan, total)

@@ -113,7 +113,8 @@ class ScoreLoss(nn.Module):
     def forward(self, batch: Batch) -> LossSum:
         """The summed loss over the pairs, and their number."""
         scores = answer_scores(self.model, batch, packed=self.packed)
-        return pairwise_reward_loss(scores[0::2], scores[1::2], **self.options)
+        margins = None if batch.marks is None else -batch.marks[1::2]
+        return pairwise_reward_loss(scores[0::2], scores[1::2], margins=margins, **self.options)
 
 
 def answer_scores(model: Any, batch: Batch, *, packed: bool) -> Tensor:
@@ -121,4 +122,7 @@ def answer_scores(model: Any, batch: Batch, *, packed: bool) -> Tensor:
     hidden = last_hidden(model, batch, packed=packed).flatten(0, 1)  # [B T, E]
     ends = torch.zeros(len(batch.document_lengths), dtype=torch.int64, device=hidden.device)
     ends = ends.scatter_reduce(0, batch.loss_documents, batch.loss_positions, "amax") + 1  # where the token itself is
+    if batch.shared_prompts is not None:  # an answer of one token is predicted at the end of the prompt, elsewhere
+        lengths = torch.tensor(batch.document_lengths, device=hidden.device)
+        ends = torch.maximum(ends, lengths.cumsum(0) - lengths)
     return value_head(model)(hidden[ends])

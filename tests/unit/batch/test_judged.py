@@ -47,6 +47,21 @@ def split(example):
     return example.input_ids[:first], example.input_ids[first:]
 
 
+def test_a_margin_is_the_mark_of_the_rejected_answer(template):
+    from dataclasses import replace
+
+    from burnish.batch.collate import Layout
+    from burnish.batch.pairs import collate_pairs
+
+    wide, close, plain = pair("good", "bad", row=0), pair("fine", "bad", row=1), pair("ok", "no", row=2)
+    wide = replace(wide, record=replace(wide.record, margin=1.5))
+    close = replace(close, record=replace(close.record, margin=0.0))
+    examples = [example for example, _ in preference_chunk([wide, close, plain], template, LabelOptions()).examples()]
+    assert [example.mark for example in examples] == [1.0, -1.5, 1.0, 0.0, 1.0, 0.0]
+    assert collate_pairs(examples, range(6), Layout(True)).marks.tolist() == [1.0, -1.5, 1.0, 0.0, 1.0, 0.0]
+    assert collate_pairs(examples[2:], range(4), Layout(True)).marks is None
+
+
 def test_a_pair_is_two_examples_that_share_their_prompt(template):
     chunk = preference_chunk([pair("good", "bad", "Hi", "Hello", "Say it")], template, LabelOptions())
     (chosen, owner), (rejected, other) = chunk.examples()

@@ -350,6 +350,10 @@ REMARKED: dict[str, tuple[dict[str, Any], str]] = {
         {"ddp_find_unused_parameters": True, "fsdp": True},
         "ddp_find_unused_parameters has no effect with deepspeed or fsdp",
     ),
+    "exporting_is_a_command": (
+        {"export_dir": "out", "export_size": 2},
+        "export_dir, export_size: only `burnish export` looks at this",
+    ),
     "used_by_other_stages": (
         {"stage": "kto", "pref_loss": "ipo", "simpo_gamma": 1},
         "pref_loss, simpo_gamma: no effect with stage: kto",

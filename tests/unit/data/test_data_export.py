@@ -152,6 +152,10 @@ def test_alpaca_rows() -> None:
         "chosen": "Yes.",
         "rejected": "No.",
     }
+    wide = Preference(Conversation((ASK,)), (ANSWER,), (Turn("assistant", "No."),), 0.5)
+    for row in (to_alpaca(wide), to_sharegpt(wide), to_openai(wide)):
+        assert row["margin"] == 0.5
+        assert dataset_entry("alpaca", wide, row)["columns"]["margin"] == "margin"
 
 
 def test_sharegpt_rows() -> None:

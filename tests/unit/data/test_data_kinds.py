@@ -56,6 +56,18 @@ class TestPreference:
         row = {"instruction": "Hi", "input": "", "chosen": "Hello!", "rejected": "Go."}
         assert convert("preference", row) == Preference(Conversation((ASK,)), (GOOD,), (BAD,))
 
+    def test_a_margin(self) -> None:
+        columns = {"prompt": "instruction", "margin": "better_by", **PAIR}
+        row = {"instruction": "Hi", "chosen": "Hello!", "rejected": "Go.", "better_by": 1}
+        assert convert("preference", row, columns=columns) == Preference(Conversation((ASK,)), (GOOD,), (BAD,), 1.0)
+        whole = {key: [message("user", "Hi"), message("assistant", row[key])] for key in PAIR} | {"better_by": 0.5}
+        found = convert("preference", whole, formatting="openai", columns={"margin": "better_by", **PAIR})
+        assert found == Preference(Conversation((ASK,)), (GOOD,), (BAD,), 0.5)
+        for wrong in (-1, "much", None, True, float("nan"), float("inf")):
+            assert reason("preference", row | {"better_by": wrong}, columns=columns).startswith(
+                "broken margin at better_by"
+            )
+
     def test_the_oldest_form_has_a_list_of_answers(self) -> None:
         row = {"instruction": "Hi", "input": "", "output": ["Hello!", "Go."]}
         assert convert("preference", row) == Preference(Conversation((ASK,)), (GOOD,), (BAD,))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from burnish.batch.collate import collate_pairs
 from burnish.batch.judged import preference_chunk
+from burnish.batch.pairs import collate_pairs
 from burnish.config import Settings
 from burnish.losses.preference import REFERENCE_FREE
 from burnish.model.load import Loaded

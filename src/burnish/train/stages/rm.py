@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from burnish import log
-from burnish.batch.collate import collate_pairs
 from burnish.batch.judged import preference_chunk
+from burnish.batch.pairs import collate_pairs
 from burnish.config import Settings
 from burnish.model.load import Loaded
 from burnish.model.reward import attach_value_head, head_folder, load_value_head

@@ -1,0 +1,85 @@
+"""predictions.html: references and predictions beside each other, with a filter; one file that needs no other."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from burnish.runs.files import write_atomically
+
+MOST_ROWS = 2000
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --equal: #bfe8c5; --other: #ffe08a; --bar: #fffffff5; }
+@media (prefers-color-scheme: dark) { :root { --equal: #1f5d2b; --other: #6b5200; --bar: #111111f5; } }
+body { font: 16px/1.55 system-ui, "Noto Sans SC", sans-serif; max-width: 80rem; margin: 0 auto; padding: 1rem; }
+form { position: sticky; top: 0; background: var(--bar); padding: .5rem 0; display: flex; flex-wrap: wrap; gap: 1rem;
+  align-items: center; border-bottom: 1px solid var(--line); }
+input[type=search] { font: inherit; flex: 1 1 14rem; }
+section { border-top: 1px solid var(--line); padding: .8rem 0; display: grid; gap: .8rem; }
+@media (min-width: 60rem) { section { grid-template-columns: 1fr 1fr; } }
+section > * { min-width: 0; } small, details { grid-column: 1 / -1; opacity: .8; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 14px/1.6 ui-monospace, monospace; margin: 0; }
+h3 { font-size: .75rem; text-transform: uppercase; letter-spacing: .05em; opacity: .6; margin: 0; }
+.equal .said { background: var(--equal); } .other .said { background: var(--other); } .said { padding: .3rem .5rem; }
+table { border-collapse: collapse; } td { padding: .1rem 1rem .1rem 0; }
+"""
+_SCRIPT = """
+const rows = [...document.querySelectorAll('section')], form = document.querySelector('form'),
+  count = document.querySelector('output');
+function filter() {
+  const words = form.words.value.toLowerCase(), kind = form.kind.value; let shown = 0;
+  for (const row of rows) {
+    const fits = (!kind || row.classList.contains(kind)) && row.textContent.toLowerCase().includes(words);
+    row.hidden = !fits; row.style.display = fits ? '' : 'none'; shown += fits; }
+  count.textContent = shown + ' of ' + rows.length + ' rows'; }
+form.addEventListener('input', filter); form.addEventListener('submit', e => e.preventDefault()); filter();
+"""
+_KINDS = {"equal": "exact matches", "other": "others", "alone": "without a reference", "skipped": "not predicted"}
+
+
+def write_predictions_page(
+    path: Path, lines: Sequence[Mapping[str, Any]], figures: Sequence[tuple[str, str]], title: str
+) -> None:
+    """Write the page; of very many rows the first 2000 are on it.
+
+    Args:
+        lines: those of predictions.jsonl.
+        figures: names and values for the table at its head.
+    """
+    shown = lines[:MOST_ROWS]
+    cut = f"<p>The first {MOST_ROWS} of {len(lines)} rows.</p>" if len(lines) > len(shown) else ""
+    table = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in figures)
+    choices = "".join(f"<option value='{kind}'>{words}</option>" for kind, words in _KINDS.items())
+    parts = [
+        "<!doctype html><html lang='en'><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
+        f"<table>{table}</table>{cut}<form><input type='search' name='words' placeholder='text to look for'>",
+        f"<select name='kind'><option value=''>all rows</option>{choices}</select><output></output></form>",
+        *map(_row, shown),
+        f"<script>{_SCRIPT}</script></html>",
+    ]
+    write_atomically(path, "".join(parts).encode("utf-8"))
+
+
+def kind_of(line: Mapping[str, Any]) -> str:
+    """How a row is filtered: equal, other, alone (nothing to compare with) or skipped."""
+    prediction, reference = line["prediction"], line["reference"]
+    if prediction is None:
+        return "skipped"
+    if reference is None:
+        return "alone"
+    return "equal" if prediction.strip() == reference.strip() else "other"
+
+
+def _row(line: Mapping[str, Any]) -> str:
+    ending = line.get("skipped") or f"{line['tokens']} tokens, {line['finish_reason']}"
+    head = html.escape(f"{line['dataset']}, row {line['row']} · {ending}")
+    prompt = f"<details><summary>prompt</summary><pre>{html.escape(line['prompt'] or '')}</pre></details>"
+    return (
+        f"<section class='{kind_of(line)}'><small>{head}</small>{prompt}"
+        f"<div><h3>reference</h3><pre>{html.escape(line['reference'] or '–')}</pre></div>"
+        f"<div><h3>prediction</h3><pre class='said'>{html.escape(line['prediction'] or '–')}</pre></div></section>"
+    )

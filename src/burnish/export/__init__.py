@@ -1,0 +1,1 @@
+"""From what was trained to files that other programs load, each checked after writing."""

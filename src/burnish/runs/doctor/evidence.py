@@ -1,0 +1,104 @@
+"""What a run left behind, in the shape that checks ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from burnish.runs.checkpoints import checkpoint_step, list_checkpoints
+from burnish.runs.folder import RunFolder, read_summary
+
+Points = list[tuple[int, float]]
+"""(step, value), finite, in the order of the steps."""
+
+_PART = 0.1  # of a run: its beginning and its end
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a check saw.
+
+    `name` is stable, for scripts. A `problem` spoils the run, a `warning` costs quality or time.
+    """
+
+    name: str
+    level: Literal["problem", "warning"]
+    what: str
+    evidence: str
+    advice: str
+
+    def as_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run's summary and its rows of metrics."""
+
+    path: Path
+    summary: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    checkpoints: Sequence[int] = field(default_factory=tuple)
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> Evidence:
+        """Read a run folder. Raises RunFolderError when it holds no run."""
+        summary = read_summary(path)
+        folder = RunFolder(path)
+        steps = [checkpoint_step(each) or 0 for each in list_checkpoints(folder.path)]
+        return cls(folder.path, summary, folder.metrics.read(), steps)
+
+    def setting(self, name: str) -> Any:
+        return self.summary.get("settings", {}).get(name)
+
+    def figure(self, room: str, name: str) -> Any:
+        """A value of run.json, or None."""
+        return (self.summary.get(room) or {}).get(name)
+
+    @property
+    def stage(self) -> str:
+        return self.setting("stage") or "sft"
+
+    @property
+    def rate(self) -> float:
+        return float(self.setting("learning_rate") or 0.0)
+
+    @property
+    def usual_rates(self) -> tuple[float, float]:
+        """Learning rates that usually work, lowest and highest.
+
+        For LoRA about ten times those of full tuning: J. Schulman et al., "LoRA Without Regret", 2025. Preference
+        stages take rates about ten times smaller.
+        """
+        low, high = (1e-4, 1e-3) if self.setting("finetuning_type") == "lora" else (1e-5, 1e-4)
+        return (low, high) if self.stage in ("sft", "pt", "rm") else (low / 20, high / 10)
+
+    def series(self, name: str) -> Points:
+        """A column of the metrics, without the rows where it is missing or not finite."""
+        found = [(int(row["step"]), row.get(name)) for row in self.rows if "step" in row]
+        return [(step, float(value)) for step, value in found if isinstance(value, int | float) and value == value]
+
+    def names(self, start: str) -> list[str]:
+        """The columns whose names begin so."""
+        return sorted({name for row in self.rows for name in row if name.startswith(start)})
+
+
+def ends(points: Points) -> tuple[float, float]:
+    """The medians of the first and of the last tenth, at least three points each (or half of what there is)."""
+    size = max(min(3, len(points) // 2), round(len(points) * _PART), 1)
+    values = [value for _, value in points]
+    return median(values[:size]), median(values[-size:])
+
+
+def noise(points: Points) -> float:
+    """How far single values scatter: the standard deviation as the differences of neighbours tell it.
+
+    1.4826 · median |x(i+1) - x(i)| / √2: robust, and blind to a slow trend.
+    """
+    steps = [abs(later[1] - earlier[1]) for earlier, later in pairwise(points)]
+    return 1.4826 * median(steps) / 2**0.5 if steps else 0.0

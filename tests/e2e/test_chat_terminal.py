@@ -1,0 +1,164 @@
+"""`burnish chat` at a real terminal: a pseudo-terminal with a tiny model behind it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from tests.conftest import build_model, build_tokenizer
+
+UP = "\x1b[A"
+
+
+class Terminal:
+    """A program behind a pseudo-terminal of so many columns: type, and wait for what it shows."""
+
+    def __init__(self, *arguments, cache, columns=80):
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "BURNISH_CACHE": str(cache), "TERM": "xterm-256color"}
+        for name in ("COLUMNS", "LINES"):
+            environment.pop(name, None)
+
+        def as_session() -> None:  # Ctrl-C comes from the terminal only to the session that it controls
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "burnish", *arguments],
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            env=environment,
+            preexec_fn=as_session,
+        )
+        os.close(follower)
+        self.leader, self.seen = leader, ""
+
+    def type(self, text):
+        os.write(self.leader, text.encode())
+
+    def wait_for(self, pattern, timeout=90.0):
+        """What was shown up to and with a pattern; the rest is kept for later."""
+        end = time.monotonic() + timeout
+        while not (found := re.search(pattern, self.seen)):
+            ready, _, _ = select.select([self.leader], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"waited in vain for {pattern!r}; seen: {self.seen!r}"
+            try:
+                self.seen += os.read(self.leader, 65536).decode(errors="replace")
+            except OSError:
+                raise AssertionError(f"it ended before {pattern!r}; seen: {self.seen!r}") from None
+        shown, self.seen = self.seen[: found.end()], self.seen[found.end() :]
+        return shown
+
+    def end(self):
+        """Wait for the end; returns the exit status."""
+        try:
+            return self.process.wait(30)
+        finally:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGKILL)
+            os.close(self.leader)
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory):
+    """A tiny model with room for long answers, and a cache of its own."""
+    folder = tmp_path_factory.mktemp("talker")
+    build_model(max_position_embeddings=16384).save_pretrained(folder / "model")
+    build_tokenizer().save_pretrained(folder / "model")
+    return folder
+
+
+def test_a_conversation_at_the_terminal(talker):
+    saved = talker / "saved.jsonl"
+    shell = Terminal("chat", str(talker / "model"), "do_sample=false", "max_new_tokens=5", cache=talker / "cache")
+    shell.wait_for("Ctrl-D leaves")
+    shell.wait_for("> ")
+    # Pasted text with newlines is one message where the terminal says that it is pasted.
+    shell.type("\x1b[200~first\nsecond\x1b[201~\r")
+    shell.wait_for(r"\[\d tokens? · [\d.]+ tokens/s.*\]")
+    shell.wait_for("> ")
+    shell.type('"""\r')
+    shell.wait_for("… ")
+    shell.type('/exit is no command here\r"""\r')
+    shell.wait_for(r"tokens/s")
+    shell.wait_for("> ")
+    shell.type("/tokens\r")
+    shown = shell.wait_for("that the model has room for")
+    assert "first\r\nsecond" in shown
+    assert "/exit is no command here" in shown
+    # Ctrl-C stops a long answer and not the program.
+    shell.wait_for("> ")
+    shell.type("/set max_new_tokens 16000\r")
+    shell.wait_for("> ")
+    shell.type("go\r")
+    shell.wait_for("go\r\n(.|\r\n)")
+    time.sleep(0.5)
+    shell.type("\x03")
+    shown = shell.wait_for(r"stopped\]")
+    assert 0 < int(re.search(r"\[(\d+) tokens?", shown)[1]) < 16000
+    shell.wait_for("> ")
+    shell.type("/undo\r")
+    shell.wait_for("taken back: go")
+    shell.wait_for("> ")
+    shell.type("/set max_new_tokens 5\r")
+    shell.wait_for("max_new_tokens is 5")
+    shell.wait_for("> ")
+    # Ctrl-C at the prompt leaves the second time.
+    shell.type("half a line\x03")
+    shell.wait_for("once more leaves")
+    shell.wait_for("> ")
+    shell.type("\x03")
+    assert shell.end() == 0
+    assert not saved.exists()
+    history = talker / "cache" / "chat_history"
+    assert history.stat().st_mode & 0o077 == 0, "what one says to a model is nobody else's business"
+    assert "/tokens" in history.read_text()
+
+
+def test_history_and_columns(talker):
+    cache = talker / "other cache"
+    cache.mkdir()
+    (cache / "chat_history").write_text("typed last week\n")
+    model = str(talker / "model")
+    shell = Terminal("chat", model, "--compare", model, "max_new_tokens=5", cache=cache, columns=120)
+    shell.wait_for("> ")
+    shell.type(UP + "\r")
+    shown = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", shell.wait_for("┘\r\n\r\n(\x1b\\[\\?2004h)?> "))
+    assert "typed last week" in shown
+    rows = shown[shown.rindex("┏") :].splitlines()  # the last one that was drawn
+    cells = [row.split("│")[1:3] for row in rows if row.count("│") == 3]
+    answers = [row for row in cells if "tokens" not in "".join(row)]
+    assert any(left.strip() for left, _ in answers)
+    assert all(left.strip() == right.strip() for left, right in answers), "the same model, seed and question"
+    shell.type("\x04")
+    assert shell.end() == 0
+
+
+def test_pipes_and_one_prompt(talker):
+    environment = {**os.environ, "BURNISH_CACHE": str(talker / "cache")}
+    command = [sys.executable, "-m", "burnish", "chat", str(talker / "model"), "max_new_tokens=20", "seed=3"]
+    talk = "hi\n/undo\n/nonsense\nhi\n"
+    piped = subprocess.run(command, input=talk, capture_output=True, text=True, env=environment, check=False)
+    assert piped.returncode == 2, "one line could not be done"
+    assert "there is no command /nonsense" in piped.stderr
+    assert piped.stderr.count("tokens/s") == 2
+    once = subprocess.run(
+        [*command, "--prompt", "-"], input="hi", capture_output=True, text=True, env=environment, check=False
+    )
+    assert once.returncode == 0
+    assert once.stderr == ""
+    assert once.stdout.strip()
+    assert piped.stdout == f"{once.stdout}(taken back: hi)\n{once.stdout}", "nothing but answers, the same each time"
