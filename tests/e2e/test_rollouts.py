@@ -25,7 +25,7 @@ STAGES = {
 def jobs(model, folder, name, rows_a_rank):
     """A run of each stage; picky rewards leave one rank with fewer answers than the other."""
     common = {**COMMON, "max_steps": 4, "reward_funcs": [f"{reward_file(folder)}:picky"]}
-    common |= {"per_device_train_batch_size": rows_a_rank, "save_strategy": "steps", "save_steps": 1}
+    common |= {"per_device_train_batch_size": rows_a_rank, "learning_rate": 1e-3}
     data = prompt_file(folder)
     return [settings(model, data, folder / f"{name}-{stage}", **common, **changes) for stage, changes in STAGES.items()]
 
@@ -53,7 +53,9 @@ def test_two_ranks_equal_one(two_ranks, stage):
         assert before.keys() == after.keys()
         for key in ("reward", "rewards/picky", "unscored", "kl", "completions/mean_length", "loss", "grad_norm"):
             if key in before:
-                assert after[key] == pytest.approx(before[key], rel=1e-4, abs=1e-6), (key, before["step"])
+                # AdamW divides by the size of a gradient: after some steps its last digits show.
+                rel = 1e-4 if before["step"] < 3 else 1e-3
+                assert after[key] == pytest.approx(before[key], rel=rel, abs=1e-6), (key, before["step"])
         assert after["tokens"] == before["tokens"]
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(two)[name], tensor, atol=2e-4, rtol=1e-3)
