@@ -2,8 +2,8 @@
 
     python bench/reinforcement.py [--tasks token,addition] [--stages grpo,rloo,ppo] [--out DIR] [--picture FILE]
 
-`token`: say the letter a as often as there is room. `addition`: 10..19 + 10..19 as `#### n`; a short sft on random
-sums first teaches the form and nothing else: it begins at chance, one of nineteen. Prints the mean reward of the
+`token`: say the letter a as often as there is room. `addition`: 10..19 + 10..19 as `#### n`; a short sft first teaches
+the form on sums that are wrong by up to four, so that it begins at chance, one in nine. Prints the mean reward of the
 first and the last rollouts and the minutes taken; draws the rewards of all runs.
 """
 
@@ -47,14 +47,14 @@ TASKS: dict[str, dict[str, dict[str, Any]]] = {
     "addition": {
         "all": {
             "max_new_tokens": 8,
-            "per_device_train_batch_size": 256,
-            "per_device_eval_batch_size": 256,
-            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 128,
+            "per_device_eval_batch_size": 128,
+            "learning_rate": 5e-4,
             "beta": 0,
         },
         "grpo": {"max_steps": 400, "num_iterations": 2},
         "rloo": {"max_steps": 400, "num_iterations": 2},
-        "ppo": {"max_steps": 800, "ppo_epochs": 4},
+        "ppo": {"max_steps": 400, "ppo_epochs": 2},
     },
 }
 REWARD = """
@@ -112,12 +112,13 @@ def prepare(task: str, folder: Path) -> dict[str, Any]:
         }
     draw = random.Random(0)
     sums = [(f"{a}+{b}", f"#### {a + b}") for a in range(10, 20) for b in range(10, 20)]
-    form = write(folder / "form.jsonl", [(asked, f"#### {draw.randint(20, 38)}") for asked, _ in sums * 8])
+    near = [(asked, f"#### {int(answer[5:]) + draw.randint(-4, 4)}") for asked, answer in sums * 16]
+    form = write(folder / "form.jsonl", near)
     sft = {
         "model_name_or_path": str(build_model(folder / "untaught", 64)),
         "dataset": [str(form)],
         "output_dir": str(folder / "model"),
-        "num_train_epochs": 3,
+        "num_train_epochs": 12,
         "per_device_train_batch_size": 32,
         "learning_rate": 3e-3,
         "overwrite_output_dir": True,
@@ -144,27 +145,27 @@ def main() -> None:
         for stage in stages:
             own = {**TASKS[task]["all"], **TASKS[task][stage]}
             folder = out / task / stage
-            began = time.perf_counter()
+            began = time.process_time()
             train({**COMMON, **start, **own, "stage": stage, "output_dir": str(folder), "overwrite_output_dir": True})
-            minutes = (time.perf_counter() - began) / 60
+            minutes = (time.process_time() - began) / 60
             rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
             rewards = [row["reward"] for row in rows]
-            curves[task, stage] = [(row["elapsed_s"] / 60, row["reward"]) for row in rows]
+            curves[task, stage] = [(row["step"], row["reward"]) for row in rows]
             last = rewards[-8:]
-            reached = next((f"{m:.1f}" for m, reward in curves[task, stage] if reward > 0.9), "never")
+            reached = next((f"step {step}" for step, reward in curves[task, stage] if reward > 0.9), "no step")
             lines.append(
                 f"{task:9} {stage:5} first {rewards[0]:.3f}  last {sum(last) / len(last):.3f}  "
-                f"above 0.9 after {reached} min, {len(rows)} steps in {minutes:.1f} min"
+                f"above 0.9 after {reached}, {len(rows)} steps in {minutes:.1f} CPU minutes"
             )
             print(lines[-1], flush=True)
     print("\n".join(["", *lines]))
     with picture(Path(asked.picture), (4.6 * len(tasks), 3.6)) as figure:
         for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
             for stage in stages:
-                minutes_, values = zip(*curves[task, stage], strict=True)
-                axes.plot(minutes_, values, color=COLORS[stage], linewidth=1.3, label=stage)
+                steps, values = zip(*curves[task, stage], strict=True)
+                axes.plot(steps, values, color=COLORS[stage], linewidth=1.3, label=stage)
             axes.set_title(task, loc="left", fontsize=11, color=TEXT)
-            axes.set_xlabel("minutes on two cores", color=TEXT)
+            axes.set_xlabel("optimizer step", color=TEXT)
             axes.set_ylim(-0.02, 1.02)
             axes.grid(color=GRID, linewidth=0.7)
             axes.legend(frameon=False, fontsize=9)

@@ -15,6 +15,7 @@ from burnish.batch.collate import Layout
 from burnish.errors import BurnishError
 from burnish.train.rollouts.completions import COMPLETIONS
 from burnish.train.rollouts.phase import ROLLOUT_FILE, Rollouts
+from tests.conftest import build_model
 from tests.invariant.test_training import interrupted, rows, untimed
 from tests.rollouts import COMMON, prompt_file, reward_file
 from tests.runs import settings, weights
@@ -154,6 +155,36 @@ def test_what_ppo_leaves_chats_and_brings_its_head_along(tiny_folder, tmp_path):
     assert float(head["v_head.summary.weight"].abs().sum()) > 0
     assert not any("v_head" in name for name in weights(tmp_path / "run"))
     assert isinstance(load(str(tmp_path / "run"), use_cpu=True).chat("Say 3", max_new_tokens=3), str)
+
+
+# -- against TRL ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+def test_the_first_loss_of_grpo_is_that_of_trl(tiny_folder, tmp_path, seen, loss_type):
+    """From the sampled ids on everything is computed again: log-probabilities by the plain model, the loss by TRL."""
+    pytest.importorskip("trl")
+    from tests.unit.losses import trl_stand_ins
+
+    sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "max_new_tokens": 40}
+    changes = {"stage": "grpo", "loss_type": loss_type, "epsilon_high": 0.28, "temperature": 0.7, "max_steps": 1}
+    [row] = run(tiny_folder, tmp_path, "run", **changes, **sizes)
+    [(_, answers)] = seen
+    model = build_model()
+    logprobs = []
+    for one in answers:
+        logits = model(torch.tensor([[*one.prompt, *one.ids]])).logits[0, len(one.prompt) - 1 : -1] / 0.7
+        logprobs.append(logits.log_softmax(-1).gather(1, torch.tensor(one.ids)[:, None])[:, 0].detach())
+    flat, lengths = torch.cat(logprobs), [len(one.ids) for one in answers]
+    assert len(set(lengths)) > 1
+    rewards = torch.tensor([one.reward for one in answers]).view(-1, 4)
+    advantages = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).flatten()
+    every = torch.ones(len(flat), dtype=torch.bool)
+    options = {"importance": "token", "low": 0.2, "high": 0.28, "delta": None, "beta": 0.0, "longest": 40}
+    loss, _ = trl_stand_ins.grpo(flat, flat, advantages, lengths, every, loss_type=loss_type, ref=flat, **options)
+    assert row["loss"] == pytest.approx(float(loss), abs=1e-6)
+    sampled = torch.tensor([value for one in answers for value in one.logprobs])
+    torch.testing.assert_close(sampled, flat, atol=1e-4, rtol=1e-4)
 
 
 # -- rewards that do not come --------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ from burnish.train.resume import Checkpoints, Weights
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Parts, RolloutParts, Stage, measured
 from burnish.train.stream import StreamPlan
-from burnish.train.summary import data_lines, judged_parts, model_line
+from burnish.train.summary import data_lines, judged_parts, model_line, reward_parts
 from burnish.train.watch import Watch
 
 
@@ -317,7 +317,7 @@ class Job:
             if train[f"{part}_loss"] is not None
         ]
         speed = [f"{train['samples_per_second']:.2f} samples/s", f"{train['tokens_per_second']:.0f} tokens/s"]
-        held_out = judged_parts(progress.last_eval)
+        held_out = [*reward_parts(rows), *judged_parts(progress.last_eval)]
         figures = [*losses, *held_out, *(speed if trained else []), f"peak memory {peak_rss_mb():.0f} MB"]
         log.say(f"Done in {log.clock(runtime)}: {' · '.join(figures)}")
         log.say(f"Saved in {folder.path}")

@@ -148,7 +148,9 @@ class Loop:
         progress.supervised_tokens += round(supervised)
         del sums["loss"]
         add(progress.window_figures, sums)
+        reward, judged = sums.get("reward", (0.0, 0.0))
         return {
+            **({"reward": reward / judged} if judged else {}),
             "loss": mean,
             "grad_norm": float(norm) if norm is not None else 0.0,
             "learning_rate": learning_rate,
@@ -181,7 +183,8 @@ class Loop:
                 started = time.perf_counter()
                 figures = self.step()
                 self._count(figures, time.perf_counter() - started)
-                bar.advance(1, loss=f"{figures['loss']:.4f}", **self._speed())
+                shown = {"reward": f"{figures['reward']:.3f}"} if "reward" in figures else {}
+                bar.advance(1, loss=f"{figures['loss']:.4f}", **shown, **self._speed())
                 self._after_step(figures, stop, bar)
             self._tell("end")
 

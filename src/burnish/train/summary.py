@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -36,7 +36,8 @@ def data_lines(data: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{used} of {data['rows_read']} rows · "
         + (f"{samples} samples · " if samples != used else "")
-        + f"{count(data['tokens'])} tokens, {count(data['supervised_tokens'])} of them trained"
+        + f"{count(data['tokens'])} tokens"
+        + (f", {count(data['supervised_tokens'])} of them trained" if data["supervised_tokens"] else " of prompts")
     ]
     lines += [f"dropped {number}: {reason}" for reason, number in data["dropped"].items()]
     if data.get("shortened"):
@@ -44,6 +45,12 @@ def data_lines(data: Mapping[str, Any]) -> list[str]:
     if data.get("split"):
         lines.append(f"{data['split']} more samples by splitting: each trained token stands where inference puts it")
     return lines
+
+
+def reward_parts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The mean reward of the first and the last logged rollouts: `reward 0.052 → 0.981`."""
+    rewards = [row["reward"] for row in rows if "reward" in row]
+    return [f"reward {rewards[0]:.3f} → {rewards[-1]:.3f}"] if rewards else []
 
 
 def judged_parts(results: Mapping[str, float]) -> list[str]:

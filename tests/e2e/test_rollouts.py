@@ -1,0 +1,132 @@
+"""ppo, grpo and rloo through the real command line: LLaMA-Factory's file, two ranks, mistakes that people make."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from burnish.api import train
+from tests.e2e.test_distributed import launch
+from tests.invariant.test_training import rows, untimed
+from tests.judged import pair_file
+from tests.llamafactory import lora_file
+from tests.rollouts import COMMON, prompt_file, reward_file
+from tests.runs import burnish, settings, weights
+
+STAGES = {
+    "grpo": {"stage": "grpo", "beta": 0.05, "num_iterations": 2, "dynamic_sample": True},
+    "rloo": {"stage": "rloo", "beta": 0.05, "generation_batch_size": 16},
+    "ppo": {"stage": "ppo", "ppo_epochs": 2, "ppo_whiten_rewards": True, "ppo_score_norm": True},
+}
+
+
+def jobs(model, folder, name, rows_a_rank):
+    """A run of each stage; picky rewards leave one rank with fewer answers than the other."""
+    common = {**COMMON, "max_steps": 4, "reward_funcs": [f"{reward_file(folder)}:picky"]}
+    common |= {"per_device_train_batch_size": rows_a_rank, "learning_rate": 1e-3}
+    data = prompt_file(folder)
+    return [settings(model, data, folder / f"{name}-{stage}", **common, **changes) for stage, changes in STAGES.items()]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tiny_folder, tmp_path_factory):
+    """Each stage on two ranks with half the answers each, and on one."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for job in jobs(tiny_folder, folder, "one", 8):
+        train(job)
+    (folder / "jobs.json").write_text(json.dumps(jobs(tiny_folder, folder, "two", 4)))
+    worker = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.distributed_worker")
+    done = launch(*worker, folder / "jobs.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_ranks_equal_one(two_ranks, stage):
+    one, two = two_ranks / f"one-{stage}", two_ranks / f"two-{stage}"
+    assert json.loads((two_ranks / f"two-{stage}.seen-1.json").read_text())["world"] == 2
+    assert len(rows(one)) == len(rows(two)) == 4
+    for before, after in zip(untimed(rows(one)), untimed(rows(two)), strict=True):
+        assert before.keys() == after.keys()
+        for key in ("reward", "rewards/picky", "unscored", "kl", "completions/mean_length", "loss", "grad_norm"):
+            if key in before:
+                # AdamW divides by the size of a gradient: after some steps its last digits show.
+                rel = 1e-4 if before["step"] < 3 else 1e-3
+                assert after[key] == pytest.approx(before[key], rel=rel, abs=1e-6), (key, before["step"])
+        assert after["tokens"] == before["tokens"]
+    for name, tensor in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], tensor, atol=2e-4, rtol=1e-3)
+    assert (one / "completions.md").read_text() == (two / "completions.md").read_text()
+
+
+# -- LLaMA-Factory's file ---------------------------------------------------------------------------------------------
+
+
+def test_llamafactorys_example_of_ppo_runs_as_it_is(tiny_folder, tmp_path):
+    train(settings(tiny_folder, pair_file(tmp_path), tmp_path / "reward", stage="rm", max_steps=4))
+    rows_ = [{"instruction": f"Say {n}", "input": "", "output": f"{n} it is"} for n in range(12)]
+    (tmp_path / "demo.json").write_text(json.dumps(rows_))
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"demo": {"file_name": "demo.json"}}))
+    text = lora_file(
+        tiny_folder,
+        "demo",
+        tmp_path,
+        tmp_path / "ppo",
+        stage="ppo",
+        own=f"reward_model: {tmp_path / 'reward'}\n",
+    )
+    text += "\n### generate\nmax_new_tokens: 8\ntop_k: 0\ntop_p: 0.9\n"
+    file = tmp_path / "llama3_lora_ppo.yaml"
+    file.write_text(text)
+    done = burnish("train", str(file), "use_cpu=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "ppo" / "run.json").read_text())
+    assert found["status"] == "completed"
+    # 12 prompts, 3 times, 8 a rollout: 5 rollouts, each gone over 4 times
+    assert found["train"]["steps"] == 20
+    [*_, last] = rows(tmp_path / "ppo")
+    assert "rewards/reward_model" in last
+    assert {"kl", "kl_coef", "loss_value", "clip_ratio/high"} <= last.keys()
+    assert "reward model" in done.stdout
+    assert (tmp_path / "ppo" / "rewards.png").is_file()
+
+
+def test_a_reward_model_and_functions_add_up(tiny_folder, tmp_path):
+    train(settings(tiny_folder, pair_file(tmp_path), tmp_path / "reward", stage="rm", max_steps=4))
+    changes = {**COMMON, "stage": "grpo", "max_steps": 1, "reward_funcs": [f"{reward_file(tmp_path)}:even"]}
+    made = settings(tiny_folder, prompt_file(tmp_path), tmp_path / "run", **changes)
+    train({**made, "reward_model": str(tmp_path / "reward")})
+    [row] = rows(tmp_path / "run")
+    assert row["reward"] == pytest.approx(row["rewards/reward_model"] + row["rewards/even"], abs=1e-6)
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reward_model": "nowhere"}, "nowhere"),
+        ({"reward_funcs": "math_eqal"}, "did you mean 'math_equal'"),
+        ({"reward_funcs": "length", "generation_batch_size": 12}, "generation_batch_size: 12 is no multiple"),
+        ({"reward_funcs": [{"name": "exact_match", "column": "right"}]}, "'right', which no row has"),
+        ({"reward_funcs": "length", "cutoff_len": 600}, "the model reads 512"),
+    ],
+    ids=["no model", "no function", "sizes", "no column", "too long"],
+)
+def test_mistakes_are_told_before_training(tiny_folder, tmp_path, changes, words):
+    from burnish.errors import BurnishError
+
+    data = prompt_file(tmp_path)
+    if "cutoff_len" in changes:
+        row = {"messages": [{"role": "user", "content": "so " * 180}, {"role": "assistant", "content": "yes"}]}
+        data.write_text(json.dumps(row) + "\n")
+    with pytest.raises(BurnishError) as caught:
+        train({**settings(tiny_folder, data, tmp_path / "run", **COMMON, stage="grpo"), **changes})
+    error = caught.value
+    assert words in f"{error.what} {error.at} {error.fix}"
+    assert error.exit_code == 2
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
