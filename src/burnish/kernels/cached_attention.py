@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -289,24 +290,31 @@ def slot_attention(model: Any) -> Iterator[None]:
 
 def slot_cache(store: SlotStore) -> Any:
     """`store` in the shape of a transformers cache; its `step` is set before each forward pass."""
+    return _cache_class()(store)
+
+
+@cache
+def _cache_class() -> Any:
+    """The class, made once: one made for each cache would keep its store until Python next collects cycles."""
     from transformers import Cache
     from transformers.cache_utils import DynamicLayer
 
     class SlotCache(Cache):
         step: Prefill | Decode
 
-        def __init__(self) -> None:
+        def __init__(self, store: SlotStore) -> None:
             super().__init__(layer_class_to_replicate=DynamicLayer)
+            self.store = store
 
         def update(
             self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
         ) -> tuple[Tensor, Tensor]:
-            return store.write(layer_idx, key_states, value_states, self.step)
+            return self.store.write(layer_idx, key_states, value_states, self.step)
 
         def get_seq_length(self, *_: Any) -> int:
             return 0
 
-    return SlotCache()
+    return SlotCache
 
 
 def packed_positions(step: Prefill) -> Sequence[int]:

@@ -145,8 +145,9 @@ class Job:
             log.say(self.engine.describe())
         self.watch.start()
         loaded = build_model(settings, source, self.precision, self.engine.load_device)
+        if self.stage.whole_because:
+            self.engine.require_whole_weights(f"stage: {settings.tuning.stage}", self.stage.whole_because)
         if self.stage.extend:
-            self.engine.require_whole_weights(f"stage: {settings.tuning.stage}", "its value head is saved whole")
             self.stage.extend(settings, loaded)
         if self.engine.process_index:  # until here all ranks draw alike; from here on dropout differs
             torch.manual_seed(settings.training.seed + self.engine.process_index)

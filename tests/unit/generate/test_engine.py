@@ -172,3 +172,19 @@ def test_what_cannot_be_asked(model):
             engine.submit(request)
     assert not engine.busy
     assert engine.step() == []
+
+
+def test_keys_and_values_go_with_the_engine(model):
+    import gc
+    import weakref
+
+    gc.collect()
+    gc.disable()  # what only the collector of cycles would free stays, rollout after rollout
+    try:
+        engine = Engine(model, slots=2)
+        run(engine, [engine.submit(ask(PROMPTS[0], 3))])
+        keys = weakref.ref(engine._pools[""].kept.store.keys[0])
+        del engine
+        assert keys() is None
+    finally:
+        gc.enable()

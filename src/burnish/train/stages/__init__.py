@@ -80,6 +80,7 @@ class Stage:
         check: (settings, training examples' marks) → nothing: says or refuses what the labels need, before training.
         before_step: (module, examples of each micro-batch of this rank, layout, accelerator) → nothing: measures what
             all micro-batches of an optimizer step share.
+        whole_because: why weights cannot be cut into shards in this stage; None where they can.
         rollouts: RolloutParts → what makes the samples of the steps while the run goes on; the examples of the data
             are then prompts, and `collate` is not asked.
     """
@@ -95,6 +96,7 @@ class Stage:
     check: Callable[[Settings, Any], None] | None = None
     before_step: Callable[[Any, Sequence[Sequence[Example]], Layout, Any], None] | None = None
     rollouts: Callable[[RolloutParts], Rollouts] | None = None
+    whole_because: str | None = None
 
 
 def measured(

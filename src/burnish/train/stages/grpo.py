@@ -45,4 +45,13 @@ def rollouts(parts: RolloutParts) -> Rollouts:
     return build_rollouts(parts, method, units=units)
 
 
-STAGE = Stage("grpo", prompt_chunk, collate, module, extend=extend, reference=reference, rollouts=rollouts)
+STAGE = Stage(
+    "grpo",
+    prompt_chunk,
+    collate,
+    module,
+    extend=extend,
+    reference=reference,
+    rollouts=rollouts,
+    whole_because="answers are sampled from whole weights",
+)

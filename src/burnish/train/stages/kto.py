@@ -98,6 +98,7 @@ STAGE = Stage(
     collate_feedback,
     module,
     extend=extend,
+    whole_because="its KL is measured on whole weights",
     reference=find_reference,
     check=check,
     before_step=before_step,

@@ -63,4 +63,13 @@ def rollouts(parts: RolloutParts) -> Rollouts:
     return build_rollouts(parts, method, units=None)
 
 
-STAGE = Stage("ppo", prompt_chunk, collate, module, extend=extend, reference=reference, rollouts=rollouts)
+STAGE = Stage(
+    "ppo",
+    prompt_chunk,
+    collate,
+    module,
+    extend=extend,
+    reference=reference,
+    rollouts=rollouts,
+    whole_because="answers are sampled from whole weights",
+)

@@ -32,4 +32,13 @@ def rollouts(parts: RolloutParts) -> Rollouts:
     return build_rollouts(parts, method, units=1)
 
 
-STAGE = Stage("rloo", prompt_chunk, collate, module, extend=extend, reference=reference, rollouts=rollouts)
+STAGE = Stage(
+    "rloo",
+    prompt_chunk,
+    collate,
+    module,
+    extend=extend,
+    reference=reference,
+    rollouts=rollouts,
+    whole_because="answers are sampled from whole weights",
+)
