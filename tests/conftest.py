@@ -12,6 +12,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(os.environ.get("BURNISH_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 """Optional data beside the checkout; BURNISH_SHARED names it where it lies elsewhere."""
