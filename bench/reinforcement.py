@@ -52,8 +52,8 @@ TASKS: dict[str, dict[str, dict[str, Any]]] = {
             "learning_rate": 5e-4,
             "beta": 0,
         },
-        "grpo": {"max_steps": 400, "num_iterations": 2},
-        "rloo": {"max_steps": 400, "num_iterations": 2},
+        "grpo": {"max_steps": 800, "num_iterations": 2},
+        "rloo": {"max_steps": 800, "num_iterations": 2},
         "ppo": {"max_steps": 400, "ppo_epochs": 2},
     },
 }
