@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,8 @@ def export_gguf(wish: Wish, order: Order, kind: str | None = None) -> dict[str, 
     """
     if kind is not None:
         require_kind(kind)
+    if kind == "f32" and wish.dtype == "auto":
+        wish = replace(wish, dtype="float32")  # the file has room for every bit of a merged weight
     subject = Subject(wish, log.say)
     kind = kind or _WHOLE[subject.dtype]
     _check(subject)
@@ -100,11 +102,12 @@ def export_gguf(wish: Wish, order: Order, kind: str | None = None) -> dict[str, 
         _write(loaded, template, file, kind, subject)
         set_generation(loaded.model, template, order.sampling)
         drawn = sampling_of(loaded.model.generation_config)
-        merged, answers = _answers(loaded, run.trial, stop_ids(template) if template else [], subject.compute_dtype)
+        stops = stop_ids(template) if template else []
+        merged, answers = _answers(loaded, run.trial, stops, subject.compute_dtype)
         folded, config = loaded.merged, loaded.model.config.get_text_config()
         del loaded
         gc.collect()
-        report = _checked(subject, target, file, kind, run, merged, answers, config)
+        report = _checked(subject, target, file, kind, run, merged, answers, stops, config)
         report |= {"merged": [Path(each).name for each in folded], "sampling": drawn, "file": file.name}
         adds_bos = puts_bos_first(run.trial.tokenizer, run.trial.template)
         write_modelfile(aside, template, drawn, from_=f"./{file.name}", adds_bos=adds_bos)
@@ -158,6 +161,7 @@ def _checked(
     run: Standard,
     merged: list[Tensor],
     answers: list[list[int]],
+    stops: list[int],
     config: Any,
 ) -> dict[str, Any]:
     """Read the file back; returns the report. Raises ModelError where it is not what the run is."""
@@ -173,7 +177,7 @@ def _checked(
     if not is_installed():
         log.note("llama.cpp is not installed here (pip install 'burnish[llamacpp]'), so it was not asked")
         return report
-    found = _asked_llamacpp(file, run.trial, merged, answers)
+    found = _asked_llamacpp(file, run.trial, merged, answers, stops)
     allowed = LOGPROB_TOLERANCES.get(kind, _LOGPROB_TOLERANCE_OF_OTHERS)
     if found.mean_logprob > allowed:
         raise ModelError(
@@ -209,7 +213,9 @@ def _read_by_transformers(file: Path, dtype: torch.dtype, config: Any) -> Any:
         ) from error
 
 
-def _asked_llamacpp(file: Path, trial: Trial, merged: list[Tensor], answers: list[list[int]]) -> Asked:
+def _asked_llamacpp(
+    file: Path, trial: Trial, merged: list[Tensor], answers: list[list[int]], stops: list[int]
+) -> Asked:
     """Raises ModelError where llama.cpp tokenizes a conversation to other ids."""
     longest = max(len(row) for row in [*trial.rows, *trial.prompts]) + _ANSWER
     program = LlamaCpp(file, longest=max(256, longest), threads=torch.get_num_threads())
@@ -228,7 +234,7 @@ def _asked_llamacpp(file: Path, trial: Trial, merged: list[Tensor], answers: lis
             likeliest = wanted.topk(min(_LIKELIEST, len(wanted))).indices.tolist()
             found_here = program.logprobs(row[: place + 1], 4 * _LIKELIEST)
             differences += [abs(float(wanted[n]) - found_here[n]) for n in likeliest if n in found_here]
-    same = [program.continued(p, _ANSWER) == a for p, a in zip(trial.prompts, answers, strict=True)]
+    same = [program.continued(p, _ANSWER, stops) == a for p, a in zip(trial.prompts, answers, strict=True)]
     bos = trial.tokenizer.bos_token or ""
     renders = all(
         program.render(to_messages(talk[:-1])) in (text, text.removeprefix(bos))

@@ -6,7 +6,7 @@ import json
 import secrets
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,10 @@ class LlamaCpp:
         [first] = done["completion_probabilities"]
         return {each["id"]: float(each["logprob"]) for each in first["top_logprobs"]}
 
-    def continued(self, prompt: Sequence[int], count: int) -> list[int]:
-        """The greedy continuation, at most `count` tokens, without the token that ends it."""
-        return list(self._complete(prompt, count, return_tokens=True)["tokens"])
+    def continued(self, prompt: Sequence[int], count: int, stops: Collection[int] = ()) -> list[int]:
+        """The greedy continuation, at most `count` tokens, without the one of `stops` that ends it."""
+        tokens = list(self._complete(prompt, count, return_tokens=True)["tokens"])
+        return tokens[:-1] if tokens and tokens[-1] in stops else tokens
 
     def _complete(self, prompt: Sequence[int], count: int, **options: Any) -> Any:
         greedy = {"temperature": 0.0, "top_k": 1, "repeat_penalty": 1.0, "samplers": ["top_k"], "cache_prompt": False}
