@@ -64,7 +64,8 @@ def run_serve(
     try:
         loading = loading_options(settings)
         del loading["skip_special_tokens"]
-        wanted = Wanted(model, name, named, engine, slots, sampling_of(settings), limits, loading)
+        given = frozenset(settings.given)
+        wanted = Wanted(model, name, named, engine, slots, sampling_of(settings), limits, loading, given)
         serving = load_serving(wanted, log.say)
         _serve(serving, place, listening, key)
     finally:

@@ -30,7 +30,7 @@ class Wanted:
 
     `model`: as the user wrote it. `name`: under which requests ask for it; None takes the last part of `model`.
     `adapters`: run folders by name, held beside each other on the base. `engine`: one of `ENGINES`. `slots`: answers
-    at a time. `loading`: arguments of `load_chat_model`.
+    at a time. `loading`: arguments of `load_chat_model`. `given`: the settings that the user has set.
     """
 
     model: str
@@ -41,6 +41,10 @@ class Wanted:
     defaults: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
     loading: Mapping[str, Any] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
+
+
+_OF_REWARDS = ("use_cpu", "trust_remote_code")  # the settings that a reward model is loaded with
 
 
 def load_serving(wanted: Wanted, say: Callable[[str], None]) -> Serving:
@@ -145,7 +149,10 @@ def _template(source: ModelSource, loading: Mapping[str, Any]) -> ChatTemplate:
 def _reward(wanted: Wanted, name: str, engine: str, say: Callable[[str], None]) -> Serving:
     if wanted.adapters or engine != "burnish":
         raise BurnishError("a reward model is served by itself, with the engine burnish", at="--adapter, --engine")
-    kept = {key: wanted.loading[key] for key in ("use_cpu", "trust_remote_code") if key in wanted.loading}
+    idle = sorted(wanted.given - {*_OF_REWARDS})
+    if idle:
+        raise BurnishError(f"'{idle[0]}' has no effect on a reward model", at="command line", fix="leave it out")
+    kept = {key: wanted.loading[key] for key in _OF_REWARDS if key in wanted.loading}
     scorer = load_reward_model(wanted.model, say=say, **kept)
     rows = scorer.model.get_input_embeddings().weight.shape[0]
     return Serving(Models([Served(name, scorer.template, rows)]), scorer=scorer, limits=wanted.limits)
