@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import io
 import os
@@ -46,6 +47,8 @@ class Terminal:
             preexec_fn=as_session,
         )
         os.close(follower)
+        # A read may end in the middle of a character.
+        self.decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self.leader, self.seen = leader, ""
 
     def type(self, text):
@@ -58,7 +61,7 @@ class Terminal:
             ready, _, _ = select.select([self.leader], [], [], max(0.0, end - time.monotonic()))
             assert ready, f"waited in vain for {pattern!r}; seen: {self.seen!r}"
             try:
-                self.seen += os.read(self.leader, 65536).decode(errors="replace")
+                self.seen += self.decode(os.read(self.leader, 65536))
             except OSError:
                 raise AssertionError(f"it ended before {pattern!r}; seen: {self.seen!r}") from None
         shown, self.seen = self.seen[: found.end()], self.seen[found.end() :]
