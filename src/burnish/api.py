@@ -212,6 +212,8 @@ def sampling_of(settings: Settings) -> Sampling:
 
 def loading_options(settings: Settings) -> dict[str, Any]:
     """What `load_chat_model` takes of the settings, but for the model's name and the sampling."""
+    from burnish.train.origin import hub_arguments
+
     model, data = settings.model, settings.data
     return {
         "template": data.template,
@@ -228,7 +230,7 @@ def loading_options(settings: Settings) -> dict[str, Any]:
         "quantization_bit": model.quantization_bit,
         "quantization_type": model.quantization_type,
         "double_quantization": model.double_quantization,
-        "hub": {"revision": model.model_revision, "cache_dir": model.cache_dir, "token": model.hf_hub_token},
+        "hub": hub_arguments(settings),
     }
 
 

@@ -7,7 +7,7 @@ as one big call with a block-diagonal mask, and defines what is right.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -144,6 +144,18 @@ _SINKS = ("gpt_oss", "deepseek_v4", "flint", "granite_swa", "granitemoe_swa", "h
 
 
 @contextmanager
+def attention_named(model: Any, name: str) -> Iterator[None]:
+    """While the block runs, the model's layers use the attention that transformers knows by this name."""
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+@contextmanager
 def packed_rows(model: Any) -> Iterator[None]:
     """While the block runs, the model's attention layers take packed rows and need `document_lengths=…`.
 
@@ -157,27 +169,20 @@ def packed_rows(model: Any) -> Iterator[None]:
         yield
         return
     AttentionInterface.register(PACKED, _attention_for_transformers)
-    config._attn_implementation = PACKED
     if before != PACKED:
         _USUAL[id(config)] = before
     try:
-        yield
+        with attention_named(model, PACKED):
+            yield
     finally:
-        config._attn_implementation = before
         if before != PACKED:
             del _USUAL[id(config)]
 
 
-@contextmanager
-def padded_rows(model: Any) -> Iterator[None]:
+def padded_rows(model: Any) -> AbstractContextManager[None]:
     """While the block runs, inside one of `packed_rows`, the model reads padded rows as usual: to generate."""
     config = model.config.get_text_config()
-    before = config._attn_implementation
-    config._attn_implementation = _USUAL.get(id(config), before)
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    return attention_named(model, _USUAL.get(id(config), config._attn_implementation))
 
 
 _USUAL: dict[int, str] = {}

@@ -6,8 +6,8 @@ step. `cached_attention_reference` is the same as one softmax under an explicit 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from burnish.kernels.attention import attention_named
 
 SLOTS = "burnish_slots"
 _FIRST_ROOM = 256  # tokens a slot has room for at first; it doubles
@@ -41,7 +43,11 @@ class Decode:
 
     places: Tensor
     longest: int
+    rows: Tensor = field(init=False)  # [B] int64: 0 … B - 1, made once for all layers
     _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rows = torch.arange(len(self.places), device=self.places.device)
 
     def mask(self, window: int | None) -> Tensor | None:
         """[B, 1, 1, L], True where a row's token may look; None when it may look everywhere."""
@@ -89,7 +95,7 @@ class SlotStore:
                 kept[layer] = new.new_zeros((self.slots, new.shape[1], self.room, new.shape[3]))
         keys, values = self.keys[layer], self.values[layer]
         if isinstance(step, Decode):
-            rows = torch.arange(len(step.places), device=key.device)
+            rows = step.rows
             keys[rows, :, step.places] = key[:, :, 0]
             values[rows, :, step.places] = value[:, :, 0]
             return keys[: len(rows), :, : step.longest], values[: len(rows), :, : step.longest]
@@ -273,19 +279,12 @@ def reason_not_cached(model: Any) -> str | None:
     return None
 
 
-@contextmanager
-def slot_attention(model: Any) -> Iterator[None]:
+def slot_attention(model: Any) -> AbstractContextManager[None]:
     """While the block runs, the model's attention layers read slots and need `slot_step=…`."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(SLOTS, _attention_for_transformers)
-    config = model.config.get_text_config()
-    before = config._attn_implementation
-    config._attn_implementation = SLOTS
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    return attention_named(model, SLOTS)
 
 
 def slot_cache(store: SlotStore) -> Any:
