@@ -1,28 +1,35 @@
-"""Tokens per second of Burnish's training step against the plain one (padded batch, full logits), in one run.
+"""The training step: tokens a second against the plain one, where its time goes, and what length costs; in one run.
 
-usage: python bench/training_step.py [--model DIR_OR_NAME] [--rounds 3] [--batch 8]
+usage: python bench/training_step.py [--model DIR_OR_NAME] [--rounds 3] [--batch 4] [--part speed profile lengths]
 
-Both train LoRA r=16 on the same rows of examples/data/orders.jsonl, in the number format that suits this machine.
-Machines are noisy: only the ratio counts, and only within one run.
+All parts train LoRA rank 8 on all linear layers, in the number format that suits this machine.
+speed: the plain step (a padded batch, all logits, the layers of transformers and PEFT), the same rows packed with
+  logits only where there are labels, and that with Burnish's kernels.
+profile: the share of each kind of operation in the last of them.
+lengths: time a token and the memory that activations take, for one document of 128 to 4096 tokens.
+Machines are noisy: only ratios count, and only within one run. On a busy machine: --clock cpu, with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from burnish.batch.collate import collate_packed, collate_padded
-from burnish.batch.truncation import fit
+from burnish.batch.truncation import Limits, fit
 from burnish.data.load import load_samples
 from burnish.kernels.attention import packed_rows
 from burnish.model.adapter import attach_lora
+from burnish.model.fused import fused_layers
 from burnish.model.load import load_model
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.source import find_model
@@ -31,6 +38,14 @@ from burnish.template import Example, load_template
 from burnish.train.forward import SupervisedLoss
 
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data"
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+KINDS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm"),
+    "attention": ("flash_attention", "efficient_attention"),
+    "element by element": ("mul", "add", "silu", "sub", "div", "exp", "neg", "pow", "rsqrt", "addcmul"),
+    "sums and norms": ("sum", "norm", "mean", "amax", "logsumexp", "vecdot", "argmax"),
+    "copies and memory": ("copy", "cat", "fill", "empty", "clone", "zero", "index", "gather", "scatter", "split"),
+}
 
 
 def plain_step(model: Any, examples: list[Example]) -> None:
@@ -55,53 +70,136 @@ def burnish_step(model: Any, examples: list[Example]) -> None:
     model.zero_grad()
 
 
-def tokens_per_second(step: Callable[[Any, list[Example]], None], model: Any, batches: list[list[Example]]) -> float:
-    """Real tokens, padding left out, per second over all batches."""
-    started = time.perf_counter()
-    for examples in batches:
+@contextmanager
+def way(model: Any, name: str) -> Iterator[Callable[[Any, list[Example]], None]]:
+    """The step of a name, in the state of the model that it needs."""
+    if name == "plain":
+        yield plain_step
+        return
+    with packed_rows(model.get_base_model()):
+        if name == "packed":
+            yield burnish_step
+            return
+        with fused_layers(model):
+            yield burnish_step
+
+
+def measure_speed(model: Any, batches: list[list[Example]], rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """Real tokens, padding left out, a second: medians over rounds in turn."""
+    rates: dict[str, list[float]] = {"plain": [], "packed": [], "kernels": []}
+    tokens = sum(len(example.input_ids) for batch in batches for example in batch)
+    for number in range(rounds + 1):
+        for name, found in rates.items():
+            with way(model, name) as step:
+                started = clock()
+                for examples in batches:
+                    step(model, examples)
+            if number:  # the first round warms up
+                found.append(tokens / (clock() - started))
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    return {
+        "tokens_per_second": {name: round(rate, 1) for name, rate in medians.items()},
+        "ratio_to_plain": {name: round(rate / medians["plain"], 2) for name, rate in medians.items()},
+    }
+
+
+def measure_parts(model: Any, examples: list[Example]) -> dict[str, float]:
+    """The share of each kind of operation in one step with kernels, by the profiler's own time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with way(model, "kernels") as step:
         step(model, examples)
-    return sum(len(e.input_ids) for batch in batches for e in batch) / (time.perf_counter() - started)
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            step(model, examples)
+    shares: dict[str, float] = dict.fromkeys([*KINDS, "the rest"], 0.0)
+    for event in seen.key_averages():
+        kind = next(
+            (
+                kind
+                for kind, marks in KINDS.items()
+                if (event.key in marks if kind == "matrix products" else any(mark in event.key for mark in marks))
+            ),
+            "the rest",
+        )
+        shares[kind] += event.self_cpu_time_total
+    total = sum(shares.values())
+    return {kind: round(spent / total, 3) for kind, spent in shares.items()}
+
+
+def measure_lengths(
+    model: Any, lengths: list[int], rounds: int, clock: Callable[[], float]
+) -> dict[str, dict[str, float]]:
+    """Of one document of each length: microseconds a token, and the activations kept for the backward pass in KB."""
+    vocabulary = model.config.get_text_config().vocab_size
+    table: dict[str, dict[str, float]] = {}
+    for length in lengths:
+        ids = torch.randint(5, vocabulary, (length,)).tolist()
+        half = length // 2
+        example = Example(ids, [-100] * half + ids[half:], [0.0] * half + [1.0] * (length - half))
+        row: dict[str, float] = {}
+        for name in ("packed", "kernels"):
+            with way(model, name) as step:
+                spent = []
+                for _ in range(rounds):
+                    started = clock()
+                    step(model, [example])
+                    spent.append(clock() - started)
+                row[f"{name}_us_per_token"] = round(1e6 * statistics.median(spent) / length)
+                row[f"{name}_kb_per_token"] = round(kept_bytes(model, example) / length / 1e3)
+        table[str(length)] = row
+    return table
+
+
+def kept_bytes(model: Any, example: Example) -> int:
+    """The memory of all tensors that one forward pass keeps for its backward pass, weights left out."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = SupervisedLoss(model, packed=True)(collate_packed([example]).to(model.device))
+    del loss
+    gc.collect()
+    return sum(sizes.values())
 
 
 def main() -> None:
-    """Run both in turn and print their rates and the ratio."""
+    """Run the parts and print them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--dataset", default="orders")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256, 512, 1024, 2048, 4096])
+    parser.add_argument("--part", nargs="+", choices=("speed", "profile", "lengths"), default=["speed", "profile"])
     arguments = parser.parse_args()
+    clock = CLOCKS[arguments.clock]
     device = choose_device()
     precision = choose_precision(device)
     loaded = load_model(find_model(arguments.model, print), dtype=precision.dtype, device=device)
     template = load_template(loaded.tokenizer, extra_stop_ids=loaded.stop_ids)
-    samples = load_samples(["orders"], DATA, max_samples=4 * arguments.batch).samples
-    examples = [fit(template.pieces(sample.record), 512).example for sample in samples]
+    samples = load_samples([arguments.dataset], arguments.data, max_samples=4 * arguments.batch).samples
+    examples = [fit(template.pieces(sample.record), Limits(1024)).example for sample in samples]
     kept = [example for example in examples if example is not None]
     batches = [kept[start : start + arguments.batch] for start in range(0, len(kept), arguments.batch)]
-    model, _ = attach_lora(loaded.model, rank=16)
+    model, _ = attach_lora(loaded.model, rank=8)
     model.train()
-    rates: dict[str, list[float]] = {"plain": [], "burnish": []}
-    for number in range(arguments.rounds + 1):
-        for name, step in (("plain", plain_step), ("burnish", burnish_step)):
-            if name == "burnish":
-                with packed_rows(model.get_base_model()):
-                    rate = tokens_per_second(step, model, batches)
-            else:
-                rate = tokens_per_second(step, model, batches)
-            if number:  # the first round warms up
-                rates[name].append(rate)
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    print(
-        json.dumps(
-            {
-                "precision": precision.name,
-                "tokens_per_second": {name: round(rate, 1) for name, rate in medians.items()},
-                "ratio": round(medians["burnish"] / medians["plain"], 2),
-                "peak_rss_mb": round(peak_rss_mb()),
-            },
-            indent=1,
-        )
-    )
+    found: dict[str, Any] = {"precision": precision.name, "threads": torch.get_num_threads()}
+    if "speed" in arguments.part:
+        found |= measure_speed(model, batches, arguments.rounds, clock)
+    if "profile" in arguments.part:
+        found["share_of_the_step"] = measure_parts(model, batches[0])
+    if "lengths" in arguments.part:
+        found["by_length"] = measure_lengths(model, arguments.lengths, arguments.rounds, clock)
+    found["peak_rss_mb"] = round(peak_rss_mb())
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
