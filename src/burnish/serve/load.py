@@ -10,6 +10,7 @@ from typing import Any
 from burnish.errors import BurnishError, ModelError
 from burnish.generate.chat import load_chat_model
 from burnish.generate.engine import Engine
+from burnish.generate.llamacpp import is_installed
 from burnish.generate.request import Sampling
 from burnish.generate.reward import load_reward_model
 from burnish.model.load import load_tokenizer, read_stop_ids
@@ -88,11 +89,9 @@ def short_name(source: ModelSource, written: str) -> str:
 def _engine_for(wanted: Wanted, source: ModelSource) -> str:
     """Which engine answers. Raises BurnishError where the one that is asked for cannot."""
     if wanted.engine == "auto":
-        from burnish.serve.llamacpp import installed
-
         plain = not wanted.adapters and not source.adapters and not wanted.loading.get("adapters")
         whole = wanted.loading.get("quantization_bit") is None
-        return "llamacpp" if source.gguf_file and plain and whole and installed() else "burnish"
+        return "llamacpp" if source.gguf_file and plain and whole and is_installed() else "burnish"
     if wanted.engine == "llamacpp" and (not source.gguf_file or source.adapters):
         raise BurnishError(
             "llama.cpp reads .gguf files only", at="--engine", fix="burnish export --format gguf makes one of a run"
