@@ -33,7 +33,14 @@ def is_installed() -> bool:
 
 
 def start_llamacpp(
-    file: Path, *, window: int, slots: int = 1, threads: int | None = None, exact: bool = False, fix: str | None = None
+    file: Path,
+    *,
+    window: int,
+    slots: int = 1,
+    threads: int | None = None,
+    cpu: bool = False,
+    exact: bool = False,
+    fix: str | None = None,
 ) -> LlamaProgram:
     """Load a .gguf file into llama.cpp.
 
@@ -41,6 +48,7 @@ def start_llamacpp(
         window: tokens of prompt and answer together that each slot has room for.
         slots: answers at a time.
         threads: of the processor; None leaves the number to llama.cpp.
+        cpu: leave accelerators alone.
         exact: as exact as llama.cpp can be: on the CPU, keys and values in float32, no fused attention.
         fix: what the user is told to do about a file that it does not take.
     Raises:
@@ -62,8 +70,9 @@ def start_llamacpp(
     wanted.ui = wanted.endpoint_slots = wanted.endpoint_metrics = wanted.endpoint_props = False
     if threads is not None:
         wanted.cpuparams.n_threads = threads
-    if exact:
+    if cpu or exact:
         wanted.n_gpu_layers = 0
+    if exact:
         wanted.cache_type_k = wanted.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         wanted.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     try:

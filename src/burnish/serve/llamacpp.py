@@ -28,16 +28,18 @@ _PATIENCE_S = 30.0
 _SAMPLERS = ["penalties", "temperature", "top_k", "top_p"]  # in the order of our own sampler
 
 
-def load_llamacpp(source: ModelSource, served: Served, *, slots: int, say: Callable[[str], None]) -> Backend:
+def load_llamacpp(source: ModelSource, served: Served, *, slots: int, cpu: bool, say: Callable[[str], None]) -> Backend:
     """Load a .gguf file into llama.cpp.
 
+    Args:
+        cpu: leave accelerators alone.
     Raises:
         MissingExtraError: xllamacpp is not installed.
         ModelError: llama.cpp cannot read the file.
     """
     file = Path(source.location) / str(source.gguf_file)
     window = min(_context_length(file), _LONGEST)
-    server = start_llamacpp(file, window=window, slots=slots).server
+    server = start_llamacpp(file, window=window, slots=slots, cpu=cpu).server
     say(f"llama.cpp holds {slots} answers of {window} tokens each")
     return Backend(LlamaEngine(server, served, window, slots), "llamacpp", slots, shapes_logits=False, logprobs=False)
 

@@ -40,12 +40,14 @@ class Limits:
 class Serving:
     """The models and the engine that answers for them, or the reward model that scores.
 
-    `defaults`: how answers are sampled where a request does not say.
+    `defaults`: how answers are sampled where a request does not say. `scored_at_a_time`: conversations in one pass of
+    the reward model.
     """
 
     models: Models
     backend: Backend | None = None
     scorer: RewardModel | None = None
+    scored_at_a_time: int = 8
     defaults: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
