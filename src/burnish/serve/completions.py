@@ -112,7 +112,7 @@ def _request(serving: Serving, served: Served, body: CompletionBody, prompt: lis
         copies=copies_of(serving, body),
         adapter=served.adapter,
         top_logprobs=alternatives_of(serving, body.logprobs is not None, body.logprobs),
-        shape_logits=shape_for(serving, served, body, []),
+        shape_logits=shape_for(serving, served, body),
     )
 
 

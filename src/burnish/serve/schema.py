@@ -28,13 +28,18 @@ def any_object() -> Node:
     return _any_of_type("object")
 
 
-def of_schema(schema: Mapping[str, Any]) -> Node:
+def of_schema(schema: Mapping[str, Any], param: str = "response_format.json_schema.schema") -> Node:
     """JSON of a schema.
 
+    Args:
+        param: where a request has it.
     Raises:
         ApiError: the schema uses a keyword that is not supported, by its name, or cannot be fulfilled.
     """
-    return _Compiler(schema).node(schema, "schema")
+    try:
+        return _Compiler(schema).node(schema, "schema")
+    except _CannotFollow as why:
+        raise bad_request(f"This schema cannot be followed: {why}.", param) from None
 
 
 def _space() -> Node:
@@ -232,5 +237,9 @@ def _number_fits(value: Any, kinds: list[Any]) -> bool:
     return type(value) is int and "number" in kinds
 
 
-def _refused(at: str, why: str) -> Exception:
-    return bad_request(f"This schema cannot be followed: at {at}, {why}.", "response_format.json_schema.schema")
+class _CannotFollow(Exception):
+    """What a schema asks is not supported, or cannot be."""
+
+
+def _refused(at: str, why: str) -> _CannotFollow:
+    return _CannotFollow(f"at {at}, {why}")

@@ -16,6 +16,7 @@ from burnish.errors import BurnishError
 from burnish.generate.request import Event, Request, Sampling
 from burnish.serve.bodies import Steering
 from burnish.serve.errors import ApiError, bad_request, too_long
+from burnish.serve.held import Held
 from burnish.serve.metrics import Metrics
 from burnish.serve.models import Models, Served
 from burnish.serve.shaping import Shape, one_after_another, penalties
@@ -129,7 +130,7 @@ def copies_of(serving: Serving, body: Steering) -> int:
     return copies
 
 
-def shape_for(serving: Serving, served: Served, body: Steering, also: list[Shape]) -> Shape | None:
+def shape_for(serving: Serving, served: Served, body: Steering, held: Held | None = None) -> Shape | None:
     """What a request does to the logits. Raises ApiError where the engine, or the vocabulary, has no place for it."""
     bias: dict[int, float] = {}
     for name, value in (body.logit_bias or {}).items():
@@ -137,11 +138,11 @@ def shape_for(serving: Serving, served: Served, body: Steering, also: list[Shape
             raise bad_request("The keys of logit_bias are token ids of this model.", "logit_bias")
         bias[int(name)] = value
     own = penalties(bias, body.presence_penalty or 0.0, body.frequency_penalty or 0.0)
-    shape = one_after_another([*([own] if own else []), *also])
+    shape = one_after_another([*([own] if own else []), *([held.shape] if held else [])])
     if shape is not None and serving.backend is not None and not serving.backend.shapes_logits:
         name = next(
             (name for name in ("logit_bias", "presence_penalty", "frequency_penalty") if getattr(body, name)),
-            "response_format",
+            held.param if held else "",
         )
         raise bad_request(f"{name} is not supported with the engine {serving.backend.name}.", name)
     return shape
