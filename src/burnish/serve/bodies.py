@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_COPIES = 128
+MOST_ALTERNATIVES = 20  # of one token's log-probabilities
 _Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 _TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -133,7 +134,7 @@ class ChatBody(Steering):
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer.")
@@ -162,7 +163,7 @@ class ChatBody(Steering):
 class CompletionBody(Steering):
     prompt: str | list[str] | list[_TokenId] | list[list[_TokenId]]
     echo: bool | None = None
-    logprobs: int | None = Field(None, ge=0, le=20)
+    logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
     best_of: int | None = Field(None, ge=1, le=MAX_COPIES)
     suffix: None = None
 

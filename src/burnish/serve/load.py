@@ -86,7 +86,7 @@ def load_serving(wanted: Wanted, say: Callable[[str], None]) -> Serving:
 
         template = _template(source, wanted.loading)
         served = [Served(name, template, len(template.tokenizer))]
-        backend = load_vllm(source, slots=wanted.slots)
+        backend = load_vllm(source, slots=wanted.slots, loading=wanted.loading)
     return Serving(Models(served), backend, defaults=wanted.defaults, limits=wanted.limits)
 
 
@@ -129,11 +129,13 @@ def _refuse_idle(wanted: Wanted, who: str, where: str) -> None:
 
 def _own(wanted: Wanted, name: str, source: ModelSource, say: Callable[[str], None]) -> tuple[list[Served], Backend]:
     """Our own engine over transformers, with adapters beside each other where there are any."""
-    if wanted.adapters and source.adapters:
+    if wanted.adapters and (source.adapters or wanted.loading.get("adapters")):
         raise ModelError(
             "adapters stand beside each other on a base, and this is a run that has one already",
-            at=wanted.model,
-            fix=f"serve its base, and the run as one more: --adapter {name}={wanted.model}",
+            at=wanted.model if source.adapters else "adapter_name_or_path",
+            fix=f"serve its base, and the run as one more: --adapter {name}={wanted.model}"
+            if source.adapters
+            else "leave that out, and give its run as one more: --adapter NAME=RUN_DIR",
         )
     chat = load_chat_model(wanted.model, say=say, **wanted.loading)
     model, activate = chat.model, None
