@@ -46,6 +46,7 @@ from burnish.serve.reply import Piece, Reply, Shown, token_text
 from burnish.serve.serving import (
     Serving,
     alternatives_of,
+    answered,
     ask,
     copies_of,
     events_of,
@@ -173,6 +174,7 @@ async def _whole(chat: Chat) -> ChatCompletion:
         if all(reply.finish for reply in chat.replies):
             chat.ticket.close()
             break
+    answered(chat.serving, [chat.ticket])
     return ChatCompletion(
         id=chat.id,
         object="chat.completion",
@@ -210,6 +212,7 @@ async def _chunks(chat: Chat) -> AsyncIterator[str]:
         if all(reply.finish for reply in chat.replies):
             chat.ticket.close()
             break
+    answered(chat.serving, [chat.ticket])
     if usage:
         yield event(_wrapped(chat, [], usage=chat.usage()))
     yield DONE

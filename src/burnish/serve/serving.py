@@ -192,10 +192,14 @@ async def events_of(serving: Serving, tickets: list[Ticket]) -> AsyncIterator[tu
                     yield number, event
                 if not tickets[number].finished:
                     waits[asyncio.ensure_future(tickets[number].events())] = number
-        serving.metrics.whole.add(time.monotonic() - started)
     finally:
         for wait in waits:
             wait.cancel()
+
+
+def answered(serving: Serving, tickets: list[Ticket]) -> None:
+    """Count a request whose answers have all come to their end."""
+    serving.metrics.whole.add(time.monotonic() - min(ticket.started for ticket in tickets))
 
 
 def let_go(serving: Serving, tickets: list[Ticket]) -> None:
