@@ -140,6 +140,8 @@ def _tools(body: ChatBody) -> list[dict[str, Any]]:
 def _request(serving: Serving, served: Served, body: ChatBody) -> Request:
     """The request to the engine. Raises ApiError; TemplateError where the template cannot render the messages."""
     template, tools = template_for(served, body), _tools(body)
+    if tools and not template.abilities.tools:
+        raise bad_request("The chat template of this model has no place for tools.", "tools")
     conversation = conversation_of(body.messages, "prompt", tools=tools)
     prompt = template.prompt_ids(conversation)
     if tools and served.call_format is None:

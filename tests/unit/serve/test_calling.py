@@ -182,6 +182,20 @@ def test_at_most_one_call_where_that_is_asked(client, template, stream):
     assert finish == "tool_calls"
 
 
+def test_a_template_without_tools_says_so():
+    from tests.serving import running
+    from tests.unit.serve.conftest import make_serving
+
+    plain = load_template(family_tokenizer(None))
+    with (
+        running(make_serving(plain)) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="x", max_retries=0) as client,
+        pytest.raises(openai.BadRequestError, match="no place for tools") as refused,
+    ):
+        client.chat.completions.create(model="tiny", messages=MESSAGES, tools=TOOLS[:1], tool_choice="required")
+    assert refused.value.body["param"] == "tools"
+
+
 def test_an_engine_that_cannot_hold_says_so(template):
     from dataclasses import replace
 
