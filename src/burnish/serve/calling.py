@@ -46,7 +46,7 @@ def _arguments(place: int, tool: FunctionTool) -> Node:
     try:
         if schema.get("type", "object") != "object" or ("type" not in schema and "properties" not in schema):
             raise bad_request("The parameters of a tool have to be of type object.", param)
-        return of_schema(schema, param)
+        return of_schema(schema, param, lenient=not tool.strict)
     except ApiError:
         if tool.strict:
             raise

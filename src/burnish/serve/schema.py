@@ -28,16 +28,19 @@ def any_object() -> Node:
     return _any_of_type("object")
 
 
-def of_schema(schema: Mapping[str, Any], param: str = "response_format.json_schema.schema") -> Node:
+def of_schema(
+    schema: Mapping[str, Any], param: str = "response_format.json_schema.schema", *, lenient: bool = False
+) -> Node:
     """JSON of a schema.
 
     Args:
         param: where a request has it.
+        lenient: follow what can be followed; keywords that are not supported narrow nothing.
     Raises:
         ApiError: the schema uses a keyword that is not supported, by its name, or cannot be fulfilled.
     """
     try:
-        return _Compiler(schema).node(schema, "schema")
+        return _Compiler(schema, lenient).whole()
     except _CannotFollow as why:
         raise bad_request(f"This schema cannot be followed: {why}.", param) from None
 
@@ -124,11 +127,30 @@ def _list_of(item: Node, least: int, most: int | None) -> Node:
 class _Compiler:
     """Turns the parts of one schema into nodes; references are followed when they are reached."""
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
-        self.root = root
+    def __init__(self, root: Mapping[str, Any], lenient: bool = False) -> None:
+        self.root, self.lenient = root, lenient
         self._references: dict[str, Node] = {}
 
+    def whole(self) -> Node:
+        """The root. Raises _CannotFollow."""
+        return self._node(self._known(self.root), "schema")
+
     def node(self, schema: Any, at: str) -> Node:
+        """A part. Raises _CannotFollow; a lenient compiler lets anything stand where it cannot follow."""
+        try:
+            return self._node(self._known(schema), at)
+        except _CannotFollow:
+            if not self.lenient:
+                raise
+            return _any()
+
+    def _known(self, schema: Any) -> Any:
+        """A lenient compiler leaves out the keywords that are not supported."""
+        if not self.lenient or not isinstance(schema, Mapping):
+            return schema
+        return {name: value for name, value in schema.items() if name in _KNOWN}
+
+    def _node(self, schema: Any, at: str) -> Node:
         if schema is True:
             return _any()
         if not isinstance(schema, Mapping):

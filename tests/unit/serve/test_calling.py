@@ -143,13 +143,26 @@ def test_a_template_that_cannot_be_held_is_told(name):
 
 def test_schemas_that_cannot_be_followed():
     served = served_as("qwen3")
-    odd = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}, "required": ["a"]}
+    odd = {
+        "type": "object",
+        "properties": {
+            "a": {"type": "boolean", "pattern": "x"},
+            "b": {"oneOf": [{"type": "null"}], "anyOf": []},
+            "c": {"type": "integer", "minimum": 5},
+        },
+        "required": ["a", "c"],
+    }
 
     def tool(**more):
         return [{"type": "function", "function": {"name": "weather", "parameters": odd, **more}}]
 
-    for text in written(served, tools=tool(), tool_choice="required", parallel_tool_calls=False, seeds=4):
-        [call] = served.call_format.read(text, tool())[1]  # any object will do
+    for text in written(served, tools=tool(), tool_choice="required", parallel_tool_calls=False, seeds=8):
+        [call] = served.call_format.read(text, tool())[1]
+        assert type(call.arguments["a"]) is bool, "what can be followed is followed"
+        assert type(call.arguments["c"]) is int
+    lost = {"parameters": {"type": "object", "required": ["a"], "additionalProperties": False}}
+    for text in written(served, tools=tool(**lost), tool_choice="required", parallel_tool_calls=False, seeds=4):
+        [call] = served.call_format.read(text, tool())[1]
         assert isinstance(call.arguments, dict)
     with pytest.raises(ApiError, match="'pattern' is not supported") as refused:
         written(served, tools=tool(strict=True), tool_choice="required")
