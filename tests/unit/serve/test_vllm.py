@@ -5,8 +5,10 @@ from __future__ import annotations
 import openai
 import pytest
 
-from burnish.generate.request import Sampling
+from burnish.errors import ModelError
+from burnish.generate.request import Request, Sampling
 from burnish.serve.load import Wanted, load_serving
+from burnish.serve.vllm import VllmEngine
 from tests.conftest import family_tokenizer
 from tests.serving import running
 from tests.unit.serve import fake_vllm
@@ -59,11 +61,24 @@ def test_answers_come_whole_and_in_pieces(served, template):
     assert serving.backend.engine.running == 0
 
 
-def test_a_stop_string_ends_the_request_there_too(served):
-    _, engine, client = served
+def test_a_stop_string_ends_the_answer(served):
+    _, _, client = served
     assert ask(client, "say:abc STOP " + "x" * 300, stop="STOP").choices[0].message.content == "abc "
     assert ask(client, "say:again").choices[0].message.content == "again"
-    assert engine.aborted == ["1"]
+
+
+def test_a_request_that_is_given_up_is_aborted_there_too(monkeypatch):
+    made = fake_vllm.install(monkeypatch, lambda prompt, copy: [5] * 9)
+    engine = VllmEngine(made.from_engine_args(fake_vllm.EngineArgs("m")))
+    first = engine.submit(Request((1, 2), frozenset({9}), Sampling(20), copies=2))
+    second = engine.submit(Request((1,), frozenset({9}), Sampling(20)))
+    assert {(event.request, event.copy) for event in engine.step()} == {(first, 0), (first, 1), (second, 0)}
+    assert engine.running == 3
+    engine.cancel(first)
+    assert {event.request for event in engine.step()} == {second}
+    assert (engine._engine.aborted, engine.running) == ([str(first)], 1)
+    with pytest.raises(ModelError, match="longer than the maximum model length"):
+        engine.submit(Request((1,) * 600, frozenset(), Sampling(20)))
 
 
 def test_log_probabilities(served):
