@@ -45,7 +45,6 @@ def _scores(serving: Serving, conversations: list[Conversation]) -> tuple[list[f
     scorer = serving.scorer
     assert scorer is not None
     lengths = [len(scorer.ids(conversation, place)) for place, conversation in enumerate(conversations)]
-    window = getattr(scorer.model.config.get_text_config(), "max_position_embeddings", None)
-    if window and max(lengths) > window:
-        raise too_long(max(lengths), None, window)
+    if scorer.window and max(lengths) > scorer.window:
+        raise too_long(max(lengths), None, scorer.window)
     return scorer.score(conversations), sum(lengths)
