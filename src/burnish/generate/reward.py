@@ -43,6 +43,10 @@ class RewardModel:
             TemplateError: the template cannot render one.
         """
         rows = [self.ids(conversation, place) for place, conversation in enumerate(conversations)]
+        return self.score_rows(rows, batch_size=batch_size)
+
+    def score_rows(self, rows: Sequence[Sequence[int]], *, batch_size: int = 8) -> list[float]:
+        """Scores of what `ids` gave, so many in one forward pass, the longest first."""
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
         scores = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
