@@ -52,6 +52,7 @@ class RolloutSettings(RoomSettings):
     num_generations: Whole = setting(
         8, "Answers to each prompt in grpo and rloo, which are compared with one another.", ge=2
     )
+    num_generations_eval: Whole = setting(1, "Answers to each held-out prompt when ppo, grpo and rloo evaluate.", ge=1)
     generation_batch_size: Whole | None = setting(
         None,
         "Answers that grpo and rloo sample at a time, over all processes, in multiples of a step's.",

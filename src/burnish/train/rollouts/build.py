@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from burnish import log
-from burnish.batch.prompts import from_json
+from burnish.batch.store import Selection
 from burnish.config import Settings
 from burnish.errors import BurnishError, DataError
 from burnish.generate import Sampling
+from burnish.model.load import Loaded
+from burnish.train.rollouts.asking import prompt_of
 from burnish.train.rollouts.completions import COMPLETIONS, CompletionsFile
+from burnish.train.rollouts.evaluating import HeldOut
 from burnish.train.rollouts.methods import Method
 from burnish.train.rollouts.phase import RolloutOptions, Rollouts
 from burnish.train.rollouts.plan import RolloutPlan
@@ -46,10 +49,13 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         top_k=settings.generating.top_k,
         repetition_penalty=settings.generating.repetition_penalty,
     )
-    _check_window(parts, sampling.max_new_tokens)
+    every = [parts.prompts, *parts.held_out.values()]
+    for prompts in every:
+        _check_window(parts.loaded, prompts, sampling.max_new_tokens)
     judge = find_judge(settings, parts.template)
-    records = (from_json(parts.prompts.record(number)) for number in range(len(parts.prompts)))
-    judge.check_columns({key for record in records for key in record.reference})
+    for prompts in every:
+        records = (prompt_of(prompts, number) for number in range(len(prompts)))
+        judge.check_columns({key for record in records for key in record.reference})
     policy = Policy(
         parts.loaded.model,
         parts.template,
@@ -68,6 +74,10 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
     file = parts.folder / COMPLETIONS
     completions = CompletionsFile(file, chosen.log_completions_steps, chosen.num_completions_to_print)
     log.say(_shape(plan))
+    held_out = None
+    if parts.held_out:
+        copies = chosen.num_generations_eval
+        held_out = HeldOut(policy, judge, parts.held_out, parts.engine, copies=copies, seed=data_seed(settings))
     return Rollouts(
         plan,
         parts.prompts,
@@ -78,6 +88,7 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         parts.reference,
         parts.engine,
         completions if chosen.log_completions else None,
+        held_out,
     )
 
 
@@ -107,14 +118,14 @@ def _shape(plan: RolloutPlan) -> str:
     return f"a rollout is {each}, learnt from in {steps} optimizer step{'s' * (steps > 1)}"
 
 
-def _check_window(parts: RolloutParts, longest_answer: int) -> None:
+def _check_window(loaded: Loaded, prompts: Selection, longest_answer: int) -> None:
     """Refuse prompts that leave no room for an answer; say where answers may be cut short."""
-    config = parts.loaded.model.config.get_text_config()
+    config = loaded.model.config.get_text_config()
     window = getattr(config, "max_position_embeddings", None) or sys.maxsize
-    longest = int(np.argmax(parts.prompts.lengths))
-    tokens = int(parts.prompts.lengths[longest])
+    longest = int(np.argmax(prompts.lengths))
+    tokens = int(prompts.lengths[longest])
     if tokens >= window:
-        dataset, _, row = parts.prompts.origin(longest)
+        dataset, _, row = prompts.origin(longest)
         raise DataError(
             f"a prompt has {tokens} tokens, and the model reads {window} with its answer",
             at=f"{dataset}, row {row}",
