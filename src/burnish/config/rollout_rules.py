@@ -44,6 +44,9 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "cliprange_value": ("ppo",),
     "gamma": ("ppo",),
     "lam": ("ppo",),
+    "use_vllm": ROLLOUT,
+    "vllm_mode": ROLLOUT,
+    "vllm_gpu_memory_utilization": ROLLOUT,
     "log_completions": ROLLOUT,
     "log_completions_steps": ROLLOUT,
     "num_completions_to_print": ROLLOUT,
@@ -98,6 +101,12 @@ def rollouts_are_judged_by_rewards(draft: Draft) -> Iterator[Finding]:
         yield Finding(("metric_for_best_model", "stage"), what, fix)
 
 
+def vllm_gets_whole_weights(draft: Draft) -> Iterator[Finding]:
+    if draft["stage"] in ROLLOUT and draft["use_vllm"] and draft["quantization_bit"]:
+        what = "use_vllm hands whole weights to vLLM, and quantization_bit holds them in fewer bits"
+        yield Finding(("use_vllm", "quantization_bit"), what, "keep one of them")
+
+
 def reward_adapters_need_a_model(draft: Draft) -> Iterator[Finding]:
     if draft["reward_model_adapters"] and (not draft["reward_model"] or draft["reward_model_type"] == "api"):
         what = "reward_model_adapters needs reward_model, the model that they are put on"
@@ -146,6 +155,7 @@ ROLLOUT_RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     rollouts_draw_at_random,
     delta_lies_above_the_clip,
     rollouts_are_judged_by_rewards,
+    vllm_gets_whole_weights,
     reward_adapters_need_a_model,
 )
 ROLLOUT_ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (

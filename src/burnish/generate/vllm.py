@@ -1,18 +1,28 @@
-"""vLLM as an engine, where it is installed: whole weights, our rendering, its scheduler."""
+"""vLLM in the place of our own engine, where it is installed: whole weights, our rendering, its scheduler."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from burnish.errors import MissingExtraError, ModelError
-from burnish.generate.request import Ending, Event, Request
+from burnish.generate.request import Completion, Ending, Event, Request
+from burnish.generate.sampler import generate
 from burnish.model.source import ModelSource
-from burnish.serve.worker import Backend
+
+_WEIGHTS_AT_A_TIME = 1 << 28  # bytes of weights that are handed over together
 
 
-def load_vllm(source: ModelSource, *, slots: int) -> Backend:
+def load_vllm_engine(source: ModelSource, *, slots: int, **options: Any) -> VllmEngine:
     """Load a model into vLLM.
 
+    Args:
+        source: whole weights, in a folder or on the hub.
+        slots: answers at a time.
+        options: further ones of `vllm.EngineArgs`.
     Raises:
         MissingExtraError: vLLM is not installed.
     """
@@ -20,10 +30,8 @@ def load_vllm(source: ModelSource, *, slots: int) -> Backend:
         from vllm import EngineArgs, LLMEngine
     except ImportError as error:
         raise MissingExtraError("the engine vllm", "vllm") from error
-    engine = LLMEngine.from_engine_args(
-        EngineArgs(model=source.location, max_num_seqs=slots, enable_prefix_caching=True)
-    )
-    return Backend(VllmEngine(engine), "vllm", slots, shapes_logits=False)
+    arguments = EngineArgs(model=source.location, max_num_seqs=slots, enable_prefix_caching=True, **options)
+    return VllmEngine(LLMEngine.from_engine_args(arguments))
 
 
 class VllmEngine:
@@ -63,6 +71,7 @@ class VllmEngine:
             repetition_penalty=sampling.repetition_penalty,
             seed=sampling.seed,
             stop_token_ids=sorted(request.stop_ids),
+            ignore_eos=True,  # a token that ends an answer is among the stop tokens
             logprobs=request.top_logprobs,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
@@ -92,6 +101,58 @@ class VllmEngine:
             if output.finished:
                 del self._live[number]
         return events
+
+    def load_weights(self, named: Sequence[tuple[str, Tensor]]) -> None:
+        """Replace weights, by the names that they have on disk. Needs an engine that runs in this process."""
+        worker = self._engine.model_executor.driver_worker
+        worker.model_runner.model.load_weights(list(named))
+
+    def forget_prompts(self) -> None:
+        """Drop the keys and values of prompts, which belong to the weights before."""
+        self._engine.reset_prefix_cache()
+
+
+class VllmSampler:
+    """vLLM beside the model that is trained, on the same device: it gets the weights before each rollout.
+
+    Args:
+        source: what training starts from; tells vLLM the shape of the model.
+        slots: answers at a time.
+        share: of the device's memory that vLLM may take.
+        trust_remote_code: let vLLM run code that comes with the model.
+    Raises:
+        MissingExtraError: vLLM is not installed.
+    """
+
+    def __init__(self, source: ModelSource, *, slots: int, share: float, trust_remote_code: bool = False) -> None:
+        # In a process of its own it could not be given weights as they are in memory here.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        self.slots = slots
+        self.engine = load_vllm_engine(
+            source,
+            slots=slots,
+            gpu_memory_utilization=share,
+            trust_remote_code=trust_remote_code,
+            logprobs_mode="processed_logprobs",  # after the temperature, as ours
+        )
+
+    def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Take new weights, some at a time, so that no second copy of all of them is made."""
+        held: list[tuple[str, Tensor]] = []
+        size = 0
+        for name, tensor in weights:
+            held.append((name, tensor))
+            size += tensor.numel() * tensor.element_size()
+            if size >= _WEIGHTS_AT_A_TIME:
+                self.engine.load_weights(held)
+                held, size = [], 0
+        if held:
+            self.engine.load_weights(held)
+        self.engine.forget_prompts()
+
+    def generate(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[Completion]:
+        """As `burnish.generate.generate`, but for the model."""
+        return generate(None, prompts, engine=self.engine, **asked)
 
 
 def _events(number: int, one: Any) -> list[Event]:

@@ -229,6 +229,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "metric_for_best_model",
         "stage: grpo has no loss on held-out prompts",
     ),
+    "vllm_gets_whole_weights": (
+        {"stage": "grpo", "reward_funcs": "length", "use_vllm": True, "quantization_bit": 4},
+        "use_vllm",
+        "use_vllm hands whole weights to vLLM, and quantization_bit holds them in fewer bits",
+    ),
     "reward_adapters_need_a_model": (
         {"stage": "ppo", "reward_funcs": "length", "reward_model_adapters": "a"},
         "reward_model_adapters",

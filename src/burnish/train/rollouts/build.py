@@ -13,6 +13,7 @@ from burnish.batch.store import Selection
 from burnish.config import Settings
 from burnish.errors import BurnishError, DataError
 from burnish.generate import Sampling
+from burnish.generate.vllm import VllmSampler
 from burnish.model.load import Loaded
 from burnish.train.rollouts.asking import prompt_of
 from burnish.train.rollouts.completions import COMPLETIONS, CompletionsFile
@@ -56,14 +57,11 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
     for prompts in every:
         records = (prompt_of(prompts, number) for number in range(len(prompts)))
         judge.check_columns({key for record in records for key in record.reference})
+    slots = training.per_device_eval_batch_size if "per_device_eval_batch_size" in settings.given else _SLOTS
     policy = Policy(
-        parts.loaded.model,
-        parts.template,
-        parts.layout,
-        sampling,
-        parts.engine,
-        training.per_device_eval_batch_size if "per_device_eval_batch_size" in settings.given else _SLOTS,
-        training.per_device_train_batch_size,
+        *(parts.loaded.model, parts.template, parts.layout, sampling, parts.engine),
+        *(slots, training.per_device_train_batch_size),
+        _vllm(parts, slots) if chosen.use_vllm else None,
     )
     options = RolloutOptions(
         units,
@@ -90,6 +88,33 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         completions if chosen.log_completions else None,
         held_out,
     )
+
+
+def _vllm(parts: RolloutParts, slots: int) -> VllmSampler:
+    """vLLM over what the run starts from.
+
+    Raises:
+        BurnishError: it cannot hold this model, or there are several processes.
+    """
+    source, settings = parts.loaded.source, parts.settings
+    model = settings.model
+    why = None
+    if source.gguf_file:
+        why = "it is made from a .gguf file"
+    elif parts.loaded.changes:
+        why = "its base was changed (new tokens or positions), of which vLLM does not know"
+    elif parts.engine.num_processes > 1:
+        why = "there are several processes, and that was never tried"
+    if why:
+        raise BurnishError(f"vLLM cannot sample for this model: {why}", at="use_vllm", fix="leave use_vllm out")
+    sampler = VllmSampler(
+        source,
+        slots=slots,
+        share=settings.rollout.vllm_gpu_memory_utilization,
+        trust_remote_code=model.trust_remote_code,
+    )
+    log.say("answers are sampled by vLLM, which gets the weights before each rollout")
+    return sampler
 
 
 def _plan(settings: Settings, prompts: int, ranks: int, method: Method) -> RolloutPlan:

@@ -50,6 +50,7 @@ class HeldOut:
         everything: Sums = {}
         done, total = 0, sum(map(len, self.sets.values()))
         notes: list[str] = []
+        self.policy.refresh()
         for name, prompts in self.sets.items():
             sums: Sums = {}
             mine = range(self.engine.process_index, len(prompts), self.engine.num_processes)

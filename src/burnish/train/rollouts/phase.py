@@ -30,6 +30,7 @@ from burnish.train.rollouts.sample import Policy
 ROLLOUT_FILE = "rollout.safetensors"
 _NAMED = 5
 _UNSCORED_IN_A_ROW = 3
+_WIDE_GAP = 0.1  # nats a token; 16-bit kernels of two kinds differ by some hundredths
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Rollouts:
         self._state = _State()
         self._buffer: Buffer | None = None
         self._numbers: list[int] = []  # the prompt of each answer
+        self._told_of_gap = False
 
     # -- what the loop asks -------------------------------------------------------------------------------------
 
@@ -151,6 +153,7 @@ class Rollouts:
 
     def _make(self, rollout: int, first_step: int) -> None:
         figures: Sums = {}
+        self.policy.refresh()
         answers, varied = self._gather(figures)
         rewards = torch.tensor([float("nan") if one.reward is None else one.reward for one in answers])
         used = rewards.isfinite() & torch.tensor(varied)
@@ -164,6 +167,7 @@ class Rollouts:
         if old is not None:  # what sampler and training forward differ by: rounding, or something to look into
             sampled = torch.tensor([value for one in answers for value in one.logprobs])
             add(figures, {"sampling_gap": [float((old - sampled).abs().sum()), float(len(old))]})
+            self._watch_the_gap(float((old - sampled).abs().mean()))
         kept = {name: value for name, value in said.items() if name != "ref_logprobs" or self._loss_has_reference}
         if not self.options.keeps_old:
             kept["old_logprobs"] = None
@@ -225,7 +229,8 @@ class Rollouts:
 
     def _said(self, answers: Sequence[Answer]) -> dict[str, Tensor | None]:
         """What policy, value head and reference say of all answers' tokens; the ranks share the work."""
-        wants_old = self.options.keeps_old or self.method.asks_old
+        # What another engine sampled with is not known to be this policy until it is looked at.
+        wants_old = self.options.keeps_old or self.method.asks_old or self.policy.other is not None
         if not wants_old and self.reference is None:
             return {}
         engine = self.engine
@@ -281,6 +286,16 @@ class Rollouts:
             log.note(note)
         if len(notes) > _NAMED:
             log.note(f"{len(notes) - _NAMED} more notes about rewards in this rollout")
+
+    def _watch_the_gap(self, gap: float) -> None:
+        """Say once that the engine that samples and the model that learns are not the same policy."""
+        if self.policy.other is None or gap <= _WIDE_GAP or self._told_of_gap:
+            return
+        self._told_of_gap = True
+        log.note(
+            f"vLLM's log-probabilities are {gap:.3f} nats a token away from those of the training (sampling_gap): "
+            f"above {_WIDE_GAP:g} the answers are those of another policy; look at number formats, top_p and top_k"
+        )
 
     def _watch_for_rewards(self, used: Tensor, answers: Sequence[Answer]) -> None:
         if any(one.reward is not None for one in answers):
