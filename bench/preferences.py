@@ -18,14 +18,12 @@ from typing import Any
 
 from burnish.api import train
 
-TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"}
 DATA: dict[str, dict[str, Any]] = {
     "dpo": {
         "file_name": "dpo.json",
         "formatting": "sharegpt",
         "ranking": True,
         "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
-        "tags": TAGS,
     },
     "kto": {
         "file_name": "kto.json",

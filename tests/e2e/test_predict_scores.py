@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from burnish import api
 from burnish.api import load_reward_model, predict_with
 from burnish.cli.predict import understand
+from burnish.cli.train import run_train
 from burnish.data.records import Conversation, Prompt, Sample, Turn
 from burnish.errors import BurnishError, DataError
 from burnish.evaluate.predict_scores import NO_ANSWER, TOO_LONG, make_judged
@@ -101,6 +103,22 @@ def test_a_killed_call_goes_on_to_the_same_bits(run, tmp_path, monkeypatch):
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
     with pytest.raises(BurnishError, match="other settings"):
         again(run, tmp_path / "cut", "per_device_eval_batch_size=3")
+
+
+def test_a_prediction_file_of_llamafactory(run, tiny_folder, tmp_path, capsys):
+    """It names the base, and the reward model as an adapter on it."""
+    values = {
+        **{"model_name_or_path": str(tiny_folder), "adapter_name_or_path": str(run[0] / "run"), "stage": "rm"},
+        **{"do_predict": True, "finetuning_type": "lora", "eval_dataset": str(run[1]), "cutoff_len": 2048},
+        **{"output_dir": str(tmp_path / "out"), "overwrite_output_dir": True, "per_device_eval_batch_size": 8},
+        **{"predict_with_generate": False, "use_cpu": True},
+    }
+    (tmp_path / "predict.yaml").write_text(yaml.safe_dump(values))
+    run_train(str(tmp_path / "predict.yaml"), [])
+    assert "pairs in the right order" in capsys.readouterr().out
+    again(run, tmp_path / "again", "per_device_eval_batch_size=8")
+    for one, two in zip(lines(tmp_path / "out"), lines(tmp_path / "again"), strict=True):
+        assert one["margin"] == pytest.approx(two["margin"], abs=1e-6)
 
 
 def test_single_answers_have_one_score_each(run, tmp_path):
