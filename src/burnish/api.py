@@ -85,46 +85,34 @@ def predict_with(settings: Settings, model: str, *, after_training: bool = False
             fix="start it without torchrun; per_device_eval_batch_size sets how many rows run at a time",
         )
     from burnish.data.load import iter_samples, source_fingerprint
-    from burnish.evaluate.predict import predict as answer
     from burnish.evaluate.prediction_files import weights_digest
-    from burnish.generate.chat import load_chat_model
+    from burnish.model.reward import head_folder
+    from burnish.model.source import find_model
     from burnish.train.sets import data_folder, reading
 
     names, held_out = predicted_data(settings)
     options = loading_options(settings)
     if model != settings.model.model_name_or_path:
         options["adapters"] = ()  # they belong to the base that the settings name
-    chat = load_chat_model(model, say=log.say, sampling=replace(sampling_of(settings), seed=None), **options)
+    source = find_model(model, log.say)
+    source = replace(source, adapters=(*source.adapters, *options["adapters"]))
     kept = _held_out_rows(settings) if held_out else None
     found = iter_samples(names, data_folder(settings), on_bad_row=settings.data.on_bad_row, **reading(settings))
     samples = (one for one in found if kept is None or (one.dataset, one.file, one.row) in kept)
-    assert chat.source is not None
     rows = source_fingerprint(names, data_folder(settings), **reading(settings))
-    seed, template = settings.training.seed, chat.template
-    how = [asdict(chat.sampling), template.saved_source, options, seed]
-    if chat.sampling.do_sample:
-        log.say(
-            f"drawn with temperature {chat.sampling.temperature:g} and seed {seed}; do_sample: false takes no chance"
-        )
     folder = Path(settings.training.output_dir or f"runs/predict-{Path(model).stem}").expanduser()
-    results = answer(
-        chat,
-        samples,
-        folder,
-        about={
-            "model": model,
-            "datasets": list(names),
-            "held_out": held_out,
-            "template": template.name,
-            "sampling": asdict(chat.sampling) | {"seed": seed},
-        },
+    results = (_scores if head_folder(source) else _answers)(
+        settings,
+        model,
+        options,
+        samples=samples,
+        folder=folder,
+        about={"model": model, "datasets": list(names), "held_out": held_out},
         fingerprints={
-            "weights": weights_digest(chat.source),
+            "weights": weights_digest(source),
             "data": _digest([rows, settings.data.val_size if held_out else None]),
-            "settings": _digest(how),
         },
         batch_size=settings.training.per_device_eval_batch_size,
-        seed=seed,
         overwrite=after_training or settings.training.overwrite_output_dir,
     )
     if (folder / "run.json").is_file():
@@ -132,6 +120,47 @@ def predict_with(settings: Settings, model: str, *, after_training: bool = False
 
         RunFolder(folder).update(predict=results["metrics"])
     return results
+
+
+def _answers(
+    settings: Settings, model: str, options: dict[str, Any], *, about: Any, fingerprints: Any, **work: Any
+) -> dict[str, Any]:
+    """A model's answers to the samples; `work` goes to `burnish.evaluate.predict.predict`."""
+    from burnish.evaluate.predict import predict as answer
+    from burnish.generate.chat import load_chat_model
+
+    chat = load_chat_model(model, say=log.say, sampling=replace(sampling_of(settings), seed=None), **options)
+    seed, template = settings.training.seed, chat.template
+    if chat.sampling.do_sample:
+        log.say(
+            f"drawn with temperature {chat.sampling.temperature:g} and seed {seed}; do_sample: false takes no chance"
+        )
+    sampling = asdict(chat.sampling)
+    return answer(
+        chat,
+        about={**about, "template": template.name, "sampling": sampling | {"seed": seed}},
+        fingerprints={**fingerprints, "settings": _digest([sampling, template.saved_source, options, seed])},
+        seed=seed,
+        **work,
+    )
+
+
+def _scores(
+    settings: Settings, model: str, options: dict[str, Any], *, about: Any, fingerprints: Any, **work: Any
+) -> dict[str, Any]:
+    """A reward model's scores of the samples; `work` goes to `burnish.evaluate.predict_scores.predict_scores`."""
+    from burnish.evaluate.predict_scores import predict_scores
+    from burnish.generate.reward import load_reward_model as load_scorer
+
+    del options["skip_special_tokens"]  # of shown answers
+    scorer = load_scorer(model, say=log.say, **options)
+    how = [scorer.template.saved_source, options, work["batch_size"]]
+    return predict_scores(
+        scorer,
+        about={**about, "template": scorer.template.name},
+        fingerprints={**fingerprints, "settings": _digest(how)},
+        **work,
+    )
 
 
 def _digest(value: Any) -> str:
@@ -174,7 +203,7 @@ def load(name: str, **options: Any) -> Any:
 
     Args:
         name: a model folder, a run folder, a .gguf file, a hub name or smollm2-135m-instruct.
-        options: those of `burnish.generate.chat.load_chat_model`.
+        options: those of `burnish.generate.chat.load_chat_model`, such as `use_cpu` and `template`.
     """
     from burnish.generate.chat import load_chat_model
 

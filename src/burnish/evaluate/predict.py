@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from burnish import log
 from burnish.batch.chunks import DROPPED_NOT_RENDERED, where
 from burnish.data.records import Conversation, Document, Feedback, Preference, Prompt, Record, Sample, Turn
 from burnish.errors import DataError
 from burnish.evaluate.prediction_files import PAGE, PREDICTIONS, RESULTS, PredictionFiles
-from burnish.evaluate.predictions_page import write_predictions_page
+from burnish.evaluate.predictions_page import KINDS, answer_row, write_predictions_page
 from burnish.evaluate.text_metrics import ROUGE, text_scores
 from burnish.generate.chat import ChatModel
 from burnish.generate.engine import Engine
@@ -26,6 +26,17 @@ from burnish.template.render import CannotRender
 TOO_LONG = "the prompt does not fit the model's context"
 _NAMED = 5
 _SEEDS_APART = 1_000_003
+
+
+class Skippable(Protocol):
+    """A row of data, and why it is left out, where it is."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def row(self) -> int: ...
+    @property
+    def skipped(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ def make_items(samples: Iterable[Sample], template: ChatTemplate, room: int) -> 
         try:
             ids = tuple(template.prompt_ids(question))
             text = template.text(question, generate=True)
-            reference = None if answer is None else _as_said(template, question, answer)
+            reference = None if answer is None else as_said(template, question, answer)
         except CannotRender:
             items.append(Item(*named, None, (), None, DROPPED_NOT_RENDERED))
             continue
@@ -92,8 +103,8 @@ def make_items(samples: Iterable[Sample], template: ChatTemplate, room: int) -> 
     return items
 
 
-def _as_said(template: ChatTemplate, question: Conversation, answer: Turn) -> str:
-    """A reference as the model would write it: with its thought and its tool calls in the template's way."""
+def as_said(template: ChatTemplate, question: Conversation, answer: Turn) -> str:
+    """An answer as the model would write it: with its thought and its tool calls in the template's way."""
     if not answer.tool_calls and answer.reasoning is None:
         return answer.content
     [row] = template.rows(replace(question, turns=(*question.turns, answer)), last_only=True)
@@ -130,14 +141,14 @@ def predict(
     pad = model.template.tokenizer.pad_token_id or 0
     engine = Engine(model.model, slots=batch_size, pad_id=pad)
     room = min(engine.window, model.sampling.max_length or engine.window)
+    items = make_items(samples, model.template, room)  # before the folder is touched: the data may be of a wrong kind
+    if not items:
+        raise DataError("there is no row to predict", at="eval_dataset", fix="look at the data: burnish data stats")
     with PredictionFiles.open(folder, fingerprints, overwrite=overwrite) as files:
-        items = make_items(samples, model.template, room)
-        if not items:
-            raise DataError("there is no row to predict", at="eval_dataset", fix="look at the data: burnish data stats")
         left = [item for item in items if item.place not in files.done]
         if len(left) < len(items):
             log.say(f"{len(items) - len(left)} of {len(items)} rows were predicted before; going on with the others")
-        _tell_skipped(items, room)
+        tell_skipped(items, room)
         started = time.perf_counter()
         before = files.seconds
         _answer(model, engine, left, files, len(items), seed)
@@ -145,7 +156,8 @@ def predict(
         results = {**about, **_results(files.lines(), spent)}
         files.finish(results)
         figures = figures_of(results)
-        write_predictions_page(folder / PAGE, files.lines(), figures, f"Predictions of {results['model']}")
+        rows = [answer_row(line) for line in files.lines()]
+        write_predictions_page(folder / PAGE, rows, figures, f"Predictions of {results['model']}", KINDS)
     log.say(table([("figure", "value"), *figures]))
     log.say(f"Saved in {folder}: {PREDICTIONS}, {RESULTS}, {PAGE}")
     return results
@@ -180,12 +192,17 @@ def _metric_figures(metrics: Mapping[str, Any], before: str) -> list[tuple[str, 
     ]
 
 
-def _tell_skipped(items: Sequence[Item], room: int) -> None:
+def tell_skipped(items: Sequence[Skippable], room: int, too_long: str = TOO_LONG) -> None:
+    """Say how many rows are not predicted, by reason, and name the first of them.
+
+    Args:
+        room: tokens that would have fitted, where the reason is `too_long`.
+    """
     skipped = [item for item in items if item.skipped]
     for reason, count in Counter(item.skipped for item in skipped).items():
         named = [f"{one.dataset} row {one.row}" for one in skipped if one.skipped == reason]
         more = f" and {count - _NAMED} more" if count > _NAMED else ""
-        of = f" of {room} tokens" if reason == TOO_LONG else ""
+        of = f" of {room} tokens" if reason == too_long else ""
         log.note(f"no prediction for {count} rows: {reason}{of} ({', '.join(named[:_NAMED])}{more})")
 
 

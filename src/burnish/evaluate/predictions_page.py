@@ -1,11 +1,11 @@
-"""predictions.html: references and predictions beside each other, with a filter; one file that needs no other."""
+"""predictions.html: two texts of each row beside each other, with a filter; one file that needs no other."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from burnish.runs.files import write_atomically
 
@@ -36,22 +36,37 @@ function filter() {
   count.textContent = shown + ' of ' + rows.length + ' rows'; }
 form.addEventListener('input', filter); form.addEventListener('submit', e => e.preventDefault()); filter();
 """
-_KINDS = {"equal": "exact matches", "other": "others", "alone": "without a reference", "skipped": "not predicted"}
+KINDS = {"equal": "exact matches", "other": "others", "alone": "without a reference", "skipped": "not predicted"}
+"""How rows of answers are told apart, with the words of the filter."""
+
+
+class PageRow(NamedTuple):
+    """One row of the page: its kind, a line about it, what was asked, and two texts, each below a title."""
+
+    kind: str
+    head: str
+    prompt: str
+    left: tuple[str, str]
+    right: tuple[str, str]
 
 
 def write_predictions_page(
-    path: Path, lines: Sequence[Mapping[str, Any]], figures: Sequence[tuple[str, str]], title: str
+    path: Path,
+    rows: Sequence[PageRow],
+    figures: Sequence[tuple[str, str]],
+    title: str,
+    kinds: Mapping[str, str],
 ) -> None:
     """Write the page; of very many rows the first 2000 are on it.
 
     Args:
-        lines: those of predictions.jsonl.
         figures: names and values for the table at its head.
+        kinds: of rows, with the words of the filter. `equal` and `other` have colours.
     """
-    shown = lines[:MOST_ROWS]
-    cut = f"<p>The first {MOST_ROWS} of {len(lines)} rows.</p>" if len(lines) > len(shown) else ""
+    shown = rows[:MOST_ROWS]
+    cut = f"<p>The first {MOST_ROWS} of {len(rows)} rows.</p>" if len(rows) > len(shown) else ""
     table = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in figures)
-    choices = "".join(f"<option value='{kind}'>{words}</option>" for kind, words in _KINDS.items())
+    choices = "".join(f"<option value='{kind}'>{words}</option>" for kind, words in kinds.items())
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
@@ -74,12 +89,23 @@ def kind_of(line: Mapping[str, Any]) -> str:
     return "equal" if prediction.strip() == reference.strip() else "other"
 
 
-def _row(line: Mapping[str, Any]) -> str:
+def answer_row(line: Mapping[str, Any]) -> PageRow:
+    """A line of predictions.jsonl that holds an answer."""
     ending = line.get("skipped") or f"{line['tokens']} tokens, {line['finish_reason']}"
-    head = html.escape(f"{line['dataset']}, row {line['row']} · {ending}")
-    prompt = f"<details><summary>prompt</summary><pre>{html.escape(line['prompt'] or '')}</pre></details>"
+    return PageRow(
+        kind_of(line),
+        f"{line['dataset']}, row {line['row']} · {ending}",
+        line["prompt"] or "",
+        ("reference", line["reference"] or "–"),
+        ("prediction", line["prediction"] or "–"),
+    )
+
+
+def _row(row: PageRow) -> str:
+    prompt = f"<details><summary>prompt</summary><pre>{html.escape(row.prompt)}</pre></details>"
+    (left, one), (right, two) = row.left, row.right
     return (
-        f"<section class='{kind_of(line)}'><small>{head}</small>{prompt}"
-        f"<div><h3>reference</h3><pre>{html.escape(line['reference'] or '–')}</pre></div>"
-        f"<div><h3>prediction</h3><pre class='said'>{html.escape(line['prediction'] or '–')}</pre></div></section>"
+        f"<section class='{row.kind}'><small>{html.escape(row.head)}</small>{prompt}"
+        f"<div><h3>{html.escape(left)}</h3><pre>{html.escape(one)}</pre></div>"
+        f"<div><h3>{html.escape(right)}</h3><pre class='said'>{html.escape(two)}</pre></div></section>"
     )

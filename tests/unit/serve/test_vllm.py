@@ -7,8 +7,8 @@ import pytest
 
 from burnish.errors import ModelError
 from burnish.generate.request import Request, Sampling
+from burnish.generate.vllm import VllmEngine
 from burnish.serve.load import Wanted, load_serving
-from burnish.serve.vllm import VllmEngine
 from tests.conftest import family_tokenizer
 from tests.serving import running
 from tests.unit.serve import fake_vllm
@@ -109,7 +109,7 @@ def test_how_it_is_loaded(served):
 
 
 def test_an_answer_whose_stop_token_is_left_out_ends_all_the_same():
-    from burnish.serve.vllm import _events
+    from burnish.generate.vllm import _events
 
     one = fake_vllm.CompletionOutput(0, "", [5, 6], None, None, "stop")
     assert [(each.token, each.ending) for each in _events(1, one, frozenset({9}))] == [
