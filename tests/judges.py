@@ -1,4 +1,4 @@
-"""Scripted judges behind OpenAI's protocol: right, biased to the first answer, busy, failing, silent, speaking nonsense."""
+"""Scripted judges behind OpenAI's protocol: right, biased to the first answer, busy, speaking nonsense."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from click.core import ParameterSource
 
 from burnish.cli import judge_options as of_judge
 
@@ -96,7 +95,9 @@ def evaluate(
     """
     from burnish.cli import eval as work
 
-    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    # By its name: typer has a click of its own since some version.
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
     of_judge.refuse_others(given, judge is not None)
     if judge is not None:
         from burnish.cli.eval_judge import JudgeCall, run_judge

@@ -192,9 +192,9 @@ def _send(
     come = 0
     with log.progress("judged", len(wanted)) as bar:
 
-        def on_reply(_: Reply) -> None:
+        def on_reply(reply: Reply) -> None:
             nonlocal come
-            come += 1
+            come += reply.fault is None
             cost = spending.cost
             bar.advance(1, **({} if cost is None else {"cost": f"{cost:.4g}"}))
 
@@ -252,7 +252,7 @@ def report(
     spending: Spending,
 ) -> None:
     """Print the tables, write eval.json, the replies and the page."""
-    from burnish.evaluate.judging.figures import warnings
+    from burnish.evaluate.judging.figures import grade_doubts, pair_doubts
     from burnish.evaluate.judging.page import write_judge_page
     from burnish.evaluate.judging.report import (
         agreement_lines,
@@ -268,9 +268,11 @@ def report(
     tables += [pair_rows_table(found)] if case.compared else []
     for rows in tables:
         log.say(f"\n{table(rows)}")
-    doubts = [f"{rubric}: {line}" for rubric, each in found.pairs.items() for line in warnings(each)]
+    doubts = [f"{rubric}: {line}" for rubric, each in found.pairs.items() for line in pair_doubts(each)]
+    doubts += [f"{rubric}: {line}" for rubric in found.grades for line in grade_doubts(heard, rubric)]
     words = [*_verdicts(case, found), *agreement_lines(found, case)]
-    log.say("\n" + "\n".join(words) if words else "")
+    if words:
+        log.say("\n" + "\n".join(words))
     for line in doubts:
         log.note(line)
     without = without_verdict(case, heard)

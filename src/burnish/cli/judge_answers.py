@@ -34,20 +34,21 @@ def gather(call: JudgeCall, *, graded: bool, compared: bool, dry: bool) -> tuple
         BurnishError: there is nothing to judge, or the two models were not asked the same.
     """
     from burnish.evaluate.judging.report import Case
-    from burnish.evaluate.judging.rows import pair_rows
+    from burnish.evaluate.judging.rows import pair_rows, read_rows
 
     file, other_file = predictions_of(call.model), predictions_of(call.compare) if call.compare else None
     _check(call, file, other_file)
     folder = results_folder(call, file)
     if file:
-        new, name = _read(file, call.limit), _made_by(file)
-        old, other = (_read(other_file, None), _made_by(other_file)) if other_file else ([], "")
+        new, name = read_rows(file), _made_by(file)
+        old, other = (read_rows(other_file), _made_by(other_file)) if other_file else ([], "")
     else:
         new, old, name, other = _asked(call, folder, other_file, dry=dry)
     if call.compare is None:
-        return Case(new, [], name, "", graded, compared), folder
+        return Case(new[: _count(call.limit, len(new))] if file else new, [], name, "", graded, compared), folder
     pairs, alone = pair_rows(new, old)
-    if alone:
+    pairs = pairs[: _count(call.limit, len(pairs))] if file else pairs
+    if alone and (file or call.limit is None):
         log.note(f"{alone} answers to questions that only one of the two was asked are left out")
     if name == other:
         name, other = f"{name} (new)", f"{other} (old)"
@@ -103,13 +104,6 @@ def _check(call: JudgeCall, file: Path | None, other_file: Path | None) -> None:
             raise BurnishError("predictions are there already: this has no effect", at=at, fix="leave it out")
 
 
-def _read(file: Path, limit: float | None) -> list[Row]:
-    from burnish.evaluate.judging.rows import read_rows
-
-    rows = read_rows(file)
-    return rows[: _count(limit, len(rows))]
-
-
 def _count(limit: float | None, rows: int) -> int:
     if limit is None:
         return rows
@@ -130,6 +124,7 @@ def _asked(
     """Answers of models: (new, old, name, name of the other)."""
     from burnish.api import predicted_samples, refuse_several_processes
     from burnish.cli.predict import understand
+    from burnish.evaluate.judging.rows import read_rows
 
     refuse_several_processes()
     named = [f"eval_dataset={','.join(call.data)}"] if call.data else []
@@ -144,7 +139,7 @@ def _asked(
     if dry:
         assumed = _assumed(samples, settings)
         other = other_file or call.compare
-        old = _read(other_file, None) if other_file else [replace(row, answer=f"{row.answer} .") for row in assumed]
+        old = read_rows(other_file) if other_file else [replace(row, answer=f"{row.answer} .") for row in assumed]
         return assumed, old, name, "its base" if call.compare == BASE else str(other)
     tuned = _load(settings, name)
     base = _base_of(tuned) if call.compare == BASE else None
@@ -152,7 +147,7 @@ def _asked(
     if call.compare is None:
         return new, [], tuned.name, ""
     if other_file:
-        return new, _read(other_file, None), tuned.name, _made_by(other_file)
+        return new, read_rows(other_file), tuned.name, _made_by(other_file)
     shell = replace(tuned, model=None)
     tuned.model = None  # two models need not be in memory at once
     old_model = _load_base(shell, settings) if base else _load(settings, str(call.compare), others=True)
@@ -194,11 +189,12 @@ def _load_base(shell: ChatModel, settings: Settings) -> ChatModel:
 def _answers(settings: Settings, model: ChatModel, folder: Path, limit: float | None, count: int) -> list[Row]:
     """A model's answers to the data, in a folder of their own below the results; gone on with after a kill."""
     from burnish.api import answer_data
+    from burnish.evaluate.judging.rows import read_rows
 
     log.say(f"\nanswers of {model.name}")
     own = folder / "judge" / f"answers-{Path(model.name).stem}-{_short(model.name)}"
     answer_data(settings, model, own, limit=limit, renew=True)
-    return _read(own / _PREDICTIONS, None)[:count]
+    return read_rows(own / _PREDICTIONS)[:count]
 
 
 def _short(name: str) -> str:

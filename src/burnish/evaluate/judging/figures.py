@@ -18,6 +18,8 @@ from burnish.evaluate.paired import FEW, bootstrap_mean, compare_values, mcnemar
 WIN, TIE, LOSS = "win", "tie", "loss"
 WORTH = {WIN: 1.0, TIE: 0.5, LOSS: 0.0}
 
+_ALL_ALIKE = 5  # equal grades from which on a judge is doubted
+
 Heard = Mapping[Ask, Judgement]
 
 
@@ -172,7 +174,15 @@ def pair_verdict(found: Mapping[str, Any]) -> str:
     return f"{'better' if found['win_rate'] > 0.5 else 'worse'}: {span}{few}"
 
 
-def warnings(found: Mapping[str, Any]) -> list[str]:
+def grade_doubts(heard: Heard, rubric: str) -> list[str]:
+    """What of grades makes their judge doubtful, in words."""
+    grades = [said.grade for ask, said in heard.items() if (ask.kind, ask.rubric) == ("score", rubric) and said.grade]
+    if len(grades) >= _ALL_ALIKE and len(set(grades)) == 1:
+        return [f"all {len(grades)} grades are {grades[0]:g}: this judge tells no answers apart"]
+    return []
+
+
+def pair_doubts(found: Mapping[str, Any]) -> list[str]:
     """What of a comparison makes its judge doubtful, in words."""
     said = []
     orders, places = (found.get(name) or {"n": 0} for name in ("orders", "positions"))
