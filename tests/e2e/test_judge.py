@@ -429,6 +429,8 @@ def test_options_of_judges_and_of_tasks_are_kept_apart(new):
     assert "--tasks has no effect with --judge" in str(mixed.exception)
     named = run(app, ["eval", str(new), "--judge", "http://127.0.0.1:9/v1", "--model", "x"])
     assert "--model has no effect with --judge" in str(named.exception)
+    slip = run(app, ["eval", str(new), "--judge", "http://127.0.0.1:9/v1", "--judge-modle", "x"])
+    assert "did you mean '--judge-model'?" in str(slip.exception)
     assert run(app, ["eval", str(new), "--judge"]).exit_code == 2
     with judge_server() as server:
         words = ["eval", str(new), "--judge", server.url, "--rubric", "honesty,helpfulness", "--limit", "0.25"]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from burnish import __version__, log
 from burnish.cli.judge_options import BOTH, GRADES, PAIRS, JudgeOptions, check
 from burnish.errors import BurnishError, RunFolderError
-from burnish.runs.evaluations import earlier_of, write_evaluation
+from burnish.runs.evaluations import earlier_of, read_evaluation, write_evaluation
 from burnish.runs.files import to_json, write_atomically
 from burnish.runs.preflight import EVAL, JUDGE_PAGE, JUDGE_REPLIES
 from burnish.runs.tables import table
@@ -278,9 +278,7 @@ def report(
     without = without_verdict(case, heard)
     _tell_unread(case, without, len(heard))
     block = _block(call, case, plan, found, endpoint, options, spending, without)
-    earlier = earlier_of(folder, case.name)
-    content = earlier or {"model": case.name, "created": block["created"], "tasks": {}}
-    write_evaluation(folder, {**{key: content[key] for key in content if key != "schema"}, "judge": block})
+    _keep(folder, case.name, block)
     try:
         lines = "".join(to_json(line) + "\n" for line in reply_lines(case, heard))
         write_atomically(folder / JUDGE_REPLIES, lines.encode("utf-8"))
@@ -292,6 +290,17 @@ def report(
     _tell_spending(spending)
     log.say(f"written: {folder / EVAL}, {JUDGE_REPLIES}, {JUDGE_PAGE}")
     _refuse_worse(call, found)
+
+
+def _keep(folder: Path, model: str, block: dict[str, Any]) -> None:
+    """Put the judge's block into eval.json, beside what benchmarks have found of the same model."""
+    held = read_evaluation(folder) or {}
+    content = earlier_of(folder, model) or {"model": model, "created": block["created"], "tasks": {}}
+    write_evaluation(folder, {**{key: content[key] for key in content if key != "schema"}, "judge": block})
+    if held and held.get("model") != content["model"]:
+        log.note(f"{EVAL} was about {held.get('model')} and was replaced")
+    elif before := held.get("judge"):
+        log.note(f"what {before.get('model')} had said ({before.get('created')}) was replaced")
 
 
 def _verdicts(case: Case, found: Findings) -> list[str]:

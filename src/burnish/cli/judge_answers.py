@@ -38,12 +38,14 @@ def gather(call: JudgeCall, *, graded: bool, compared: bool, dry: bool) -> tuple
 
     file, other_file = predictions_of(call.model), predictions_of(call.compare) if call.compare else None
     _check(call, file, other_file)
-    folder = results_folder(call, file)
     if file:
+        folder = results_folder(call, file.parent)
         new, name = read_rows(file), _made_by(file)
         old, other = (read_rows(other_file), _made_by(other_file)) if other_file else ([], "")
     else:
-        new, old, name, other = _asked(call, folder, other_file, dry=dry)
+        settings, name = _understood(call)
+        folder = results_folder(call, _home(name))
+        new, old, name, other = _asked(call, settings, name, folder, other_file, dry=dry)
     if call.compare is None:
         return Case(new[: _count(call.limit, len(new))] if file else new, [], name, "", graded, compared), folder
     pairs, alone = pair_rows(new, old)
@@ -65,16 +67,31 @@ def predictions_of(name: str) -> Path | None:
     return None
 
 
-def results_folder(call: JudgeCall, file: Path | None) -> Path:
-    """Where the results go: --output, the run folder, the folder of the predictions, or one of their own."""
-    if call.output:
-        return Path(call.output).expanduser()
-    if file:
-        return file.parent
-    run = Path(call.model).expanduser()
-    if (run / SUMMARY).is_file():
-        return run
-    return Path(f"runs/judge-{run.stem}")
+def results_folder(call: JudgeCall, home: Path) -> Path:
+    """Where the results go: --output, or where the answers are at home."""
+    return Path(call.output).expanduser() if call.output else home
+
+
+def _home(model: str) -> Path:
+    """The run folder that a model is; for others a folder of their own."""
+    run = Path(model).expanduser()
+    return run if (run / SUMMARY).is_file() else Path(f"runs/judge-{run.stem}")
+
+
+def _understood(call: JudgeCall) -> tuple[Settings, str]:
+    """The settings of the answers, and the model's name.
+
+    Raises:
+        BurnishError: a setting has no effect here.
+    """
+    from burnish.cli.predict import understand
+
+    named = [f"eval_dataset={','.join(call.data)}"] if call.data else []
+    settings, name = understand(call.model, None, [*call.overrides, *named])
+    for key, fix in (("output_dir", "use --output"), ("overwrite_output_dir", "leave it out")):
+        if settings.origins.get(key) == "command line":
+            raise BurnishError(f"'{key}' has no effect with --judge", at="command line", fix=fix)
+    return settings, name
 
 
 def _check(call: JudgeCall, file: Path | None, other_file: Path | None) -> None:
@@ -119,18 +136,13 @@ def _made_by(file: Path) -> str:
 
 
 def _asked(
-    call: JudgeCall, folder: Path, other_file: Path | None, *, dry: bool
+    call: JudgeCall, settings: Settings, name: str, folder: Path, other_file: Path | None, *, dry: bool
 ) -> tuple[list[Row], list[Row], str, str]:
     """Answers of models: (new, old, name, name of the other)."""
     from burnish.api import predicted_samples, refuse_several_processes
-    from burnish.cli.predict import understand
     from burnish.evaluate.judging.rows import read_rows
 
     refuse_several_processes()
-    named = [f"eval_dataset={','.join(call.data)}"] if call.data else []
-    settings, name = understand(call.model, None, [*call.overrides, *named])
-    for line in settings.notes:
-        log.note(line)
     samples = list(predicted_samples(settings, call.limit))
     if not samples:
         raise DataError(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from burnish.errors import BurnishError
+from burnish.registry import did_you_mean
 
 Judge = Annotated[
     str | None, typer.Option(help="Address of an OpenAI-compatible server that judges the answers.", metavar="URL")
@@ -84,7 +85,17 @@ OWN = frozenset(JudgeOptions.__dataclass_fields__)
 
 def flag(name: str) -> str:
     """An option as it is typed."""
-    return "--" + {"served": "model"}.get(name, name).replace("_", "-")
+    named = {"served": "model", "list_them": "list"}
+    return "--" + named.get(name, name).replace("_", "-")
+
+
+def refuse_misspelt(words: Collection[str]) -> None:
+    """Raise for options that look like a judge's and are none; other words are settings, which are read elsewhere."""
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith(("--judge", "--price")):
+            fix = did_you_mean(name, map(flag, OWN))
+            raise BurnishError(f"there is no option {name}", at="command line", fix=fix)
 
 
 def refuse_others(given: Collection[str], judged: bool) -> None:

@@ -123,7 +123,8 @@ def told(url: str, model: str, keys: Sequence[str] = _KEYS, option: str = "--mod
             fix=f"set the environment variable {' or '.join(keys)} to it",
         ) from error
     except openai.APIStatusError as error:
-        fix = f"choose another {option} than {model}, or mend the URL" if error.status_code == 404 else None
+        other = f"choose another {option} than {model}, or mend the URL" if model else "mend the URL"
+        fix = f"{other}, which mostly ends in /v1" if error.status_code == 404 else None
         raise BurnishError(f"the server answers {error.status_code}: {_message(error)}", at=url, fix=fix) from error
     except openai.APIError as error:  # an error in the middle of a stream
         raise BurnishError(f"the server broke off: {_message(error)}", at=url) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -181,7 +181,16 @@ async def ask_all(
                 return
             await one(key, ask)
 
-    workers = [asyncio.create_task(work()) for _ in range(min(at_once, len(wanted)))]
+    try:
+        await _together([work() for _ in range(min(at_once, len(wanted)))], stopping)
+    finally:
+        await endpoint.close()
+    return found
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, None]], stopping: asyncio.Event) -> None:
+    """Run all until they end or one fails; then the others, and after Ctrl-C all, end their piece or are ended."""
+    workers = [asyncio.create_task(each) for each in works]
     try:
         if workers:
             await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
@@ -193,11 +202,9 @@ async def ask_all(
         for each in under_way:
             each.cancel()
         outcomes = await asyncio.gather(*workers, return_exceptions=True)
-        await endpoint.close()
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-    return found
 
 
 def known_replies(keys: Iterable[str], cache: ReplyCache) -> dict[str, Reply]:

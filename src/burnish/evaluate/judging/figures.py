@@ -176,10 +176,13 @@ def pair_verdict(found: Mapping[str, Any]) -> str:
 
 def grade_doubts(heard: Heard, rubric: str) -> list[str]:
     """What of grades makes their judge doubtful, in words."""
-    grades = [said.grade for ask, said in heard.items() if (ask.kind, ask.rubric) == ("score", rubric) and said.grade]
+    said = []
+    grades = [each.grade for ask, each in heard.items() if (ask.kind, ask.rubric) == ("score", rubric) and each.grade]
     if len(grades) >= _ALL_ALIKE and len(set(grades)) == 1:
-        return [f"all {len(grades)} grades are {grades[0]:g}: this judge tells no answers apart"]
-    return []
+        said.append(f"all {len(grades)} grades are {grades[0]:g}: this judge tells no answers apart")
+    if 0 < (count := len(grades_of(heard, rubric, "new"))) < FEW:
+        said.append(f"{count} graded answers are few: the interval is hardly worth its name")
+    return said
 
 
 def pair_doubts(found: Mapping[str, Any]) -> list[str]:

@@ -45,7 +45,7 @@ def read_reply(kind: str, text: str, finish: str) -> Judgement:
     [said] = without_thoughts([text])
     found = _object(said, kind)
     if found is None and finish == "length":
-        return Judgement(fault="the reply was cut off before its verdict", reason=said)
+        return Judgement(fault="the reply was cut off before its verdict (--judge-max-tokens)", reason=said)
     reason = str(found.get("reason") or "") if found else said
     if not said.strip():
         return Judgement(fault="the reply was empty")

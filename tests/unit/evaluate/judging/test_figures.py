@@ -130,9 +130,15 @@ def test_grades_of_two_models_are_compared_row_by_row():
     assert grade_difference(grades("new", [5]), "honesty") is None
 
 
+def test_few_grades_are_told():
+    assert "3 graded answers are few" in grade_doubts(grades("new", [5, 6, 7]), "honesty")[0]
+    assert grade_doubts({}, "honesty") == []
+
+
 def test_a_judge_that_gives_one_grade_to_all_is_told():
-    assert grade_doubts(grades("new", [6] * 5), "honesty") == ["all 5 grades are 6: this judge tells no answers apart"]
-    assert grade_doubts(grades("new", [6] * 5 + [7]), "honesty") == []
+    [told] = grade_doubts(grades("new", [6] * 30), "honesty")
+    assert told == "all 30 grades are 6: this judge tells no answers apart"
+    assert grade_doubts(grades("new", [6] * 29 + [7]), "honesty") == []
 
 
 def test_agreement_with_people():
