@@ -172,7 +172,7 @@ def chosen_rubrics(names: Sequence[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in RUBRICS:
-            fix = f"{did_you_mean(name, RUBRICS)}; there are {', '.join(RUBRICS)}"
+            fix = f"{did_you_mean(name, RUBRICS)} The rubrics: {', '.join(RUBRICS)}"
             raise BurnishError(f"there is no rubric '{name}'", at="--rubric", fix=fix)
     return tuple(dict.fromkeys(names)) or ("helpfulness",)
 
