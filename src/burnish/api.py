@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,10 @@ from burnish.errors import BurnishError, ModelError
 _WEIGHTS = ("adapter_config.json", "config.json")
 
 if TYPE_CHECKING:
+    from burnish.data.records import Sample
+    from burnish.generate.chat import ChatModel
     from burnish.generate.request import Sampling
+    from burnish.model.source import ModelSource
 
 
 def train(
@@ -78,43 +83,18 @@ def predict(
 
 def predict_with(settings: Settings, model: str, *, after_training: bool = False) -> dict[str, Any]:
     """`predict` with settings that are read already; `after_training` replaces the predictions of an earlier model."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not after_training:
-        raise BurnishError(
-            "predictions are made in one process",
-            at=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
-            fix="start it without torchrun; per_device_eval_batch_size sets how many rows run at a time",
-        )
-    from burnish.data.load import iter_samples, source_fingerprint
-    from burnish.evaluate.prediction_files import weights_digest
     from burnish.model.reward import head_folder
-    from burnish.model.source import find_model
-    from burnish.train.sets import data_folder, reading
+    from burnish.model.source import find_model, with_adapters
 
-    names, held_out = predicted_data(settings)
-    options = loading_options(settings)
-    if model != settings.model.model_name_or_path:
-        options["adapters"] = ()  # they belong to the base that the settings name
-    source = find_model(model, log.say)
-    source = replace(source, adapters=(*source.adapters, *options["adapters"]))
-    kept = _held_out_rows(settings) if held_out else None
-    found = iter_samples(names, data_folder(settings), on_bad_row=settings.data.on_bad_row, **reading(settings))
-    samples = (one for one in found if kept is None or (one.dataset, one.file, one.row) in kept)
-    rows = source_fingerprint(names, data_folder(settings), **reading(settings))
+    refuse_several_processes(after_training)
+    predicted_data(settings)  # an error there needs no model
+    source = with_adapters(find_model(model, log.say), _predicts_with(settings, model)["adapters"])
     folder = Path(settings.training.output_dir or f"runs/predict-{Path(model).stem}").expanduser()
-    results = (_scores if head_folder(source) else _answers)(
-        settings,
-        model,
-        options,
-        samples=samples,
-        folder=folder,
-        about={"model": model, "datasets": list(names), "held_out": held_out},
-        fingerprints={
-            "weights": weights_digest(source),
-            "data": _digest([rows, settings.data.val_size if held_out else None]),
-        },
-        batch_size=settings.training.per_device_eval_batch_size,
-        overwrite=after_training or settings.training.overwrite_output_dir,
-    )
+    overwrite = after_training or settings.training.overwrite_output_dir
+    if head_folder(source):
+        results = _score_data(settings, model, folder, overwrite=overwrite)
+    else:
+        results = answer_data(settings, load_predictor(settings, model), folder, overwrite=overwrite)
     if (folder / "run.json").is_file():
         from burnish.runs.folder import RunFolder
 
@@ -122,45 +102,129 @@ def predict_with(settings: Settings, model: str, *, after_training: bool = False
     return results
 
 
-def _answers(
-    settings: Settings, model: str, options: dict[str, Any], *, about: Any, fingerprints: Any, **work: Any
-) -> dict[str, Any]:
-    """A model's answers to the samples; `work` goes to `burnish.evaluate.predict.predict`."""
-    from burnish.evaluate.predict import predict as answer
+def refuse_several_processes(after_training: bool = False) -> None:
+    """Raise where a launcher has started several processes to predict; after a training the first one does it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not after_training:
+        raise BurnishError(
+            "predictions are made in one process",
+            at=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            fix="start it without torchrun; per_device_eval_batch_size sets how many rows run at a time",
+        )
+
+
+def load_predictor(settings: Settings, model: str, **options: Any) -> ChatModel:
+    """The model that predicts, as the settings want it loaded and sampled from; `options` win over them."""
     from burnish.generate.chat import load_chat_model
 
-    chat = load_chat_model(model, say=log.say, sampling=replace(sampling_of(settings), seed=None), **options)
+    predicted_data(settings)  # an error there needs no model
+    sampling = replace(sampling_of(settings), seed=None)
+    return load_chat_model(model, say=log.say, sampling=sampling, **(_predicts_with(settings, model) | options))
+
+
+def _predicts_with(settings: Settings, model: str) -> dict[str, Any]:
+    """The loading options of a model that predicts; adapters belong to the base that the settings name."""
+    options = loading_options(settings)
+    return options if model == settings.model.model_name_or_path else options | {"adapters": ()}
+
+
+def answer_data(
+    settings: Settings,
+    chat: ChatModel,
+    folder: Path,
+    *,
+    limit: float | None = None,
+    overwrite: bool = False,
+    renew: bool = False,
+) -> dict[str, Any]:
+    """Answer what the settings name with a loaded model; returns what predict.json holds.
+
+    Args:
+        limit: rows from the beginning, or below 1 a share of them; None for all.
+        overwrite, renew: as in `burnish.evaluate.predict.predict`.
+    """
+    from burnish.evaluate.predict import predict as answer
+
+    names, held_out = predicted_data(settings)
+    assert chat.source is not None
     seed, template = settings.training.seed, chat.template
+    how = [asdict(chat.sampling), template.saved_source, _predicts_with(settings, chat.name), seed]
     if chat.sampling.do_sample:
         log.say(
             f"drawn with temperature {chat.sampling.temperature:g} and seed {seed}; do_sample: false takes no chance"
         )
-    sampling = asdict(chat.sampling)
     return answer(
         chat,
-        about={**about, "template": template.name, "sampling": sampling | {"seed": seed}},
-        fingerprints={**fingerprints, "settings": _digest([sampling, template.saved_source, options, seed])},
+        predicted_samples(settings, limit),
+        folder,
+        about={
+            "model": chat.name,
+            "datasets": list(names),
+            "held_out": held_out,
+            "template": template.name,
+            "sampling": asdict(chat.sampling) | {"seed": seed},
+        },
+        fingerprints={**_fingerprints(settings, chat.source), "settings": _digest(how)},
+        batch_size=settings.training.per_device_eval_batch_size,
         seed=seed,
-        **work,
+        overwrite=overwrite,
+        renew=renew,
     )
 
 
-def _scores(
-    settings: Settings, model: str, options: dict[str, Any], *, about: Any, fingerprints: Any, **work: Any
-) -> dict[str, Any]:
-    """A reward model's scores of the samples; `work` goes to `burnish.evaluate.predict_scores.predict_scores`."""
+def _score_data(settings: Settings, model: str, folder: Path, *, overwrite: bool) -> dict[str, Any]:
+    """A reward model's scores of what the settings name; returns what predict.json holds."""
     from burnish.evaluate.predict_scores import predict_scores
     from burnish.generate.reward import load_reward_model as load_scorer
 
+    names, held_out = predicted_data(settings)
+    options = _predicts_with(settings, model)
     del options["skip_special_tokens"]  # of shown answers
     scorer = load_scorer(model, say=log.say, **options)
-    how = [scorer.template.saved_source, options, work["batch_size"]]
+    assert scorer.source is not None
+    batch_size = settings.training.per_device_eval_batch_size
+    how = [scorer.template.saved_source, options, batch_size]
     return predict_scores(
         scorer,
-        about={**about, "template": scorer.template.name},
-        fingerprints={**fingerprints, "settings": _digest(how)},
-        **work,
+        predicted_samples(settings),
+        folder,
+        about={"model": model, "datasets": list(names), "held_out": held_out, "template": scorer.template.name},
+        fingerprints={**_fingerprints(settings, scorer.source), "settings": _digest(how)},
+        batch_size=batch_size,
+        overwrite=overwrite,
     )
+
+
+def _fingerprints(settings: Settings, source: ModelSource) -> dict[str, str]:
+    """What predictions depend on besides how they are made: the weights and the rows."""
+    from burnish.data.load import source_fingerprint
+    from burnish.evaluate.prediction_files import weights_digest
+    from burnish.train.sets import data_folder, reading
+
+    names, held_out = predicted_data(settings)
+    rows = source_fingerprint(names, data_folder(settings), **reading(settings))
+    return {
+        "weights": weights_digest(source),
+        "data": _digest([rows, settings.data.val_size if held_out else None]),
+    }
+
+
+def predicted_samples(settings: Settings, limit: float | None = None) -> Iterator[Sample]:
+    """The rows that are predicted, in the order of the data.
+
+    Args:
+        limit: rows from the beginning, or below 1 a share of them; None for all.
+    """
+    from burnish.data.load import iter_samples
+    from burnish.train.sets import data_folder, reading
+
+    names, held_out = predicted_data(settings)
+    kept = _held_out_rows(settings) if held_out else None
+    found = iter_samples(names, data_folder(settings), on_bad_row=settings.data.on_bad_row, **reading(settings))
+    samples = (one for one in found if kept is None or (one.dataset, one.file, one.row) in kept)
+    if limit is not None and limit < 1:
+        every = list(samples)
+        return iter(every[: math.ceil(limit * len(every))])
+    return samples if limit is None else islice(samples, int(limit))
 
 
 def _digest(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from burnish import log
 from burnish.batch.chunks import DROPPED_NOT_RENDERED, where
+from burnish.data.export import openai_message
 from burnish.data.records import Conversation, Document, Feedback, Preference, Prompt, Record, Sample, Turn
 from burnish.errors import DataError
 from burnish.evaluate.prediction_files import PAGE, PREDICTIONS, RESULTS, PredictionFiles
@@ -41,7 +42,10 @@ class Skippable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row to predict. `skipped` says why it cannot be; `place` is its number over all datasets."""
+    """One row to predict. `skipped` says why it cannot be; `place` is its number over all datasets.
+
+    `messages`: the question without template, in OpenAI's form.
+    """
 
     place: int
     dataset: str
@@ -50,10 +54,12 @@ class Item:
     ids: tuple[int, ...]
     reference: str | None
     skipped: str | None = None
+    messages: tuple[dict[str, Any], ...] = ()
 
     def line(self) -> dict[str, Any]:
         """What its line in the file begins with."""
-        return {"index": self.place, "dataset": self.dataset, "row": self.row, "prompt": self.prompt}
+        begins = {"index": self.place, "dataset": self.dataset, "row": self.row, "prompt": self.prompt}
+        return begins | {"messages": list(self.messages)}
 
 
 def question_of(record: Record, sample: Sample) -> tuple[Conversation, Turn | None]:
@@ -81,6 +87,11 @@ def question_of(record: Record, sample: Sample) -> tuple[Conversation, Turn | No
     return record, None
 
 
+def messages_of(question: Conversation) -> tuple[dict[str, Any], ...]:
+    """A question in OpenAI's form."""
+    return tuple(openai_message(replace(turn, weight=1.0)) for turn in question.turns)
+
+
 def make_items(samples: Iterable[Sample], template: ChatTemplate, room: int) -> list[Item]:
     """Render every row as inference sees it.
 
@@ -91,15 +102,16 @@ def make_items(samples: Iterable[Sample], template: ChatTemplate, room: int) -> 
     for place, sample in enumerate(samples):
         question, answer = question_of(sample.record, sample)
         named = (place, sample.dataset, sample.row)
+        asked = messages_of(question)
         try:
             ids = tuple(template.prompt_ids(question))
             text = template.text(question, generate=True)
             reference = None if answer is None else as_said(template, question, answer)
         except CannotRender:
-            items.append(Item(*named, None, (), None, DROPPED_NOT_RENDERED))
+            items.append(Item(*named, None, (), None, DROPPED_NOT_RENDERED, asked))
             continue
         skipped = TOO_LONG if len(ids) >= room else None
-        items.append(Item(*named, text, ids, reference, skipped))
+        items.append(Item(*named, text, ids, reference, skipped, asked))
     return items
 
 
@@ -122,6 +134,7 @@ def predict(
     batch_size: int,
     seed: int,
     overwrite: bool = False,
+    renew: bool = False,
 ) -> dict[str, Any]:
     """Answer every sample; write predictions.jsonl line by line and predict.json at the end.
 
@@ -133,6 +146,8 @@ def predict(
         fingerprints: what decides the predictions (model, data, settings) → a digest. With other ones the folder's
             predictions are not gone on with.
         batch_size: rows that run at a time.
+        overwrite: replace predictions that are complete, and those of something else.
+        renew: replace only those of something else.
     Returns:
         What predict.json holds.
     Raises:
@@ -144,7 +159,7 @@ def predict(
     items = make_items(samples, model.template, room)  # before the folder is touched: the data may be of a wrong kind
     if not items:
         raise DataError("there is no row to predict", at="eval_dataset", fix="look at the data: burnish data stats")
-    with PredictionFiles.open(folder, fingerprints, overwrite=overwrite) as files:
+    with PredictionFiles.open(folder, fingerprints, overwrite=overwrite, renew=renew) as files:
         left = [item for item in items if item.place not in files.done]
         if len(left) < len(items):
             log.say(f"{len(items) - len(left)} of {len(items)} rows were predicted before; going on with the others")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from burnish.runs.files import write_atomically
 
 MOST_ROWS = 2000
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --line: #8884; --equal: #bfe8c5; --other: #ffe08a; --bar: #fffffff5; }
 @media (prefers-color-scheme: dark) { :root { --equal: #1f5d2b; --other: #6b5200; --bar: #111111f5; } }
 body { font: 16px/1.55 system-ui, "Noto Sans SC", sans-serif; max-width: 80rem; margin: 0 auto; padding: 1rem; }
@@ -25,7 +25,8 @@ h3 { font-size: .75rem; text-transform: uppercase; letter-spacing: .05em; opacit
 .equal .said { background: var(--equal); } .other .said { background: var(--other); } .said { padding: .3rem .5rem; }
 table { border-collapse: collapse; } td { padding: .1rem 1rem .1rem 0; }
 """
-_SCRIPT = """
+# Filters the sections of a page by the words and the kind that a form asks for.
+SCRIPT = """
 const rows = [...document.querySelectorAll('section')], form = document.querySelector('form'),
   count = document.querySelector('output');
 function filter() {
@@ -70,11 +71,11 @@ def write_predictions_page(
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><h1>{html.escape(title)}</h1>",
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>",
         f"<table>{table}</table>{cut}<form><input type='search' name='words' placeholder='text to look for'>",
         f"<select name='kind'><option value=''>all rows</option>{choices}</select><output></output></form>",
         *map(_row, shown),
-        f"<script>{_SCRIPT}</script></html>",
+        f"<script>{SCRIPT}</script></html>",
     ]
     write_atomically(path, "".join(parts).encode("utf-8"))
 
