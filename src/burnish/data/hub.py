@@ -139,6 +139,8 @@ def _explained(spec: DatasetSpec, revision: str, name: str | None = None) -> Ite
         raise DataError(f"{what} has no revision '{revision}'", at=where, fix="name a branch, tag or commit") from None
     except errors.RepositoryNotFoundError:
         fix = "check the name (owner/dataset); for a private one set HF_TOKEN or hf_hub_token"
+        if spec.entry is None:
+            fix = f"there is no file '{spec.name}' here either; {fix}"
         raise DataError(f"{what} is not on the hub", at=spec.where(), fix=fix) from None
     except errors.HFValidationError as error:
         raise DataError(

@@ -205,6 +205,8 @@ def _samples(
 
 
 def _checked(row: Any) -> Mapping[str, Any]:
+    if type(row) is dict:
+        return row
     if isinstance(row, BrokenRow):
         raise BadRow(row.reason, detail=row.detail)
     if not isinstance(row, Mapping):

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from burnish.batch import chunks, quick
@@ -77,7 +77,7 @@ TEMPLATES = {name: load_template(family_tokenizer(name), name) for name in ("tok
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @given(st.lists(st.lists(words, min_size=2, max_size=6), min_size=1, max_size=6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_words(name, talks):
     roles = ("user", "assistant")
     conversations = [
