@@ -22,6 +22,7 @@ READERS.add(".tsv", "burnish.data.read_tables:read_tsv")
 READERS.add(".parquet", "burnish.data.read_arrow:read_parquet")
 READERS.add(".arrow", "burnish.data.read_arrow:read_arrow")
 READERS.add(".txt", "burnish.data.read_tables:read_text")
+_JSON = (".json", ".jsonl")
 
 REGISTRY_FILES = ("dataset_info.json", "dataset_info.yaml", "dataset_info.yml")
 _ABOUT = (*REGISTRY_FILES, "state.json", "dataset_dict.json", "dataset_infos.json", "README.txt", "LICENSE.txt")
@@ -29,7 +30,7 @@ _ABOUT = (*REGISTRY_FILES, "state.json", "dataset_dict.json", "dataset_infos.jso
 _MAGIC = "*?["
 
 
-def read_rows(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
+def read_rows(path: Path, notes: list[str], start: int = 0, *, go_on: bool = False) -> Iterator[Any]:
     """The rows of one file, lazily and with flat memory.
 
     Args:
@@ -37,6 +38,7 @@ def read_rows(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
         notes: gets a sentence for each thing that the user should know.
         start: begin at this row (they count from 0). Parquet and Arrow files skip to it, lines are skipped unparsed,
             lists and tables are read through.
+        go_on: a line that is no JSON is given as a BrokenRow instead of ending the file.
     Raises:
         DataError: the file is missing, empty, broken or of a type that cannot be read. Most of these show only
             while the rows are taken.
@@ -49,7 +51,8 @@ def read_rows(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
             at=str(path),
             fix=f"the types that can be read: {', '.join(READERS)}, each also as .gz or .zst",
         )
-    rows: Iterator[Any] = READERS.get(kind)(path, notes, start)
+    more = {"go_on": True} if go_on and kind in _JSON else {}
+    rows: Iterator[Any] = READERS.get(kind)(path, notes, start, **more)
     return rows
 
 
