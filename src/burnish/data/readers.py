@@ -92,6 +92,8 @@ def _neighbours(path: Path) -> str:
 def data_files(path: Path, split: str = "train") -> list[Path]:
     """The files of a dataset: the file itself, the matches of a pattern, or the files of one type in a folder.
 
+    Files that say something about data, such as dataset_info.json, are none.
+
     Args:
         path: a file, a folder (folders in it are read too, by name), a folder that `datasets` saved, or a pattern.
         split: which part of a folder that `datasets` saved with several parts.
@@ -108,7 +110,7 @@ def data_files(path: Path, split: str = "train") -> list[Path]:
             raise DataError("the folder has no file that can be read", at=str(path), fix=fix)
     elif is_pattern(path) and not path.exists():
         found = (Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
-        files = [match for match in found if match.is_file()]
+        files = [match for match in found if match.is_file() and match.name not in _ABOUT]
         if not files:
             raise DataError("no file matches the pattern", at=str(path), fix=_neighbours(_still(path) / path.name))
     else:

@@ -141,6 +141,9 @@ def resolve(name: str, dataset_dir: Path) -> DatasetSpec:
         first = Path(name).parts[:-1][:1]
         path = Path(name) if first and Path(first[0]).is_dir() else dataset_dir / name
         return DatasetSpec(name, "file", name, path, formatting=None)
+    folder = next((path for path in (Path(name), dataset_dir / name) if path.is_dir()), None)
+    if folder is not None:
+        raise DataError(f"'{name}' is a folder", at=str(folder), fix=f"write '{name}/' to read the files in it")
     if registry is None:
         raise DataError(
             f"unknown dataset '{name}': there is no dataset_info.json",
