@@ -62,7 +62,6 @@ ACCEPTED: tuple[Row, ...] = (
 )
 
 LATER: tuple[Row, ...] = (
-    *_rows("model", _OUT, enable_liger_kernel=False),
     *_rows("training", _OUT, torch_compile=False),
     *_rows("distributed", "mount the storage and name a folder on it", ray_storage_filesystem=TEXT),
     *_rows("training", "upload the output folder yourself", push_to_hub=False, hub_model_id=TEXT),

@@ -56,6 +56,14 @@ class ModelSettings(RoomSettings):
         "How attention is computed: auto lets Burnish choose, sdpa is PyTorch's own, fa2 needs the "
         "flash-attn package, disabled is the plain reference.",
     )
+    fused_layers: Flag | None = setting(
+        None,
+        "Compute norms, gated MLPs and LoRA layers with Burnish's kernels: the same result in less memory and time.",
+        derived="true on a CPU, where they were measured",
+    )
+    enable_liger_kernel: Flag = setting(
+        False, "On an NVIDIA GPU: rotary positions, norms and MLPs are computed by the liger-kernel package."
+    )
     disable_gradient_checkpointing: Flag = setting(
         False,
         "Keep all activations in memory, which is faster; the same as gradient_checkpointing: false.",

@@ -84,6 +84,8 @@ EXACT = (
     "add_special_tokens",
     "new_special_tokens_config",
     "rope_scaling",
+    "fused_layers",
+    "enable_liger_kernel",
     "train_from_scratch",
     "upcast_layernorm",
     "neftune_noise_alpha",

@@ -47,7 +47,7 @@ from burnish.train.engines import build_engine
 from burnish.train.evaluation import EvalSets
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop
-from burnish.train.model import build_model, model_record, takes_packed_rows
+from burnish.train.model import build_model, model_record, own_kernels, takes_packed_rows
 from burnish.train.optimizers import build_optimizer
 from burnish.train.options import loop_options, optimizer_options
 from burnish.train.plans import batch_plan, batches, datasets_of
@@ -107,6 +107,8 @@ class Job:
                 stack.callback(self.checkpoints.rollouts.close)
             if self._packs:
                 stack.enter_context(packed_rows(without_adapter(loaded.model)))
+            whole = not self.engine.cuts_weights
+            stack.enter_context(own_kernels(settings, loaded, self.device, whole=whole))
             if settings.training.do_train:
                 loop.run(stop)
                 self._take_best(loaded, loop)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from burnish.kernels.attention import reason_not_packed
 from burnish.model.adapter import attach_lora, count_parameters, embedding_modules
 from burnish.model.base import BaseChanges
 from burnish.model.freeze import train_layers
+from burnish.model.fused import describe_fused, fused_layers
+from burnish.model.liger import use_liger
 from burnish.model.load import Loaded, load_model, stored_quantization
 from burnish.model.loftq import start_from_lost
 from burnish.model.noise import upcast_norms
@@ -61,6 +64,8 @@ def build_model(settings: Settings, source: ModelSource, precision: Precision, d
     forget_longest_text(loaded.model)
     if model_settings.upcast_layernorm:
         upcast_norms(loaded.model)
+    if model_settings.enable_liger_kernel:
+        use_liger(loaded.model)
     log.say(_choose_trained(settings, loaded, new_rows, go_on))
     if loaded.merged:
         log.note(
@@ -209,6 +214,28 @@ def takes_packed_rows(model: Any) -> bool:
     if reason:
         log.note(f"training on padded batches: {reason}")
     return reason is None
+
+
+@contextmanager
+def own_kernels(settings: Settings, loaded: Loaded, device: torch.device, *, whole: bool) -> Iterator[None]:
+    """In this block the model's layers use Burnish's kernels where that is asked for, or where it was measured.
+
+    Args:
+        whole: whether each process holds the whole of the weights that its layers use.
+    """
+    asked = settings.model.fused_layers
+    if asked is False or (asked is None and (device.type != "cpu" or not whole)):
+        yield
+        return
+    if not whole:
+        log.note("fused_layers does not work where weights are cut into shards; the layers compute as usual")
+        yield
+        return
+    with fused_layers(loaded.model) as kinds:
+        family = loaded.model.config.get_text_config().model_type
+        known = describe_fused(kinds)
+        log.say(f"kernels for {known}" if known else f"no kernels for the layers of {family}; they compute as usual")
+        yield
 
 
 def _wants_checkpointing(settings: Settings, device: torch.device) -> bool:
