@@ -30,6 +30,8 @@ from burnish.template import Example
 
 EXAMPLES, ABOUT = "examples.arrow", "set.json"
 STORE_VERSION = 2
+BATCH_TOKENS = 1 << 20
+"""Tokens of a record batch. Looking at the lengths in it takes memory around them, so batches are large."""
 Origin = tuple[str, str, int]
 """The dataset, file and row that an example came from."""
 
@@ -65,6 +67,8 @@ class SetWriter:
         self._files: dict[str, int] = {}
         self._sink: Any = None
         self._writer: Any = None
+        self._held: list[Any] = []  # record batches that are not written yet
+        self._held_tokens, self._held_weights = 0, False
         self.examples = 0
 
     def add(self, chunk: Chunk, samples: Sequence[Sample]) -> None:
@@ -95,13 +99,28 @@ class SetWriter:
         if chunk.records is not None:
             self._digest.update("\n".join(chunk.records).encode())
             columns["record"] = pa.array(chunk.records, pa.large_string())
-        batch = pa.RecordBatch.from_pydict(columns)
         with _written(self.folder):
-            if self._writer is None:
-                self._sink = pa.OSFile(str(self._aside / EXAMPLES), "wb")
-                self._writer = pa.ipc.new_file(self._sink, batch.schema)
-            self._writer.write_batch(batch)
-        self.examples += len(chunk.ends)
+            if self._held_weights != (chunk.weights is not None):  # a batch has weights for all its rows or for none
+                self._write()
+            self._held.append(pa.RecordBatch.from_pydict(columns))
+            self._held_tokens += len(chunk.ids)
+            self._held_weights = chunk.weights is not None
+            self.examples += len(chunk.ends)
+            if self._held_tokens >= BATCH_TOKENS:
+                self._write()
+
+    def _write(self) -> None:
+        """Write what is held as one record batch."""
+        import pyarrow as pa
+
+        if not self._held:
+            return
+        [batch] = pa.Table.from_batches(self._held).combine_chunks().to_batches()
+        if self._writer is None:
+            self._sink = pa.OSFile(str(self._aside / EXAMPLES), "wb")
+            self._writer = pa.ipc.new_file(self._sink, batch.schema)
+        self._writer.write_batch(batch)
+        self._held, self._held_tokens = [], 0
 
     @staticmethod
     def _number(table: dict[str, int], name: str) -> int:
@@ -133,6 +152,7 @@ class SetWriter:
 
     def _seal(self, counts: Counts) -> None:
         """Write what the set says of itself, and flush it all: a set that a power cut tore would train other tokens."""
+        self._write()
         if self._writer is not None:
             self._writer.close()
             self._sink.close()
