@@ -13,7 +13,7 @@ from burnish.errors import BurnishError, MissingExtraError
 from burnish.generate.vllm import VllmEngine
 from burnish.model.adapter import attach_lora
 from burnish.model.merge import merge_adapter, merged_weights
-from tests import fake_vllm
+from tests import sampling_vllm
 from tests.conftest import build_model
 from tests.invariant.test_training import rows
 from tests.rollouts import COMMON, prompt_file, reward_file
@@ -22,8 +22,8 @@ from tests.runs import settings, weights
 
 @pytest.fixture
 def vllm(monkeypatch):
-    fake_vllm.install(monkeypatch)
-    yield fake_vllm.LLMEngine
+    sampling_vllm.install(monkeypatch)
+    yield sampling_vllm.LLMEngine
     os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
 
 
