@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import torch
 import uvicorn
 
 from burnish.errors import ModelError
@@ -92,6 +93,21 @@ class ScriptedEngine:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+
+def sampled(guide, spelling, stops, draw, rows, tokens=400):
+    """What a model without any sense writes under a guide; the likeliest end is preferred now and then."""
+    made = []
+    while len(made) < tokens:
+        logits = guide.shape(made, torch.zeros(rows))
+        allowed = torch.isfinite(logits).nonzero().flatten().tolist()
+        assert allowed, "nothing may follow"
+        closing = [token for token in allowed if token in stops or spelling(token) in (b'"', b"}", b"]")]
+        token = draw.choice(closing if closing and draw.random() < 0.6 else allowed)
+        if token in stops:
+            return b"".join(map(spelling, made)).decode()
+        made.append(token)
+    return None
 
 
 class _Quiet(uvicorn.Server):

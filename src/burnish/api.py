@@ -160,11 +160,11 @@ def predicted_data(settings: Settings) -> tuple[tuple[str, ...], bool]:
 
 def _held_out_rows(settings: Settings) -> set[tuple[str, str, int]]:
     """The dataset, file and row of everything that `val_size` keeps out of training."""
-    from burnish.model.source import find_model
     from burnish.train.data import build_data, build_template
+    from burnish.train.origin import model_source
     from burnish.train.stages import STAGES
 
-    template = build_template(settings, find_model(str(settings.model.model_name_or_path), log.say))
+    template = build_template(settings, model_source(settings))
     held = build_data(settings, template, STAGES.get(settings.tuning.stage)).eval.values()
     return {part.origin(number) for part in held for number in range(len(part))}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,6 +63,34 @@ def test_the_command_exports_a_run(run, tmp_path):
     assert asked == ids
     assert chat.template.decode(greedy(plain, ids, chat.template.stop_ids)) == answer
     assert load_chat_model(str(out), use_cpu=True).answer(_conversation("Hello").turns, max_new_tokens=12) == answer
+
+
+def test_an_export_is_uploaded_once_it_is_there(run, tmp_path, monkeypatch):
+    asked = []
+
+    class Hub:
+        def __init__(self, token=None):
+            asked.append(token)
+
+        def whoami(self):
+            assert not (tmp_path / "out").exists(), "access is tried before any work is done"
+            return {"name": "me"}
+
+        def create_repo(self, repo, *, private, exist_ok, repo_type):
+            asked.append((repo, private, exist_ok, repo_type))
+            return f"https://hub/{repo}"
+
+        def upload_folder(self, *, folder_path, repo_id, commit_message):
+            asked.append((repo_id, {file.name for file in Path(folder_path).iterdir()}))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    order = Arguments(to=str(tmp_path / "out"), push_to_hub="me/it", adapter_only=True, base_name="me/base")
+    run_export(str(run), ["hf_hub_token=secret"], order)
+    assert ("me/it", True, True, "model") in asked
+    assert {each for each in asked if isinstance(each, str)} == {"secret"}
+    [(repo, files)] = [each for each in asked if isinstance(each, tuple) and len(each) == 2]
+    assert repo == "me/it"
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= files
 
 
 def _conversation(text):

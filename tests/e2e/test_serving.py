@@ -153,9 +153,10 @@ def test_a_reward_model_scores_and_does_not_talk(tiny_folder, tmp_path):
     ]
     conversations = [Conversation(tuple(Turn(turn["role"], turn["content"]) for turn in one)) for one in asked]
     wanted = load_reward_model(str(tmp_path / "rm"), use_cpu=True).score(conversations)
-    with pytest.raises(BurnishError, match="'template' has no effect on a reward model"):
-        serve(tmp_path / "rm", given=frozenset({"use_cpu", "template"}))
-    with running(serve(tmp_path / "rm")) as address, talk(address) as client:
+    for setting in ("template", "temperature", "infer_dtype", "adapter_name_or_path"):
+        with pytest.raises(BurnishError, match=f"'{setting}' has no effect on a reward model"):
+            serve(tmp_path / "rm", given=frozenset({"use_cpu", setting}))
+    with running(serve(tmp_path / "rm", slots=2)) as address, talk(address) as client:
         done = client.post("/score", body={"model": "rm", "conversations": asked}, cast_to=dict[str, object])
         assert [one["score"] for one in done["data"]] == pytest.approx(wanted, abs=1e-5)
         single = client.post("/score", body={"messages": asked[1]}, cast_to=dict[str, object])

@@ -10,16 +10,18 @@ import signal
 import pytest
 import torch
 
-from burnish.api import load, train
+from burnish.api import load, predict, train
+from burnish.data.records import Conversation, Turn
 from burnish.errors import BurnishError, Interrupted, ModelError, RunFolderError
 from tests.conftest import build_model, build_tokenizer
 from tests.runs import settings, weights
 
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
+
 
 def logits(run):
-    ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
     with torch.no_grad():
-        return load(str(run), use_cpu=True).model(ids).logits
+        return load(str(run), use_cpu=True).model(IDS).logits
 
 
 def stop_after(step):
@@ -55,6 +57,45 @@ def test_a_new_adapter_on_a_merged_one_is_found_whole(tiny_folder, chat_file, tm
     assert not torch.allclose(logits(tmp_path / "second"), logits(tiny_folder), atol=1e-4)
     train(settings(tmp_path / "second", chat_file, tmp_path / "third", learning_rate=0.0, max_steps=1))
     torch.testing.assert_close(logits(tmp_path / "third"), logits(tmp_path / "first"))
+    # It brings what is below it also where it is put on the base by name, in chat as in training.
+    on_base = load(str(tiny_folder), adapters=[str(tmp_path / "second")], use_cpu=True)
+    torch.testing.assert_close(on_base.model(IDS).logits, logits(tmp_path / "first"))
+    again = {"adapter_name_or_path": str(tmp_path / "second")}
+    train(settings(tiny_folder, chat_file, tmp_path / "fourth", learning_rate=0.0, max_steps=1, **again))
+    torch.testing.assert_close(logits(tmp_path / "fourth"), logits(tmp_path / "first"))
+
+
+def test_a_stacked_run_chats_as_it_predicts(tiny_folder, chat_file, tmp_path):
+    train(settings(tiny_folder, chat_file, tmp_path / "first", learning_rate=2e-2))
+    again = {"adapter_name_or_path": str(tmp_path / "first"), "create_new_adapter": True}
+    train(settings(tiny_folder, chat_file, tmp_path / "second", learning_rate=1e-2, max_steps=1, seed=7, **again))
+    greedy = {"do_sample": False, "max_new_tokens": 8, "use_cpu": True}
+    questions = [json.loads(line)["messages"][0]["content"] for line in chat_file.read_text().splitlines()]
+    on_base = load(str(tiny_folder), adapters=[str(tmp_path / "second")], use_cpu=True)
+    answers = [on_base.answer([Turn("user", each)], max_new_tokens=8) for each in questions]
+    asked = {"model_name_or_path": str(tmp_path / "second"), "eval_dataset": str(chat_file)}
+    predict({**asked, **greedy, "output_dir": str(tmp_path / "out")})
+    rows = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(row)["prediction"] for row in rows] == answers
+
+
+def test_an_adapter_brings_its_template(tiny_folder, chat_file, tmp_path):
+    written = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    (tmp_path / "mine.jinja").write_text(written + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}")
+    train(settings(tiny_folder, chat_file, tmp_path / "run", template=str(tmp_path / "mine.jinja"), max_steps=1))
+
+    def prompt():
+        chat = load(str(tiny_folder), adapters=[str(tmp_path / "run")], use_cpu=True)
+        return chat.template.text(Conversation((Turn("user", "Hi"),)), generate=True)
+
+    assert prompt() == "user: Hi<|im_end|>assistant: "
+    for file in (tmp_path / "run").glob("tokenizer*"):
+        file.unlink()
+    (tmp_path / "run" / "chat_template.jinja").unlink(missing_ok=True)
+    assert prompt() == "user: Hi<|im_end|>assistant: ", "the run remembers the name of its template"
+    (tmp_path / "run" / "run.json").unlink()
+    base = load(str(tiny_folder), use_cpu=True).template.text(Conversation((Turn("user", "Hi"),)), generate=True)
+    assert prompt() == base, "an adapter without a template is asked as its base is"
 
 
 def test_an_adapter_with_other_layers_is_refused(tiny_folder, chat_file, tmp_path):
@@ -94,8 +135,6 @@ def test_a_template_file_may_move_after_training(tiny_folder, chat_file, tmp_pat
     )
     train(settings(tiny_folder, chat_file, tmp_path / "run", template=str(mine), max_steps=1))
     mine.unlink()
-    from burnish.data.records import Conversation, Turn
-
     text = load(str(tmp_path / "run"), use_cpu=True).template.text(Conversation((Turn("user", "Hi"),)), generate=True)
     assert text == "[user]Hi<|im_end|>[assistant]"
 

@@ -58,12 +58,11 @@ def run_inspect(
         log.set_quiet(True)  # stdout carries the lines and nothing else
     assert settings.model.model_name_or_path is not None  # required above
     from burnish.batch.prepare import prepare
-    from burnish.model.source import find_model
     from burnish.train.data import build_template, label_options, read_samples
+    from burnish.train.origin import model_source
     from burnish.train.stages import STAGES
 
-    source = find_model(settings.model.model_name_or_path, log.say)
-    template = build_template(settings, source)
+    template = build_template(settings, model_source(settings))
     loaded = read_samples(settings, settings.data.dataset)
     options = label_options(settings)
     prepared = prepare(loaded.samples, template, options, STAGES.get(settings.tuning.stage).chunk)

@@ -78,12 +78,12 @@ class _TokenCounter:
     """Renders samples with the template of a run and counts tokens."""
 
     def __init__(self, target: Target) -> None:
-        from burnish.model.source import find_model
         from burnish.train.data import build_template, label_options
+        from burnish.train.origin import model_source
 
         assert target.settings is not None
         assert target.model is not None
-        self.template = build_template(target.settings, find_model(target.model, log.say))
+        self.template = build_template(target.settings, model_source(target.settings))
         self.options = label_options(target.settings)
         self.batch_rows = target.settings.training.per_device_train_batch_size
 

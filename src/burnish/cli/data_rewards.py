@@ -97,9 +97,9 @@ def _encoder(settings: Settings, rewards: Rewards) -> Any:
     if not rewards.counts_tokens or name is None:
         return lambda _: ()
     from burnish.model.load import load_tokenizer
-    from burnish.model.source import find_model
+    from burnish.train.origin import model_source
 
-    tokenizer = load_tokenizer(find_model(name, log.say), trust_remote_code=settings.model.trust_remote_code)
+    tokenizer = load_tokenizer(model_source(settings), trust_remote_code=settings.model.trust_remote_code)
     return lambda text: tuple(tokenizer.encode(text, add_special_tokens=False))
 
 

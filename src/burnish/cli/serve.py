@@ -161,12 +161,16 @@ def _refuse_others(settings: Settings) -> None:
         )
 
 
+def _answers(count: int) -> str:
+    return f"{count} answer{'s' if count != 1 else ''}"
+
+
 def _introduce(serving: Serving, address: str, keyed: bool, local: bool) -> None:
     """What was started, and a first request to copy."""
     names = [one.name for one in serving.models.all]
     shown = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "127.0.0.1")
     engine = (
-        f"engine {serving.backend.name}, {serving.backend.slots} answers at a time" if serving.backend else "scores"
+        f"engine {serving.backend.name}, {_answers(serving.backend.slots)} at a time" if serving.backend else "scores"
     )
     log.say(f"serving {', '.join(names)} at {address}/v1 · {engine} · Ctrl-C stops")
     key = ' -H "Authorization: Bearer $API_KEY"' if keyed else ""

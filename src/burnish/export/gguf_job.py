@@ -26,12 +26,13 @@ from burnish.export.gguf_file import (
 )
 from burnish.export.gguf_tokenizer import puts_bos_first, vocabulary
 from burnish.export.hf import TOLERANCES as MERGED
-from burnish.export.llamacpp import LlamaCpp, is_installed
+from burnish.export.llamacpp import LlamaCpp
 from burnish.export.standard import Standard, ask
 from burnish.export.subject import FILES_BESIDE, Order, Subject, Wish
 from burnish.export.target import Target
 from burnish.export.verify import Trial, compare, require_near
 from burnish.generate import Sampling, generate
+from burnish.generate.llamacpp import is_installed
 from burnish.model.load import Loaded, load_tokenizer
 from burnish.model.merge import cast_weights
 from burnish.model.quiet import quiet_transformers

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from burnish.errors import ModelError
+from burnish.generate.llamacpp import start_llamacpp
 
 _PATIENCE_S = 600.0
 
 
-def is_installed() -> bool:
-    """Whether llama.cpp is there as a Python package (the extra `llamacpp`)."""
-    return find_spec("xllamacpp") is not None
-
-
 class LlamaCpp:
-    """A GGUF file loaded by llama.cpp, on the CPU.
+    """A GGUF file loaded by llama.cpp, on the CPU and as exact as it can be.
 
     Args:
         longest: tokens of prompt and answer together.
@@ -31,35 +25,12 @@ class LlamaCpp:
     """
 
     def __init__(self, file: Path, *, longest: int, threads: int) -> None:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(file)
-        params.n_ctx = longest
-        params.n_parallel = 1
-        params.n_gpu_layers = 0
-        params.warmup = False
-        # It opens a port of its own on this machine, which nobody else shall use.
-        self._key = secrets.token_hex(32)
-        params.api_keys = [self._key]
-        params.ui = params.endpoint_slots = params.endpoint_metrics = params.endpoint_props = False
-        params.verbosity = -1
-        params.cpuparams.n_threads = threads
-        # Numbers as exact as llama.cpp has them: keys and values in float32, no fused attention.
-        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        try:
-            self._server = xllamacpp.Server(params)
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(
-                f"llama.cpp cannot load the file: {str(error).strip()[:300]}",
-                at=str(file),
-                fix="nothing was exported; please report this with the model's name",
-            ) from error
+        fix = "nothing was exported; please report this with the model's name"
+        self._program = start_llamacpp(file, window=longest, threads=threads, exact=True, fix=fix)
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
-        request = urllib.request.Request(self._server.listening_address + path, json.dumps(body).encode(), headers)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._program.key}"}
+        request = urllib.request.Request(self._program.address + path, json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:
                 return json.load(answer)

@@ -18,7 +18,7 @@ from burnish.generate.thought import OPEN
 from burnish.model.load import load_for_use
 from burnish.model.quantize import Quantization, quantization_of
 from burnish.model.reward import head_folder
-from burnish.model.source import ModelSource, find_model, trained_from, trained_over
+from burnish.model.source import ModelSource, find_model, trained_from, trained_over, with_adapters
 from burnish.template import ChatTemplate, load_template
 
 
@@ -178,9 +178,7 @@ def load_chat_model(
             An adapter is merged into whole weights, and stays beside quantized ones.
         hub: `revision`, `cache_dir` and `token`, for a model on the hub.
     """
-    source = find_model(name, say)
-    if adapters:
-        source = replace(source, adapters=(*source.adapters, *adapters))
+    source = with_adapters(find_model(name, say), adapters)
     if head_folder(source):
         raise ModelError(
             "this is a reward model: it scores answers and writes none",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from burnish.kernels.attention import packed_rows, reason_not_packed
 from burnish.model.load import load_for_use
 from burnish.model.reward import attach_value_head, head_folder, load_value_head, value_head
 from burnish.model.save import without_adapter
-from burnish.model.source import find_model, trained_over
+from burnish.model.source import find_model, trained_over, with_adapters
 from burnish.template import ChatTemplate, load_template
 
 
@@ -93,8 +93,7 @@ def load_reward_model(
     Raises:
         ModelError: there is no model, or it has no head.
     """
-    source = find_model(name, say)
-    source = replace(source, adapters=(*source.adapters, *adapters))
+    source = with_adapters(find_model(name, say), adapters)
     folder = head_folder(source)
     if folder is None:
         raise ModelError("this is no reward model", at=name, fix="give the folder of a run with stage: rm")

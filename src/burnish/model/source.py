@@ -117,29 +117,38 @@ def _merged_below(path: Path) -> list[str]:
     return adapters
 
 
-def with_adapters(source: ModelSource, names: Sequence[str]) -> ModelSource:
+def with_adapters(source: ModelSource, names: Sequence[str], at: str = "adapter_name_or_path") -> ModelSource:
     """A model with further adapters on top, in order, each with those that were merged below it in training.
 
-    The template is that of the last one's run.
+    The template is that of the last one: of the tokenizer in its folder, or of its run. One that brings neither is
+    asked with the template of the model below.
 
+    Args:
+        at: the setting that has the names.
     Raises:
         ModelError: a name is no folder with an adapter.
     """
     adapters = [*source.adapters]
+    known = {Path(each).resolve() for each in adapters}
     for name in names:
         path = Path(name).expanduser()
         if not (path / "adapter_config.json").is_file():
             raise ModelError(
                 f"there is no adapter '{name}'",
-                at="adapter_name_or_path",
+                at=at,
                 fix="give the folder of a LoRA run, which holds adapter_config.json",
             )
-        adapters += [each for each in (*_merged_below(path), str(path)) if each not in adapters]
-    if not names:
+        fresh = [each for each in (*_merged_below(path), str(path)) if Path(each).resolve() not in known]
+        adapters += fresh
+        known |= {Path(each).resolve() for each in fresh}
+    if len(adapters) == len(source.adapters):
         return source
-    settings = _trained_with(Path(adapters[-1]))
-    template = None if (Path(adapters[-1]) / "tokenizer_config.json").is_file() else settings.get("template")
-    return replace(source, adapters=tuple(adapters), template=template, default_system=settings.get("default_system"))
+    settings, last = _trained_with(Path(adapters[-1])), Path(adapters[-1])
+    carries = (last / "tokenizer_config.json").is_file()
+    if not settings and not carries:
+        return replace(source, adapters=tuple(adapters))
+    template, default_system = None if carries else settings.get("template"), settings.get("default_system")
+    return replace(source, adapters=tuple(adapters), template=template, default_system=default_system)
 
 
 def trained_over(source: ModelSource) -> Quantization | None:
@@ -162,8 +171,7 @@ def trained_from(source: ModelSource, say: Callable[[str], None] = lambda _: Non
     name = settings.get("model_name_or_path")
     if not name:
         raise ModelError("what this model was tuned from is not known: it is not the folder of a run", at=source.name)
-    found = find_model(name, say)
-    return replace(found, adapters=(*found.adapters, *(settings.get("adapter_name_or_path") or ())))
+    return with_adapters(find_model(name, say), settings.get("adapter_name_or_path") or ())
 
 
 def _trained_with(path: Path) -> dict[str, Any]:

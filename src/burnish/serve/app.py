@@ -174,7 +174,7 @@ def _explained(problem: Any) -> ApiError:
 
 def _place(problem: Any) -> list[Any]:
     """Where a problem is, without pydantic's names for the kinds of value that were tried there."""
-    kinds = ("str", "int", "float", "bool")
+    kinds = ("str", "int", "float", "bool", "ChosenTool")
     return [
         part
         for part in problem["loc"]

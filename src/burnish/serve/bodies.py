@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_COPIES = 128
+MOST_ALTERNATIVES = 20  # of one token's log-probabilities
 _Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 _TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -59,12 +60,23 @@ class FunctionTool(Body):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None
+    strict: bool | None = Field(None, description="Of answers that are held to a form; others are not checked.")
 
 
 class Tool(Body):
     type: Literal["function"]
     function: FunctionTool
+
+
+class ChosenFunction(Body):
+    name: str
+
+
+class ChosenTool(Body):
+    """The one function that is to be called."""
+
+    type: Literal["function"]
+    function: ChosenFunction
 
 
 class SchemaFormat(Body):
@@ -122,9 +134,10 @@ class ChatBody(Steering):
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
     tools: list[Tool] | None = Field(None, max_length=128)
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer.")
     response_format: TextFormat | ObjectFormat | JsonFormat | None = Field(None, discriminator="type")
     chat_template_kwargs: TemplateArguments | None = Field(None, description="Not in OpenAI's protocol.")
     # Neither changes an answer.
@@ -141,7 +154,6 @@ class ChatBody(Steering):
     functions: None = None
     modalities: list[Literal["text"]] | None = None
     moderation: None = None
-    parallel_tool_calls: Literal[True] | None = None
     reasoning_effort: None = None
     store: Literal[False] | None = None
     verbosity: None = None
@@ -151,7 +163,7 @@ class ChatBody(Steering):
 class CompletionBody(Steering):
     prompt: str | list[str] | list[_TokenId] | list[list[_TokenId]]
     echo: bool | None = None
-    logprobs: int | None = Field(None, ge=0, le=20)
+    logprobs: int | None = Field(None, ge=0, le=MOST_ALTERNATIVES)
     best_of: int | None = Field(None, ge=1, le=MAX_COPIES)
     suffix: None = None
 

@@ -38,13 +38,15 @@ from burnish.data.messages import End, arrange, read_openai_messages
 from burnish.data.records import Conversation, ToolCall
 from burnish.data.rows import BadRow
 from burnish.generate.request import Request
-from burnish.serve.bodies import ChatBody, Message, TextFormat
+from burnish.serve.bodies import ChatBody, Message
 from burnish.serve.errors import bad_request
+from burnish.serve.held import check_choice, held_to, template_for
 from burnish.serve.models import Served
 from burnish.serve.reply import Piece, Reply, Shown, token_text
 from burnish.serve.serving import (
     Serving,
     alternatives_of,
+    answered,
     ask,
     copies_of,
     events_of,
@@ -53,7 +55,6 @@ from burnish.serve.serving import (
     shape_for,
     while_connected,
 )
-from burnish.serve.shaping import Shape
 from burnish.serve.spelling import Spelling
 from burnish.serve.stream import DONE, EventStream, event
 from burnish.serve.worker import Ticket
@@ -123,8 +124,7 @@ def _check(body: ChatBody) -> None:
         raise bad_request("stream_options needs stream: true.", "stream_options")
     if None not in (body.max_tokens, body.max_completion_tokens) and body.max_tokens != body.max_completion_tokens:
         raise bad_request("max_tokens and max_completion_tokens differ; give one of them.", "max_tokens")
-    if body.tool_choice == "auto" and not body.tools:
-        raise bad_request("tool_choice: auto needs tools.", "tool_choice")
+    check_choice(body)
 
 
 def _tools(body: ChatBody) -> list[dict[str, Any]]:
@@ -139,7 +139,9 @@ def _tools(body: ChatBody) -> list[dict[str, Any]]:
 
 def _request(serving: Serving, served: Served, body: ChatBody) -> Request:
     """The request to the engine. Raises ApiError; TemplateError where the template cannot render the messages."""
-    template, tools = served.template_for(body.chat_template_kwargs), _tools(body)
+    template, tools = template_for(served, body), _tools(body)
+    if tools and not template.abilities.tools:
+        raise bad_request("The chat template of this model has no place for tools.", "tools")
     conversation = conversation_of(body.messages, "prompt", tools=tools)
     prompt = template.prompt_ids(conversation)
     if tools and served.call_format is None:
@@ -152,17 +154,8 @@ def _request(serving: Serving, served: Served, body: ChatBody) -> Request:
         copies=copies_of(serving, body),
         adapter=served.adapter,
         top_logprobs=top,
-        shape_logits=shape_for(serving, served, body, _json_only(served, body)),
+        shape_logits=shape_for(serving, served, body, held_to(served, template, body)),
     )
-
-
-def _json_only(served: Served, body: ChatBody) -> list[Shape]:
-    """What keeps the answer to the response format."""
-    if body.response_format is None or isinstance(body.response_format, TextFormat):
-        return []
-    if _tools(body):
-        raise bad_request("response_format together with tools is not supported.", "response_format")
-    return [served.guide_for(body.response_format).shape]
 
 
 def _reply(served: Served, body: ChatBody) -> Reply:
@@ -172,6 +165,7 @@ def _reply(served: Served, body: ChatBody) -> Reply:
         stops=stops_of(body.stop),
         calls=served.call_format if tools else None,
         tools=tools,
+        most_calls=1 if body.parallel_tool_calls is False else None,
     )
 
 
@@ -182,6 +176,7 @@ async def _whole(chat: Chat) -> ChatCompletion:
         if all(reply.finish for reply in chat.replies):
             chat.ticket.close()
             break
+    answered(chat.serving, [chat.ticket])
     return ChatCompletion(
         id=chat.id,
         object="chat.completion",
@@ -219,6 +214,7 @@ async def _chunks(chat: Chat) -> AsyncIterator[str]:
         if all(reply.finish for reply in chat.replies):
             chat.ticket.close()
             break
+    answered(chat.serving, [chat.ticket])
     if usage:
         yield event(_wrapped(chat, [], usage=chat.usage()))
     yield DONE

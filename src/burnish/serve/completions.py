@@ -23,6 +23,7 @@ from burnish.serve.reply import Piece, Reply, Shown, token_text
 from burnish.serve.serving import (
     Serving,
     alternatives_of,
+    answered,
     ask,
     copies_of,
     events_of,
@@ -112,7 +113,7 @@ def _request(serving: Serving, served: Served, body: CompletionBody, prompt: lis
         copies=copies_of(serving, body),
         adapter=served.adapter,
         top_logprobs=alternatives_of(serving, body.logprobs is not None, body.logprobs),
-        shape_logits=shape_for(serving, served, body, []),
+        shape_logits=shape_for(serving, served, body),
     )
 
 
@@ -149,6 +150,7 @@ async def _whole(one: Continuation) -> Completion:
         one.push(number, happened)
         if one.ended:
             break
+    answered(one.serving, one.tickets)
     choices = [
         CompletionChoice(
             index=place,
@@ -177,6 +179,7 @@ async def _chunks(one: Continuation) -> AsyncIterator[str]:
             yield event(_wrapped(one, [choice], **more))
         if one.ended:
             break
+    answered(one.serving, one.tickets)
     if usage:
         yield event(_wrapped(one, [], usage=one.usage()))
     yield DONE

@@ -1,5 +1,7 @@
 """A small machine that knows, after each byte, which bytes may follow; and from that, which tokens may.
 
+A control token is one more symbol beside the 256 bytes: text cannot spell it.
+
 A grammar is a tree of nodes. A state is the set of everything that may still come, each a stack of nodes that begins
 with a set of bytes. States are numbered and their transitions kept, so that a step costs a lookup once it was made.
 """
@@ -22,7 +24,7 @@ class Node:
 
 @dataclass(eq=False)
 class Bytes(Node):
-    """One byte out of some."""
+    """One byte out of some, or one control token."""
 
     allowed: frozenset[int]
 
@@ -61,6 +63,7 @@ class Later(Node):
 
 Stack = tuple[Node, "Stack"] | None
 DEAD = -1
+_CONTROL = 256  # the symbol of control token 0
 _DEEPEST = 300  # nodes of a stack: a text cannot be nested without end
 _MOST_STATES = 5000  # kept of a grammar; a text that is nested in ever new ways makes ever new ones
 _MOST_MASKS = 500
@@ -69,6 +72,11 @@ _MOST_MASKS = 500
 def text(value: str) -> Node:
     """A text as it stands."""
     return InOrder(tuple(Bytes(frozenset((byte,))) for byte in value.encode()))
+
+
+def control(token: int) -> Node:
+    """A control token, by its id."""
+    return Bytes(frozenset((_CONTROL + token,)))
 
 
 def one_of(characters: str) -> Node:
@@ -194,7 +202,7 @@ class _Trie:
         self.below: dict[int, _Trie] = {}
         self.tokens: list[int] = []
 
-    def add(self, spelled: bytes, token: int) -> None:
+    def add(self, spelled: Iterable[int], token: int) -> None:
         node = self
         for byte in spelled:
             node = node.below.setdefault(byte, _Trie())
@@ -206,13 +214,21 @@ class Vocabulary:
 
     `plain`: tokens of whole characters that leave a JSON string as it is; they are most of a vocabulary and are walked
     over only where a state is not inside a string.
+
+    Args:
+        tokens: those that stand for bytes.
+        controls: those that stand for themselves.
     """
 
-    def __init__(self, spelling: Spelling, tokens: Iterable[int]) -> None:
-        self.spelled = {token: spelling(token) for token in tokens}
+    def __init__(self, spelling: Spelling, tokens: Iterable[int], controls: Iterable[int] = ()) -> None:
+        written = {token: spelling(token) for token in tokens}
+        self.spelled: dict[int, Sequence[int]] = {**written, **{token: (_CONTROL + token,) for token in controls}}
         self.all, self.special = _Trie(), _Trie()
         self.plain: list[int] = []
-        for token, spelled in self.spelled.items():
+        for token in self.spelled.keys() - written.keys():
+            self.all.add(self.spelled[token], token)
+            self.special.add(self.spelled[token], token)
+        for token, spelled in written.items():
             if not spelled:
                 continue
             self.all.add(spelled, token)

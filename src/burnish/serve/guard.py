@@ -144,7 +144,7 @@ class Guard:
 
     def _too_large(self) -> ApiError:
         limit = self.door.largest / 2**20
-        return ApiError(413, f"The body of a request may have {limit:g} MiB.", code="request_too_large")
+        return ApiError(413, f"The body of a request may have {limit:.3g} MiB.", code="request_too_large")
 
 
 class _Gone(Exception):

@@ -6,16 +6,16 @@ withholds the tokens of a character until it is whole and then names only the la
 
 from __future__ import annotations
 
-import importlib.util
 import queue
-import secrets
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from burnish.errors import MissingExtraError, ModelError
+from burnish.errors import ModelError
+from burnish.generate.llamacpp import start_llamacpp
 from burnish.generate.request import Event, Request
 from burnish.log import logger
 from burnish.model.source import ModelSource
@@ -28,23 +28,18 @@ _PATIENCE_S = 30.0
 _SAMPLERS = ["penalties", "temperature", "top_k", "top_p"]  # in the order of our own sampler
 
 
-def installed() -> bool:
-    """Whether the package is there."""
-    return importlib.util.find_spec("xllamacpp") is not None
-
-
-def load_llamacpp(source: ModelSource, served: Served, *, slots: int, say: Callable[[str], None]) -> Backend:
+def load_llamacpp(source: ModelSource, served: Served, *, slots: int, cpu: bool, say: Callable[[str], None]) -> Backend:
     """Load a .gguf file into llama.cpp.
 
+    Args:
+        cpu: leave accelerators alone.
     Raises:
         MissingExtraError: xllamacpp is not installed.
         ModelError: llama.cpp cannot read the file.
     """
-    if not installed():
-        raise MissingExtraError("the engine llamacpp", "llamacpp")
     file = Path(source.location) / str(source.gguf_file)
     window = min(_context_length(file), _LONGEST)
-    server = _server(file, window, slots)
+    server = start_llamacpp(file, window=window, slots=slots, cpu=cpu).server
     say(f"llama.cpp holds {slots} answers of {window} tokens each")
     return Backend(LlamaEngine(server, served, window, slots), "llamacpp", slots, shapes_logits=False, logprobs=False)
 
@@ -56,24 +51,6 @@ def _context_length(file: Path) -> int:
         if field.name.endswith(".context_length"):
             return int(field.contents())
     return _LONGEST
-
-
-def _server(file: Path, window: int, slots: int) -> Any:
-    import xllamacpp
-
-    wanted = xllamacpp.CommonParams()
-    wanted.model.path = str(file)
-    wanted.n_ctx, wanted.n_parallel = window * slots, slots
-    wanted.warmup = False
-    wanted.verbosity = -1
-    # It opens a port of its own on this machine, which nobody else shall use.
-    wanted.api_keys = [secrets.token_hex(32)]
-    wanted.ui = wanted.endpoint_slots = wanted.endpoint_metrics = wanted.endpoint_props = False
-    try:
-        return xllamacpp.Server(wanted)
-    except RuntimeError as error:
-        first = (str(error).strip() or "unknown reason").splitlines()[0]
-        raise ModelError(f"llama.cpp cannot read this file: {first[:200]}", at=str(file)) from error
 
 
 class LlamaEngine:
@@ -211,5 +188,6 @@ def _asked(request: Request, copy: int, window: int) -> dict[str, Any]:
         "repeat_last_n": window,
     }
     if sampling.seed is not None:
-        asked["seed"] = (sampling.seed + copy) % 2**32
+        # Further copies must not be what neighbouring seeds give.
+        asked["seed"] = zlib.crc32(f"{sampling.seed}/{copy}".encode()) if copy else sampling.seed % 2**32
     return asked

@@ -10,6 +10,7 @@ from typing import Any
 from burnish.errors import BurnishError, ModelError
 from burnish.generate.chat import load_chat_model
 from burnish.generate.engine import Engine
+from burnish.generate.llamacpp import is_installed
 from burnish.generate.request import Sampling
 from burnish.generate.reward import load_reward_model
 from burnish.model.load import load_tokenizer, read_stop_ids
@@ -44,7 +45,17 @@ class Wanted:
     given: frozenset[str] = frozenset()
 
 
-_OF_REWARDS = ("use_cpu", "trust_remote_code")  # the settings that a reward model is loaded with
+_RENDERING = {"template", "default_system", "tool_format", "enable_thinking", "preserve_thinking"}
+_RENDERING |= {"split_special_tokens"}
+_SAMPLING = {"do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "repetition_penalty", "seed"}
+_HONOURED = {
+    "llamacpp": _RENDERING | _SAMPLING | {"use_cpu"},
+    "vllm": _RENDERING
+    | _SAMPLING
+    | {"trust_remote_code", "infer_dtype", "model_revision", "cache_dir", "hf_hub_token"},
+    "reward": {"use_cpu", "trust_remote_code"},
+}
+"""The settings that have an effect, for those who do not take all of them as our own engine does."""
 
 
 def load_serving(wanted: Wanted, say: Callable[[str], None]) -> Serving:
@@ -60,6 +71,7 @@ def load_serving(wanted: Wanted, say: Callable[[str], None]) -> Serving:
     engine = _engine_for(wanted, source)
     if head_folder(source):
         return _reward(wanted, name, engine, say)
+    _refuse_idle(wanted, engine, f"with the engine {engine}")
     if engine == "burnish":
         served, backend = _own(wanted, name, source, say)
     elif engine == "llamacpp":
@@ -67,13 +79,14 @@ def load_serving(wanted: Wanted, say: Callable[[str], None]) -> Serving:
 
         template = _template(source, wanted.loading)
         served = [Served(name, template, len(template.tokenizer))]
-        backend = load_llamacpp(source, served[0], slots=wanted.slots, say=say)
+        cpu = bool(wanted.loading.get("use_cpu"))
+        backend = load_llamacpp(source, served[0], slots=wanted.slots, cpu=cpu, say=say)
     else:
         from burnish.serve.vllm import load_vllm
 
         template = _template(source, wanted.loading)
         served = [Served(name, template, len(template.tokenizer))]
-        backend = load_vllm(source, slots=wanted.slots)
+        backend = load_vllm(source, slots=wanted.slots, loading=wanted.loading)
     return Serving(Models(served), backend, defaults=wanted.defaults, limits=wanted.limits)
 
 
@@ -88,16 +101,13 @@ def short_name(source: ModelSource, written: str) -> str:
 def _engine_for(wanted: Wanted, source: ModelSource) -> str:
     """Which engine answers. Raises BurnishError where the one that is asked for cannot."""
     if wanted.engine == "auto":
-        from burnish.serve.llamacpp import installed
-
-        plain = not wanted.adapters and not source.adapters and not wanted.loading.get("adapters")
-        whole = wanted.loading.get("quantization_bit") is None
-        return "llamacpp" if source.gguf_file and plain and whole and installed() else "burnish"
+        plain = not wanted.adapters and not source.adapters and not _idle(wanted, "llamacpp")
+        return "llamacpp" if source.gguf_file and plain and is_installed() else "burnish"
     if wanted.engine == "llamacpp" and (not source.gguf_file or source.adapters):
         raise BurnishError(
             "llama.cpp reads .gguf files only", at="--engine", fix="burnish export --format gguf makes one of a run"
         )
-    if wanted.engine == "vllm" and source.adapters:
+    if wanted.engine == "vllm" and (source.adapters or source.gguf_file):
         raise BurnishError(
             "vLLM gets whole weights only here", at="--engine", fix="serve the folder that burnish export writes"
         )
@@ -106,13 +116,26 @@ def _engine_for(wanted: Wanted, source: ModelSource) -> str:
     return wanted.engine
 
 
+def _idle(wanted: Wanted, who: str) -> list[str]:
+    """The settings that were set and would be ignored."""
+    return sorted(wanted.given - _HONOURED[who]) if who in _HONOURED else []
+
+
+def _refuse_idle(wanted: Wanted, who: str, where: str) -> None:
+    """Settings that would be ignored are errors."""
+    for name in _idle(wanted, who):
+        raise BurnishError(f"'{name}' has no effect {where}", at="command line", fix="leave it out")
+
+
 def _own(wanted: Wanted, name: str, source: ModelSource, say: Callable[[str], None]) -> tuple[list[Served], Backend]:
     """Our own engine over transformers, with adapters beside each other where there are any."""
-    if wanted.adapters and source.adapters:
+    if wanted.adapters and (source.adapters or wanted.loading.get("adapters")):
         raise ModelError(
             "adapters stand beside each other on a base, and this is a run that has one already",
-            at=wanted.model,
-            fix=f"serve its base, and the run as one more: --adapter {name}={wanted.model}",
+            at=wanted.model if source.adapters else "adapter_name_or_path",
+            fix=f"serve its base, and the run as one more: --adapter {name}={wanted.model}"
+            if source.adapters
+            else "leave that out, and give its run as one more: --adapter NAME=RUN_DIR",
         )
     chat = load_chat_model(wanted.model, say=say, **wanted.loading)
     model, activate = chat.model, None
@@ -149,10 +172,9 @@ def _template(source: ModelSource, loading: Mapping[str, Any]) -> ChatTemplate:
 def _reward(wanted: Wanted, name: str, engine: str, say: Callable[[str], None]) -> Serving:
     if wanted.adapters or engine != "burnish":
         raise BurnishError("a reward model is served by itself, with the engine burnish", at="--adapter, --engine")
-    idle = sorted(wanted.given - {*_OF_REWARDS})
-    if idle:
-        raise BurnishError(f"'{idle[0]}' has no effect on a reward model", at="command line", fix="leave it out")
-    kept = {key: wanted.loading[key] for key in _OF_REWARDS if key in wanted.loading}
+    _refuse_idle(wanted, "reward", "on a reward model")
+    kept = {key: wanted.loading[key] for key in _HONOURED["reward"] if key in wanted.loading}
     scorer = load_reward_model(wanted.model, say=say, **kept)
     rows = scorer.model.get_input_embeddings().weight.shape[0]
-    return Serving(Models([Served(name, scorer.template, rows)]), scorer=scorer, limits=wanted.limits)
+    served = Models([Served(name, scorer.template, rows)])
+    return Serving(served, scorer=scorer, scored_at_a_time=wanted.slots, limits=wanted.limits)

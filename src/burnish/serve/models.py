@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from openai.types import Model
 
-from burnish.serve.bodies import JsonFormat, ObjectFormat, TemplateArguments
+from burnish.serve.bodies import TemplateArguments
 from burnish.serve.errors import ApiError, bad_request
-from burnish.serve.grammar import Guide, Vocabulary
-from burnish.serve.schema import any_object, of_schema
+from burnish.serve.grammar import Guide, Node, Vocabulary
 from burnish.serve.spelling import Spelling
 from burnish.template import ChatTemplate
+from burnish.template.call_form import CallForm, call_form_of
 from burnish.template.calls import CallFormat, format_of
 
 _MOST_GUIDES = 16  # schemas that are kept ready
@@ -38,6 +37,7 @@ class Served:
     created: int = field(default_factory=lambda: int(time.time()))
     _variants: dict[bool, ChatTemplate] = field(default_factory=dict)
     _guides: dict[str, Guide] = field(default_factory=dict)
+    _forms: dict[bool | None, CallForm | None] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> Any:
@@ -50,27 +50,34 @@ class Served:
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         added = self.tokenizer.added_tokens_decoder
-        return Vocabulary(self.spelling, (token for token in range(self.rows) if token not in added))
+        plain = (token for token in range(self.rows) if token not in added)
+        return Vocabulary(self.spelling, plain, (token for token in added if token < self.rows))
 
-    def guide_for(self, wanted: ObjectFormat | JsonFormat) -> Guide:
-        """What keeps an answer to JSON, or to JSON of a schema.
+    def guide_for(self, key: str, make: Callable[[], Node], param: str) -> Guide:
+        """What keeps an answer to a grammar; kept for the next request that asks for the same.
 
+        Args:
+            key: tells grammars apart.
+            param: what a request asks for it with.
         Raises:
-            ApiError: the schema cannot be followed, or the tokenizer does not tell the bytes of its tokens.
+            ApiError: nothing fits the grammar, or the tokenizer does not tell the bytes of its tokens.
         """
         if not self.spelling.exact:
-            raise bad_request("This model's tokenizer does not tell how its tokens are spelled.", "response_format")
-        schema = wanted.json_schema.json_schema if isinstance(wanted, JsonFormat) else None
-        key = json.dumps(schema)
+            raise bad_request("This model's tokenizer does not tell how its tokens are spelled.", param)
         if key not in self._guides:
-            root = any_object() if schema is None else of_schema(schema)
-            guide = Guide(root, self._vocabulary, sorted(self.template.stop_ids), self.rows)
+            guide = Guide(make(), self._vocabulary, sorted(self.template.stop_ids), self.rows)
             if guide.machine.empty:
-                raise bad_request("Nothing fits this schema.", "response_format.json_schema.schema")
+                raise bad_request("Nothing fits this schema.", param)
             while len(self._guides) >= _MOST_GUIDES:
                 self._guides.pop(next(iter(self._guides)))
             self._guides[key] = guide
         return self._guides[key]
+
+    def call_form(self, template: ChatTemplate) -> CallForm | None:
+        """How one of this model's templates writes calls; None where it has no form that a model could be held to."""
+        if template.enable_thinking not in self._forms:
+            self._forms[template.enable_thinking] = call_form_of(template)
+        return self._forms[template.enable_thinking]
 
     @cached_property
     def call_format(self) -> CallFormat | None:

@@ -49,6 +49,7 @@ class Reply:
         stops: strings that end the answer; neither they nor what follows is shown.
         calls: how the template writes calls, where the request has tools.
         tools: their descriptions.
+        most_calls: further ones are left out, and the answer ends where one begins; None for any number.
         begin: text that stands before the answer and is shown first (`echo`).
     """
 
@@ -59,9 +60,10 @@ class Reply:
         stops: Sequence[str] = (),
         calls: CallFormat | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
+        most_calls: int | None = None,
         begin: str = "",
     ) -> None:
-        self.stops, self._calls, self._tools = tuple(stops), calls, tools
+        self.stops, self._calls, self._tools, self._most_calls = tuple(stops), calls, tools, most_calls
         self._stream = TextStream(tokenizer, skip_special_tokens=calls is None)
         self._special = _pattern(tokenizer.all_special_tokens) if calls is not None else None
         self._full, self._shown = begin, 0
@@ -86,6 +88,8 @@ class Reply:
         if event.ending is not None:
             self._full += self._stream.finish()
         cut = self._find_stop(before)
+        if cut is None:
+            cut = self._find_call_too_many()
         if cut is not None:
             self._full = self._full[:cut]
             self._pending = [token for token in self._pending if token.offset < cut]
@@ -105,6 +109,16 @@ class Reply:
         reach = max(map(len, self.stops), default=0)
         start = max(self._begin, before - reach + 1)
         return min((place for stop in self.stops if (place := self._full.find(stop, start)) >= 0), default=None)
+
+    def _find_call_too_many(self) -> int | None:
+        """Where a call begins that is one too many."""
+        starts = self._calls.starts if self._calls and self._most_calls else ()
+        places = sorted(found.start() for mark in starts for found in re.finditer(re.escape(mark), self._full))
+        most = self._most_calls or 0
+        if len(places) <= most:
+            return None
+        assert self._calls is not None
+        return places[most] if self._calls.read(self._full[: places[most]], self._tools)[1] else None
 
     def _safe(self) -> int:
         """Up to where the text can be shown: what may become a stop string or a call is held back."""
@@ -127,6 +141,7 @@ class Reply:
         """Everything that is left, with calls read out of it."""
         if self._calls:
             words, calls = self._calls.read(self._full, self._tools)
+            calls = calls[: self._most_calls]
             if calls:
                 told = self._full[: self._shown]
                 rest = words[len(told) :] if words.startswith(told) else ""

@@ -28,13 +28,21 @@ def any_object() -> Node:
     return _any_of_type("object")
 
 
-def of_schema(schema: Mapping[str, Any]) -> Node:
+def of_schema(
+    schema: Mapping[str, Any], param: str = "response_format.json_schema.schema", *, lenient: bool = False
+) -> Node:
     """JSON of a schema.
 
+    Args:
+        param: where a request has it.
+        lenient: follow what can be followed; keywords that are not supported narrow nothing.
     Raises:
         ApiError: the schema uses a keyword that is not supported, by its name, or cannot be fulfilled.
     """
-    return _Compiler(schema).node(schema, "schema")
+    try:
+        return _Compiler(schema, lenient).whole()
+    except _CannotFollow as why:
+        raise bad_request(f"This schema cannot be followed: {why}.", param) from None
 
 
 def _space() -> Node:
@@ -119,11 +127,30 @@ def _list_of(item: Node, least: int, most: int | None) -> Node:
 class _Compiler:
     """Turns the parts of one schema into nodes; references are followed when they are reached."""
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
-        self.root = root
+    def __init__(self, root: Mapping[str, Any], lenient: bool = False) -> None:
+        self.root, self.lenient = root, lenient
         self._references: dict[str, Node] = {}
 
+    def whole(self) -> Node:
+        """The root. Raises _CannotFollow."""
+        return self._node(self._known(self.root), "schema")
+
     def node(self, schema: Any, at: str) -> Node:
+        """A part. Raises _CannotFollow; a lenient compiler lets anything stand where it cannot follow."""
+        try:
+            return self._node(self._known(schema), at)
+        except _CannotFollow:
+            if not self.lenient:
+                raise
+            return _any()
+
+    def _known(self, schema: Any) -> Any:
+        """A lenient compiler leaves out the keywords that are not supported."""
+        if not self.lenient or not isinstance(schema, Mapping):
+            return schema
+        return {name: value for name, value in schema.items() if name in _KNOWN}
+
+    def _node(self, schema: Any, at: str) -> Node:
         if schema is True:
             return _any()
         if not isinstance(schema, Mapping):
@@ -232,5 +259,9 @@ def _number_fits(value: Any, kinds: list[Any]) -> bool:
     return type(value) is int and "number" in kinds
 
 
-def _refused(at: str, why: str) -> Exception:
-    return bad_request(f"This schema cannot be followed: at {at}, {why}.", "response_format.json_schema.schema")
+class _CannotFollow(Exception):
+    """What a schema asks is not supported, or cannot be."""
+
+
+def _refused(at: str, why: str) -> _CannotFollow:
+    return _CannotFollow(f"at {at}, {why}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from burnish.data.records import Conversation
 from burnish.serve.bodies import Score, ScoreBody, Scores, ScoreUsage
 from burnish.serve.chat import conversation_of
@@ -30,7 +32,10 @@ async def answer_score(serving: Serving, body: ScoreBody) -> Scores:
         )
     serving.scoring += len(conversations)
     try:
-        scores, tokens = await serving.aside(lambda: _scores(serving, conversations))
+        async with asyncio.timeout(serving.limits.time_s):
+            scores, tokens = await serving.aside(lambda: _scores(serving, conversations))
+    except TimeoutError:
+        raise ApiError(504, f"The scores took longer than {serving.limits.time_s:g} s.", code="timeout") from None
     finally:
         serving.scoring -= len(conversations)
     serving.metrics.prompt_tokens += tokens
@@ -48,4 +53,4 @@ def _scores(serving: Serving, conversations: list[Conversation]) -> tuple[list[f
     window = getattr(scorer.model.config.get_text_config(), "max_position_embeddings", None)
     if window and max(lengths) > window:
         raise too_long(max(lengths), None, window)
-    return scorer.score(conversations), sum(lengths)
+    return scorer.score(conversations, batch_size=serving.scored_at_a_time), sum(lengths)

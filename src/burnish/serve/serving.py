@@ -16,6 +16,7 @@ from burnish.errors import BurnishError
 from burnish.generate.request import Event, Request, Sampling
 from burnish.serve.bodies import Steering
 from burnish.serve.errors import ApiError, bad_request, too_long
+from burnish.serve.held import Held
 from burnish.serve.metrics import Metrics
 from burnish.serve.models import Models, Served
 from burnish.serve.shaping import Shape, one_after_another, penalties
@@ -40,12 +41,14 @@ class Limits:
 class Serving:
     """The models and the engine that answers for them, or the reward model that scores.
 
-    `defaults`: how answers are sampled where a request does not say.
+    `defaults`: how answers are sampled where a request does not say. `scored_at_a_time`: conversations in one pass of
+    the reward model.
     """
 
     models: Models
     backend: Backend | None = None
     scorer: RewardModel | None = None
+    scored_at_a_time: int = 8
     defaults: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
@@ -127,7 +130,7 @@ def copies_of(serving: Serving, body: Steering) -> int:
     return copies
 
 
-def shape_for(serving: Serving, served: Served, body: Steering, also: list[Shape]) -> Shape | None:
+def shape_for(serving: Serving, served: Served, body: Steering, held: Held | None = None) -> Shape | None:
     """What a request does to the logits. Raises ApiError where the engine, or the vocabulary, has no place for it."""
     bias: dict[int, float] = {}
     for name, value in (body.logit_bias or {}).items():
@@ -135,11 +138,11 @@ def shape_for(serving: Serving, served: Served, body: Steering, also: list[Shape
             raise bad_request("The keys of logit_bias are token ids of this model.", "logit_bias")
         bias[int(name)] = value
     own = penalties(bias, body.presence_penalty or 0.0, body.frequency_penalty or 0.0)
-    shape = one_after_another([*([own] if own else []), *also])
+    shape = one_after_another([*([own] if own else []), *([held.shape] if held else [])])
     if shape is not None and serving.backend is not None and not serving.backend.shapes_logits:
         name = next(
             (name for name in ("logit_bias", "presence_penalty", "frequency_penalty") if getattr(body, name)),
-            "response_format",
+            held.param if held else "",
         )
         raise bad_request(f"{name} is not supported with the engine {serving.backend.name}.", name)
     return shape
@@ -189,10 +192,14 @@ async def events_of(serving: Serving, tickets: list[Ticket]) -> AsyncIterator[tu
                     yield number, event
                 if not tickets[number].finished:
                     waits[asyncio.ensure_future(tickets[number].events())] = number
-        serving.metrics.whole.add(time.monotonic() - started)
     finally:
         for wait in waits:
             wait.cancel()
+
+
+def answered(serving: Serving, tickets: list[Ticket]) -> None:
+    """Count a request whose answers have all come to their end."""
+    serving.metrics.whole.add(time.monotonic() - min(ticket.started for ticket in tickets))
 
 
 def let_go(serving: Serving, tickets: list[Ticket]) -> None:

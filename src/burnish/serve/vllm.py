@@ -1,18 +1,26 @@
-"""vLLM as an engine, where it is installed: whole weights, our rendering, its scheduler."""
+"""vLLM as an engine, where it is installed: whole weights, our rendering, its scheduler.
+
+Written from vLLM's documentation, and tested against a stand-in with its signatures; it was never run on a GPU.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from burnish.errors import MissingExtraError, ModelError
 from burnish.generate.request import Ending, Event, Request
 from burnish.model.source import ModelSource
+from burnish.serve.bodies import MOST_ALTERNATIVES
 from burnish.serve.worker import Backend
 
 
-def load_vllm(source: ModelSource, *, slots: int) -> Backend:
+def load_vllm(source: ModelSource, *, slots: int, loading: Mapping[str, Any] = MappingProxyType({})) -> Backend:
     """Load a model into vLLM.
 
+    Args:
+        loading: `infer_dtype`, `trust_remote_code` and `hub`, as in `load_chat_model`.
     Raises:
         MissingExtraError: vLLM is not installed.
     """
@@ -20,9 +28,19 @@ def load_vllm(source: ModelSource, *, slots: int) -> Backend:
         from vllm import EngineArgs, LLMEngine
     except ImportError as error:
         raise MissingExtraError("the engine vllm", "vllm") from error
-    engine = LLMEngine.from_engine_args(
-        EngineArgs(model=source.location, max_num_seqs=slots, enable_prefix_caching=True)
+    hub = {} if source.local else loading.get("hub", {})
+    wanted = EngineArgs(
+        model=source.location,
+        dtype=loading.get("infer_dtype", "auto"),
+        trust_remote_code=loading.get("trust_remote_code", False),
+        revision=hub.get("revision"),
+        download_dir=hub.get("cache_dir"),
+        hf_token=hub.get("token"),
+        max_num_seqs=slots,
+        max_logprobs=MOST_ALTERNATIVES,
+        enable_prefix_caching=True,
     )
+    engine = LLMEngine.from_engine_args(wanted)
     return Backend(VllmEngine(engine), "vllm", slots, shapes_logits=False)
 
 
@@ -63,6 +81,7 @@ class VllmEngine:
             repetition_penalty=sampling.repetition_penalty,
             seed=sampling.seed,
             stop_token_ids=sorted(request.stop_ids),
+            ignore_eos=True,  # an answer ends where the template says, and nowhere else
             logprobs=request.top_logprobs,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
@@ -88,13 +107,13 @@ class VllmEngine:
             if number not in self._live:
                 continue
             for one in output.outputs:
-                events += _events(number, one)
+                events += _events(number, one, self._live[number].stop_ids)
             if output.finished:
                 del self._live[number]
         return events
 
 
-def _events(number: int, one: Any) -> list[Event]:
+def _events(number: int, one: Any, stop_ids: frozenset[int]) -> list[Event]:
     """What came for one copy, as events."""
     ending: Ending | None = None
     if one.finish_reason is not None:
@@ -106,6 +125,8 @@ def _events(number: int, one: Any) -> list[Event]:
         table = one.logprobs[place] if one.logprobs else {}
         own = table[token].logprob if token in table else 0.0
         top = tuple((each, held.logprob) for each, held in sorted(table.items(), key=lambda item: item[1].rank or 0))
-        last = place == len(one.token_ids) - 1
+        last = place == len(one.token_ids) - 1 and (ending != "stop" or token in stop_ids)
         events.append(Event(number, one.index, token, own, ending if last else None, top))
+    if ending and events[-1].ending is None:  # the stop token itself was left out
+        events.append(Event(number, one.index, None, ending=ending))
     return events

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,6 @@ from burnish.model.load import Loaded
 from burnish.model.noise import EmbeddingNoise
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.save import without_adapter
-from burnish.model.source import find_model
 from burnish.runs.environment import environment
 from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.memory import peak_rss_mb
@@ -50,6 +48,7 @@ from burnish.train.loop import Hooks, Loop
 from burnish.train.model import build_model, model_record, own_kernels, takes_packed_rows
 from burnish.train.optimizers import build_optimizer
 from burnish.train.options import loop_options, optimizer_options
+from burnish.train.origin import model_source
 from burnish.train.plans import batch_plan, batches, datasets_of
 from burnish.train.precomputed import Precomputed, precomputed
 from burnish.train.reference import Reference
@@ -132,8 +131,7 @@ class Job:
         torch.manual_seed(settings.training.seed)
         assert settings.model.model_name_or_path is not None
         self._machine()
-        source = find_model(settings.model.model_name_or_path, log.say)
-        source = replace(source, adapters=(*source.adapters, *settings.model.adapter_name_or_path))
+        source = model_source(settings)
         template = build_template(settings, source, self.started)
         with self.engine.processes.first_of_machine_first("data") as first:
             data = build_data(settings if first else without_overwriting(settings), template, self.stage)

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from burnish.losses.logprobs import SequenceLogprobs
 from burnish.model.load import Loaded, load_model, stored_quantization
 from burnish.model.quantize import quantization_of
 from burnish.model.save import is_adapter, without_adapter
-from burnish.model.source import find_model
+from burnish.model.source import find_model, with_adapters
 from burnish.train.logprobs import answer_logprobs
 from burnish.train.model import takes_packed_rows
 
@@ -124,8 +123,7 @@ def find_reference(settings: Settings, loaded: Loaded) -> Reference:
 def _named(settings: Settings, loaded: Loaded) -> Reference:
     chosen, model = settings.preference, settings.model
     assert chosen.ref_model is not None
-    source = find_model(chosen.ref_model, log.say)
-    source = replace(source, adapters=(*source.adapters, *chosen.ref_model_adapters))
+    source = with_adapters(find_model(chosen.ref_model, log.say), chosen.ref_model_adapters, "ref_model_adapters")
     weights = next(loaded.model.parameters())
     other = load_model(
         source,

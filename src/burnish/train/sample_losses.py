@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from burnish.template import ChatTemplate, Example
 from burnish.template.example import IGNORED
 from burnish.train.data import build_template
 from burnish.train.forward import token_losses
-from burnish.train.origin import hub_arguments
+from burnish.train.origin import hub_arguments, model_source
 from burnish.train.sets import prepared_set
 from burnish.train.stages import STAGES
 
@@ -80,9 +80,7 @@ def sample_losses(settings: Settings, model: str) -> list[SampleLoss]:
             at="stage",
             fix="give conversations and stage=sft, or plain text and stage=pt",
         )
-    source = find_model(model, log.say)
-    if model == settings.model.model_name_or_path:
-        source = replace(source, adapters=(*source.adapters, *settings.model.adapter_name_or_path))
+    source = model_source(settings) if model == settings.model.model_name_or_path else find_model(model, log.say)
     template = build_template(settings, source)
     stored = prepared_set(settings, settings.data.dataset, template, STAGES.get(stage_name))
     return losses_of(settings, _load(settings, source).model, template, Selection(stored, np.arange(len(stored))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gguf
@@ -127,7 +128,7 @@ def test_nobody_else_may_ask_the_loaded_file(tmp_path):
     write_gguf(model, words, tokenizer, None, tmp_path / "it.gguf", "f32", name="it")
     program = LlamaCpp(tmp_path / "it.gguf", longest=256, threads=1)
     assert program.tokenize("a")
-    program._key = "another"
+    program._program = replace(program._program, key="another")
     with pytest.raises(KeyError):
         program.tokenize("a")
 

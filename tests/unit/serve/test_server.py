@@ -290,6 +290,15 @@ def test_what_the_server_says_of_itself(address, client):
     assert answer(address, b"PUT /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")[0] == 405
 
 
+def test_answered_requests_are_timed(template):
+    with running(make_serving(template)) as address, openai.OpenAI(base_url=f"{address}/v1", api_key="x") as client:
+        client.chat.completions.create(**HELLO, n=2)
+        list(client.chat.completions.create(**HELLO, stream=True))
+        client.completions.create(model="tiny", prompt=["say:a", "say:b"])
+        list(client.completions.create(model="tiny", prompt="say:a", stream=True))
+        assert "\nburnish_request_seconds_count 4\n" in get(address, "/metrics")[1].decode()
+
+
 def test_docs_are_for_this_machine_only(template):
     with running(make_serving(template), docs=False) as address:
         assert get(address, "/docs")[0] == get(address, "/openapi.json")[0] == 404
