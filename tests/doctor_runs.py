@@ -77,8 +77,11 @@ def write(path: Path, lines: list[dict[str, Any]]) -> Path:
     return path
 
 
-# Name → (rows, settings, what the doctor must find; nothing for a healthy run).
+# Name → (rows, settings, what the doctor must find, one of these; nothing for a healthy run).
 Case = tuple[list[dict[str, Any]], dict[str, Any], set[str]]
+PROBED, WORST = 16, 20
+WITH_PROBE = {"shuffled-answers": {"answers-shuffled"}, "rate-by-1000": {"not-learned"}}
+"""What must be found as well where the model is asked."""
 
 
 def cases() -> dict[str, Case]:
@@ -117,8 +120,23 @@ def make(name: str, case: Case, base: Path, folder: Path) -> Path:
     return folder / name
 
 
-def main() -> None:
+def judge(name: str, case: Case, run_dir: Path) -> tuple[bool, str]:
+    """What the doctor says without the model and with it: whether that is right, and its words."""
+    from burnish.cli.doctor import examined
     from burnish.runs.doctor import Evidence, diagnose, render
+
+    run = examined(Evidence.of(run_dir), 0, 0)
+    asked = examined(run, PROBED, WORST)
+    first, second = ({finding.name for finding in diagnose(each)} for each in (run, asked))
+    if case[2]:
+        right = bool(first & case[2]) and second >= first and second >= WITH_PROBE.get(name, set())
+        right = right and ("answers-shuffled" in second) == (name == "shuffled-answers")
+    else:
+        right = not first and not second
+    return right, render(asked, diagnose(asked))
+
+
+def main() -> None:
 
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,11 +145,9 @@ def main() -> None:
     for name, case in cases().items():
         if only and name not in only:
             continue
-        run = Evidence.of(make(name, case, base, folder))
-        findings = diagnose(run)
-        seen = {finding.name for finding in findings}
-        print(f"== {name}: {'as wanted' if (seen & case[2] if case[2] else not seen) else 'WRONG'}")
-        print(render(run, findings))
+        right, text = judge(name, case, make(name, case, base, folder))
+        print(f"== {name}: {'as wanted' if right else 'WRONG'}")
+        print(text)
 
 
 if __name__ == "__main__":

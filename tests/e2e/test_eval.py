@@ -79,7 +79,8 @@ def run_dir(tiny_folder, tmp_path_factory):
     adapted.peft_config["default"].base_model_name_or_path = str(tiny_folder)
     adapted.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
-    (folder / "run.json").write_text(json.dumps({"settings": {"model_name_or_path": str(tiny_folder)}}))
+    record = {"schema": 1, "settings": {"model_name_or_path": str(tiny_folder)}}
+    (folder / "run.json").write_text(json.dumps(record))
     return folder
 
 
@@ -130,6 +131,33 @@ def test_figures_are_those_of_lm_evals_own_adapter(tiny_folder, tasks, tmp_path,
     assert "acc_norm ↑" in shown
     answers = [json.loads(line) for line in (tmp_path / "eval_answers.jsonl").read_text().splitlines()]
     assert len(answers) == 72
+
+
+def test_an_adapter_has_the_figures_of_its_merged_export_in_lm_eval(run_dir, tasks, tmp_path, monkeypatch):
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    from burnish.cli.export import Arguments, run_export
+    from burnish.evaluate.tasklist import load_tasks
+
+    no_network(monkeypatch)
+    names = tuple(TASKS)
+    merged = tmp_path / "merged"
+    run_export(str(run_dir), ["use_cpu=true"], Arguments(to=str(merged), dtype="float32"))
+    work.run_eval(call(run_dir, tasks, names, templated=True, output=str(tmp_path / "ours")))
+    figures = json.loads((tmp_path / "ours" / "eval.json").read_text())["tasks"]
+    theirs = HFLM(pretrained=str(merged), backend="causal", batch_size=1, device="cpu", dtype="float32")
+    loaded = load_tasks(names, include=[str(tasks)], data=[f"{name}={tasks}" for name in names])
+    wanted = evaluate(theirs, loaded, bootstrap_iters=100, apply_chat_template=True, log_samples=True)
+    for name in names:
+        for key, figure in figures[name].items():
+            assert figure["value"] == pytest.approx(wanted["results"][name][key], rel=1e-4, abs=1e-4), key
+    answers = [json.loads(line) for line in (tmp_path / "ours" / "eval_answers.jsonl").read_text().splitlines()]
+    ours = {each["number"]: (each["prompt"], each["answer"]) for each in answers if each["task"] == "saying"}
+    said = {each["doc_id"]: each for each in wanted["samples"]["saying"]}
+    assert len(said) == 24
+    for number, each in said.items():
+        assert (each["arguments"][0][0], each["resps"][0][0]) == ours[number]
 
 
 def test_a_run_is_compared_with_its_base_on_the_same_prompts(run_dir, tasks, capsys):

@@ -52,6 +52,12 @@ class Windows(Sequence[Example]):
         """Where the document came from in which a window begins."""
         return self.documents.origin(int(self._first[index]))
 
+    def origins(self, index: int) -> list[Origin]:
+        """Where all documents came from of which a window holds a part, each place once."""
+        end = min(int(self._begins[index]) + self.width, int(self._starts[-1]))
+        last = int(np.searchsorted(self._starts, end, side="left"))
+        return list(dict.fromkeys(self.documents.origin(number) for number in range(int(self._first[index]), last)))
+
     @cached_property
     def _first(self) -> np.ndarray:
         """The document in which each window begins, [N] int64."""

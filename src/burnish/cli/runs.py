@@ -13,7 +13,6 @@ from burnish.errors import BurnishError
 from burnish.registry import did_you_mean
 from burnish.runs.compare import compare_json, compare_markdown, compare_runs, metrics_of, read_runs
 from burnish.runs.curves import AXES, curves_chart, plot_curves
-from burnish.runs.doctor import Evidence, diagnose, render
 from burnish.runs.files import to_json
 from burnish.runs.folder import STATUSES
 from burnish.runs.listing import SORTS, list_runs, render_runs, show_json, show_run, sorted_runs
@@ -79,17 +78,6 @@ def run_compare(
         console.print(curves_chart(curves, metric, by, width, colours=console.color_system is not None), soft_wrap=True)
         if png:
             print(f"\n{'drawn in ' + png if drawn else f'no finite {metric}: nothing was drawn'}")
-
-
-def run_doctor(run_dir: str, *, as_json: bool = False) -> None:
-    """Print what is wrong with a run."""
-    log.set_quiet(as_json)
-    run = Evidence.of(Path(run_dir))
-    findings = diagnose(run)
-    if as_json:
-        _print_json({"schema": 1, "run": str(run.path), "findings": [finding.as_json() for finding in findings]})
-    else:
-        log.console().print(render(run, findings), markup=False, soft_wrap=True)
 
 
 def _draw(curves: Any, png: str, metric: str, by: str) -> bool:

@@ -83,19 +83,35 @@ def runs_compare(
 @runs_app.command(name="doctor")
 def runs_doctor(
     run_dir: Annotated[str, typer.Argument(help="A run folder, finished or running.")],
+    probe: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="Ask the model N training prompts and N held-out ones: did it learn?"),
+    ] = 0,
+    worst: Annotated[
+        int, typer.Option(min=0, metavar="K", help="List the K training rows whose loss stands out most.")
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """What went wrong in a run, with the evidence and what to try. A healthy run has no findings.
 
-    It reads run.json, metrics.jsonl and the saved adapter: rates too high or too low, spikes, gradients that are always
-    clipped, overfitting (and which checkpoint to use), odd first losses, rows lost, dead adapters, datasets that lag.
+    It reads run.json, metrics.jsonl and the saved adapter: rates too high or too low, spikes (and the rows in them),
+    gradients that are always clipped, overfitting (and which checkpoint to use), odd first losses, rows lost, dead
+    adapters, datasets that lag.
+
+    --probe loads the model, and the one before training: are its answers to training prompts right, and to others; does
+    it end them; do the answers of the data belong to their prompts at all?
+
+    --worst loads the model and measures the loss of each training row: those far above rows of their dataset and length
+    are often mislabelled.
 
     Examples:
 
       burnish runs doctor runs/quickstart
 
+      burnish runs doctor runs/quickstart --probe 20 --worst 20
+
       burnish runs doctor runs/quickstart --json | jq '.findings[].name'
     """
-    from burnish.cli.runs import run_doctor
+    from burnish.cli.doctor import run_doctor
 
-    run_doctor(run_dir, as_json=json)
+    run_doctor(run_dir, probe=probe, worst=worst, as_json=json)

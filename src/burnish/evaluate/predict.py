@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,9 +119,14 @@ def as_said(template: ChatTemplate, question: Conversation, answer: Turn) -> str
     """An answer as the model would write it: with its thought and its tool calls in the template's way."""
     if not answer.tool_calls and answer.reasoning is None:
         return answer.content
-    [row] = template.rows(replace(question, turns=(*question.turns, answer)), last_only=True)
-    ids = next(piece.ids for piece in reversed(row) if piece.kind == "answer")
+    ids = answer_ids(template, question, answer)
     return template.decode([token for token in ids if token not in template.stop_ids]).strip()
+
+
+def answer_ids(template: ChatTemplate, question: Conversation, answer: Turn) -> Sequence[int]:
+    """The ids of an answer as training sees them, its stop token with it."""
+    [row] = template.rows(replace(question, turns=(*question.turns, answer)), last_only=True)
+    return next(piece.ids for piece in reversed(row) if piece.kind == "answer")
 
 
 def predict(
@@ -166,7 +171,7 @@ def predict(
         tell_skipped(items, room)
         started = time.perf_counter()
         before = files.seconds
-        _answer(model, engine, left, files, len(items), seed)
+        answer_items(model, engine, left, files.add, seed=seed, total=len(items))
         spent = before + time.perf_counter() - started
         results = {**about, **_results(files.lines(), spent)}
         files.finish(results)
@@ -221,18 +226,32 @@ def tell_skipped(items: Sequence[Skippable], room: int, too_long: str = TOO_LONG
         log.note(f"no prediction for {count} rows: {reason}{of} ({', '.join(named[:_NAMED])}{more})")
 
 
-def _answer(
-    model: ChatModel, engine: Engine, left: Sequence[Item], files: PredictionFiles, total: int, seed: int
+def answer_items(
+    model: ChatModel,
+    engine: Engine,
+    left: Sequence[Item],
+    add: Callable[[dict[str, Any]], None],
+    *,
+    seed: int,
+    total: int,
+    limit: Callable[[Item], int] | None = None,
 ) -> None:
-    """Run the engine over the rows that are left; each is written as it is done."""
+    """Run the engine over items; each is handed to `add` as a line of predictions.jsonl when it is done.
+
+    Args:
+        total: items in all, those done before included; for the progress bar.
+        limit: most new tokens of an item; None leaves it to the model's sampling.
+    """
     waiting: dict[int, Item] = {}
     ids: dict[int, list[int]] = {}
     stops = frozenset(model.template.stop_ids)
     for item in sorted(left, key=lambda one: -len(one.ids)):  # the longest first, so that too little memory shows
         if item.skipped:
-            files.add({**item.line(), "prediction": None, "reference": item.reference, "skipped": item.skipped})
+            add({**item.line(), "prediction": None, "reference": item.reference, "skipped": item.skipped})
             continue
         own = replace(model.sampling, seed=seed * _SEEDS_APART + item.place)
+        if limit is not None:
+            own = replace(own, max_new_tokens=limit(item))
         number = engine.submit(Request(item.ids, stops, own))
         waiting[number], ids[number] = item, []
     made, started = 0, time.perf_counter()
@@ -246,7 +265,7 @@ def _answer(
                 if event.ending is None:
                     continue
                 item, answer = waiting[event.request], ids.pop(event.request)
-                files.add(
+                add(
                     {
                         **item.line(),
                         "prediction": model.decode(answer),

@@ -74,6 +74,21 @@ def text_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[s
     }
 
 
+def similarities(predictions: Sequence[str], references: Sequence[str]) -> list[tuple[bool, float]]:
+    """Of each pair whether the texts are equal, and how alike they are: ROUGE-L's F1, 0 to 1; 1 for equal texts.
+
+    Thoughts and spaces around are left out, as in `text_scores`.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], tokenizer=RougeTokenizer())
+    pairs = zip(without_thoughts(predictions), without_thoughts(references), strict=True)
+    return [
+        (said == wanted, 1.0 if said == wanted else scorer.score(wanted, said)["rougeL"].fmeasure)
+        for said, wanted in pairs
+    ]
+
+
 def without_thoughts(texts: Sequence[str]) -> list[str]:
     """What is said, without the thought before it; a prediction may lack the tag that opens, which the prompt had."""
     return [split_thought(text, "</think>" in text and "<think>" not in text)[1].strip() for text in texts]

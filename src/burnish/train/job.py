@@ -153,7 +153,8 @@ class Job:
             torch.manual_seed(settings.training.seed + self.engine.process_index)
         record = model_record(settings, loaded, self.precision)
         log.say(model_line(record))
-        self.record(model=record, data=data.record(), environment=environment(self.folder.path))
+        machine = {**environment(self.folder.path), "processes": self.engine.num_processes}
+        self.record(model=record, data=data.record(), environment=machine)
         return loaded, template, self._loop(loaded, template, data)
 
     def _machine(self) -> None:

@@ -38,7 +38,7 @@ class SampleLoss:
     """The loss of one row of the data.
 
     `nats`: summed over its supervised tokens, each times its weight. `weights`: their sum. `tokens`: how many.
-    `parts`: examples that the row became. `text`: how the supervised text begins.
+    `parts`: examples that the row became. `text`: how the supervised text begins. `file`: where the row stands.
     """
 
     dataset: str
@@ -48,6 +48,7 @@ class SampleLoss:
     tokens: int = 0
     parts: int = 0
     text: str = ""
+    file: str = ""
 
     @property
     def loss(self) -> float:
@@ -82,12 +83,20 @@ def sample_losses(settings: Settings, model: str) -> list[SampleLoss]:
     source = model_source(settings) if model == settings.model.model_name_or_path else find_model(model, log.say)
     template = build_template(settings, source)
     stored = prepared_set(settings, settings.data.dataset, template, STAGES.get(stage_name))
-    examples = Selection(stored, np.arange(len(stored)))
-    loaded = _load(settings, source)
+    return losses_of(settings, _load(settings, source).model, template, Selection(stored, np.arange(len(stored))))
+
+
+def losses_of(settings: Settings, model: Any, template: ChatTemplate, examples: Selection) -> list[SampleLoss]:
+    """The loss of each row that examples were made from, under a model that is loaded already.
+
+    Args:
+        settings: `cutoff_len`, and the rows at a time for models that need padding.
+        model: a causal language model of transformers, with or without an adapter, in eval mode.
+    """
     found: dict[tuple[str, str, int], SampleLoss] = {}
-    for number, (nats, weights) in enumerate(_measure(settings, loaded, examples)):
-        origin = dataset, _, row = examples.origin(number)
-        one = found.setdefault(origin, SampleLoss(dataset, row))
+    for number, (nats, weights) in enumerate(_measure(settings, model, template, examples)):
+        origin = dataset, file, row = examples.origin(number)
+        one = found.setdefault(origin, SampleLoss(dataset, row, file=file))
         example = examples[number]
         one.text = one.text or _excerpt(example, template)
         one.nats, one.weights = one.nats + nats, one.weights + weights
@@ -112,11 +121,11 @@ def _load(settings: Settings, source: ModelSource) -> Loaded:
     )
 
 
-def _measure(settings: Settings, loaded: Loaded, examples: Selection) -> list[tuple[float, float]]:
+def _measure(settings: Settings, model: Any, template: ChatTemplate, examples: Selection) -> list[tuple[float, float]]:
     """(summed nats, summed weights) of each example."""
-    model, width = loaded.model, settings.data.cutoff_len
+    width = settings.data.cutoff_len
     packed = reason_not_packed(without_adapter(model)) is None
-    layout = Layout(packed, loaded.tokenizer.pad_token_id or 0, width)
+    layout = Layout(packed, template.tokenizer.pad_token_id or 0, width)
     batches: list[Sequence[int]] = list(packed_units(examples.lengths.tolist(), width))
     if not packed:
         size, rows = settings.training.per_device_eval_batch_size, SingleRows(len(examples))

@@ -104,6 +104,8 @@ def test_windows_over_documents_lose_no_token(tmp_path):
     assert cut.supervised.tolist() == [one.supervised for one in cut]
     assert whole.count(build_tokenizer().eos_token_id) == len(samples)
     assert cut.origin(1)[2] == 1
+    # Documents of 6, 31, 2 and 13 tokens with their ends: 16 | 16 | 7 and 9 | 4.
+    assert [[row for _, _, row in cut.origins(number)] for number in range(4)] == [[0, 1], [1], [1, 2, 3], [3]]
     assert all(example.labels == example.input_ids for example in cut)
     assert cut.rows == 4
 

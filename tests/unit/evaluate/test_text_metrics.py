@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from burnish.evaluate.text_metrics import RougeTokenizer, bleu_tokenizer, text_scores
+from burnish.evaluate.text_metrics import RougeTokenizer, bleu_tokenizer, similarities, text_scores
 
 
 def test_equal_texts_are_perfect():
@@ -23,6 +23,14 @@ def test_values_by_hand():
     # Precisions 3/4, 1/3, then none of 2 and of 1: smoothed to 1/(2·2) and 1/(4·1); no brevity penalty.
     assert found["bleu"] == pytest.approx(100 * (3 / 4 * 1 / 3 * 1 / 4 * 1 / 4) ** 0.25, abs=0.01)
     assert found["exact_match"] == 0
+
+
+def test_single_pairs():
+    assert similarities(["a b c", " ?! ", "<think>no</think>x"], ["a d c", "?!", "y"]) == [
+        (False, pytest.approx(2 / 3)),  # two of three words in order, both ways
+        (True, 1.0),  # no word at all, and equal
+        (False, 0.0),
+    ]
 
 
 def test_chinese_is_cut_into_characters():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from burnish.runs.doctor.evidence import Evidence, Finding, Points, ends, noise
+from burnish.runs.doctor.evidence import Evidence, Finding, Points, Spike, ends, noise
+from burnish.runs.doctor.spikes import spike_rows
 
 _ENOUGH = 8  # logged values from which on a curve says something
 _LONG = 30  # logged values after which a usual rate must have shown something
@@ -64,27 +65,38 @@ def loss_flat(run: Evidence) -> Iterator[Finding]:
     )
 
 
-def spikes(run: Evidence) -> Iterator[Finding]:
-    """Single steps far above their neighbours, after the fast fall at the beginning."""
+def spiking_steps(run: Evidence) -> list[Spike]:
+    """Logged losses far above their neighbours after the fast fall at the beginning: few of them, but not one alone."""
     points = run.series("loss")
-    points = points[len(points) // 10 :]
+    cut = len(points) // 10
+    before = [0, *(step for step, _ in points)][cut:]  # the last step that is not in a logged mean
+    points = points[cut:]
     if len(points) < 2 * _ENOUGH:
-        return
+        return []
     spread = noise(points)
     found = [
-        (step, value, around)
+        Spike(before[place] + 1, step, value, around)
         for place, (step, value) in enumerate(points)
         if value > _SPIKE * (around := _around(points, place)) and value > around + max(8 * spread, 0.3)
     ]
-    if not 2 <= len(found) <= max(2, _RARE * len(points)):
+    return found if 2 <= len(found) <= max(2, _RARE * len(points)) else []
+
+
+def spikes(run: Evidence) -> Iterator[Finding]:
+    """Single steps far above their neighbours, with the rows that were in them."""
+    found = spiking_steps(run)
+    if not found:
         return
-    told = ", ".join(f"step {step}: {value:.2f} among {around:.2f}" for step, value, around in found[:3])
+    told = ", ".join(f"step {each.last}: {each.loss:.2f} among {each.around:.2f}" for each in found[:3])
+    lines, details = spike_rows(run, found)
     yield Finding(
         "loss-spikes",
         "warning",
         f"The loss leapt up {len(found)} times.",
         told + (", …" if len(found) > 3 else ""),
         f"{_lower(run)}; or more warmup_ratio; or look at the rows of these steps",
+        lines,
+        details,
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from burnish.runs.doctor import curves, state
+from burnish.runs.doctor import asked, curves, state
 from burnish.runs.doctor.evidence import Evidence, Finding
+from burnish.runs.doctor.probe import render_probe
+from burnish.runs.doctor.rows import render_rows
 
 CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     state.not_finished,
     state.not_finite,
+    asked.answers_shuffled,
     curves.loss_rises,
     curves.spikes,
     curves.always_clipped,
@@ -20,6 +23,11 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     state.dead_adapter,
     state.never_stops,
     state.first_loss,
+    asked.not_learned,
+    asked.answers_wrong,
+    asked.only_by_heart,
+    asked.never_ends,
+    asked.rows_stand_out,
     curves.dataset_lags,
     state.rows_lost,
     state.adapter_size,
@@ -33,13 +41,24 @@ def diagnose(run: Evidence) -> list[Finding]:
 
 
 def render(run: Evidence, findings: Sequence[Finding]) -> str:
-    """The findings for people."""
-    if not findings:
-        return f"{run.path.name}: nothing wrong was found in {len(run.rows)} rows of metrics."
+    """The findings for people, and below them what was measured."""
     parts = [f"{run.path.name}: {len(findings)} finding{'s' if len(findings) > 1 else ''}"]
+    if not findings:
+        parts = [f"{run.path.name}: nothing wrong was found in {len(run.rows)} rows of metrics."]
     for finding in findings:
         mark = "✗" if finding.level == "problem" else "!"
         parts.append(
-            f"{mark} {finding.what} [{finding.name}]\n    seen: {finding.evidence}\n    try:  {finding.advice}"
+            "\n".join(
+                (
+                    f"{mark} {finding.what} [{finding.name}]",
+                    f"    seen: {finding.evidence}",
+                    *(f"          {line}" for line in finding.lines),
+                    f"    try:  {finding.advice}",
+                )
+            )
         )
+    if run.probe:
+        parts.append(render_probe(run.probe))
+    if run.odd_rows:
+        parts.append(render_rows(run.odd_rows))
     return "\n\n".join(parts)

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from burnish.runs.checkpoints import checkpoint_step, list_checkpoints
+from burnish.runs.doctor.probe import Probe
+from burnish.runs.doctor.rows import OddRow
 from burnish.runs.folder import RunFolder, read_summary
 
 Points = list[tuple[int, float]]
@@ -23,7 +25,8 @@ _PART = 0.1  # of a run: its beginning and its end
 class Finding:
     """Something that a check saw.
 
-    `name` is stable, for scripts. A `problem` spoils the run, a `warning` costs quality or time.
+    `name` is stable, for scripts. A `problem` spoils the run, a `warning` costs quality or time. `lines`: what people
+    are shown below it. `details`: the same and more, for scripts.
     """
 
     name: str
@@ -31,19 +34,40 @@ class Finding:
     what: str
     evidence: str
     advice: str
+    lines: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, str]:
-        return asdict(self)
+    def as_json(self) -> dict[str, Any]:
+        """What scripts get: without `lines`, and without `details` where there are none."""
+        return {key: value for key, value in asdict(self).items() if key != "lines" and (value or key != "details")}
+
+
+class Spike(NamedTuple):
+    """A logged loss far above its neighbours: the mean of the steps `first` to `last`, and the neighbours' median."""
+
+    first: int
+    last: int
+    loss: float
+    around: float
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run's summary and its rows of metrics."""
+    """A run's summary and its rows of metrics, and what was measured for the doctor alone.
+
+    `batches`: dataset, file and row of the samples of steps that spikes lie in; a text says why they cannot be told.
+    `probe`: what the model answered. `odd_rows`: the rows that stand out by their loss, the worst first; `losses`: the
+    loss of each row that was measured.
+    """
 
     path: Path
     summary: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     checkpoints: Sequence[int] = field(default_factory=tuple)
+    batches: Mapping[int, Sequence[tuple[str, str, int]]] | str = field(default_factory=dict)
+    probe: Probe | None = None
+    odd_rows: Sequence[OddRow] = ()
+    losses: Mapping[tuple[str, str, int], float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> Evidence:

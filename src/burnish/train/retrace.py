@@ -1,0 +1,75 @@
+"""What a past run was fed, made again from its run.json: its data, and the rows of any of its steps.
+
+The order of the samples is a pure function of data, settings and step (`batch.plan`), so nothing needs to be logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from burnish import log
+from burnish.batch.store import Origin
+from burnish.batch.windows import Windows
+from burnish.config import Settings
+from burnish.errors import DataError
+from burnish.model.source import find_model
+from burnish.train.data import RunData, build_data, build_template
+from burnish.train.plans import batch_plan
+from burnish.train.stages import STAGES
+
+
+def data_of_run(settings: Settings, summary: Mapping[str, Any]) -> RunData:
+    """The data of a run, from the cache where they are still there.
+
+    Args:
+        settings: those of the run.
+        summary: its run.json.
+    Raises:
+        DataError: the data is streamed, or gives other tokens than it did then.
+        BurnishError: model or data are not there any more.
+    """
+    if settings.data.streaming:
+        raise DataError("streamed data is not kept, so its rows cannot be told", at="streaming")
+    source = find_model(str(settings.model.model_name_or_path), log.say)
+    source = replace(source, adapters=(*source.adapters, *settings.model.adapter_name_or_path))
+    template = build_template(settings, source, datetime.fromisoformat(str(summary["started"])))
+    data = build_data(settings, template, STAGES.get(settings.tuning.stage))
+    then = (summary.get("data") or {}).get("fingerprint")
+    if then != data.fingerprint:
+        raise DataError(
+            "data, tokenizer or template have changed since the run: they give other tokens now",
+            at=", ".join(settings.data.dataset),
+            fix="put them back as they were",
+        )
+    return data
+
+
+def rows_of_steps(
+    settings: Settings, summary: Mapping[str, Any], data: RunData, steps: Iterable[int]
+) -> dict[int, list[Origin]]:
+    """Dataset, file and row of all samples that went into optimizer steps, over all processes, each named once.
+
+    Args:
+        steps: counted from 1, as in metrics.jsonl.
+    Raises:
+        DataError: the run made its samples itself, from answers of the model.
+    """
+    stage = STAGES.get(settings.tuning.stage)
+    if stage.rollouts or data.train is None:
+        raise DataError("the rows of a step of this stage are not known afterwards", at=f"stage: {stage.name}")
+    processes = int((summary.get("environment") or {}).get("processes") or 1)
+    training = settings.training
+    plan = batch_plan(
+        *(settings, stage, processes, data.train),
+        training.per_device_train_batch_size,
+        training.gradient_accumulation_steps,
+    )
+    origins = data.train.origins if isinstance(data.train, Windows) else lambda number: [data.train.origin(number)]
+    found = {}
+    for step in steps:
+        numbers = [n for rank in range(processes) for part in plan.step(step - 1, rank) for n in part]
+        found[step] = list(dict.fromkeys(origin for number in numbers for origin in origins(number)))
+    return found
