@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,10 @@ from burnish.errors import BurnishError, ModelError
 _WEIGHTS = ("adapter_config.json", "config.json")
 
 if TYPE_CHECKING:
+    from burnish.data.records import Sample
+    from burnish.generate.chat import ChatModel
     from burnish.generate.request import Sampling
+    from burnish.model.source import ModelSource
 
 
 def train(
@@ -78,60 +83,148 @@ def predict(
 
 def predict_with(settings: Settings, model: str, *, after_training: bool = False) -> dict[str, Any]:
     """`predict` with settings that are read already; `after_training` replaces the predictions of an earlier model."""
+    from burnish.model.reward import head_folder
+    from burnish.model.source import find_model, with_adapters
+
+    refuse_several_processes(after_training)
+    predicted_data(settings)  # an error there needs no model
+    source = with_adapters(find_model(model, log.say), _predicts_with(settings, model)["adapters"])
+    folder = Path(settings.training.output_dir or f"runs/predict-{Path(model).stem}").expanduser()
+    overwrite = after_training or settings.training.overwrite_output_dir
+    if head_folder(source):
+        results = _score_data(settings, model, folder, overwrite=overwrite)
+    else:
+        results = answer_data(settings, load_predictor(settings, model), folder, overwrite=overwrite)
+    if (folder / "run.json").is_file():
+        from burnish.runs.folder import RunFolder
+
+        RunFolder(folder).update(predict=results["metrics"])
+    return results
+
+
+def refuse_several_processes(after_training: bool = False) -> None:
+    """Raise where a launcher has started several processes to predict; after a training the first one does it."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not after_training:
         raise BurnishError(
             "predictions are made in one process",
             at=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
             fix="start it without torchrun; per_device_eval_batch_size sets how many rows run at a time",
         )
-    from burnish.data.load import iter_samples, source_fingerprint
-    from burnish.evaluate.predict import predict as answer
-    from burnish.evaluate.prediction_files import weights_digest
+
+
+def load_predictor(settings: Settings, model: str, **options: Any) -> ChatModel:
+    """The model that predicts, as the settings want it loaded and sampled from; `options` win over them."""
     from burnish.generate.chat import load_chat_model
-    from burnish.train.sets import data_folder, reading
+
+    predicted_data(settings)  # an error there needs no model
+    sampling = replace(sampling_of(settings), seed=None)
+    return load_chat_model(model, say=log.say, sampling=sampling, **(_predicts_with(settings, model) | options))
+
+
+def _predicts_with(settings: Settings, model: str) -> dict[str, Any]:
+    """The loading options of a model that predicts; adapters belong to the base that the settings name."""
+    options = loading_options(settings)
+    return options if model == settings.model.model_name_or_path else options | {"adapters": ()}
+
+
+def answer_data(
+    settings: Settings,
+    chat: ChatModel,
+    folder: Path,
+    *,
+    limit: float | None = None,
+    overwrite: bool = False,
+    renew: bool = False,
+) -> dict[str, Any]:
+    """Answer what the settings name with a loaded model; returns what predict.json holds.
+
+    Args:
+        limit: rows from the beginning, or below 1 a share of them; None for all.
+        overwrite, renew: as in `burnish.evaluate.predict.predict`.
+    """
+    from burnish.evaluate.predict import predict as answer
 
     names, held_out = predicted_data(settings)
-    options = loading_options(settings)
-    if model != settings.model.model_name_or_path:
-        options["adapters"] = ()  # they belong to the base that the settings name
-    chat = load_chat_model(model, say=log.say, sampling=replace(sampling_of(settings), seed=None), **options)
-    kept = _held_out_rows(settings) if held_out else None
-    found = iter_samples(names, data_folder(settings), on_bad_row=settings.data.on_bad_row, **reading(settings))
-    samples = (one for one in found if kept is None or (one.dataset, one.file, one.row) in kept)
     assert chat.source is not None
-    rows = source_fingerprint(names, data_folder(settings), **reading(settings))
     seed, template = settings.training.seed, chat.template
-    how = [asdict(chat.sampling), template.saved_source, options, seed]
+    how = [asdict(chat.sampling), template.saved_source, _predicts_with(settings, chat.name), seed]
     if chat.sampling.do_sample:
         log.say(
             f"drawn with temperature {chat.sampling.temperature:g} and seed {seed}; do_sample: false takes no chance"
         )
-    folder = Path(settings.training.output_dir or f"runs/predict-{Path(model).stem}").expanduser()
-    results = answer(
+    return answer(
         chat,
-        samples,
+        predicted_samples(settings, limit),
         folder,
         about={
-            "model": model,
+            "model": chat.name,
             "datasets": list(names),
             "held_out": held_out,
             "template": template.name,
             "sampling": asdict(chat.sampling) | {"seed": seed},
         },
-        fingerprints={
-            "weights": weights_digest(chat.source),
-            "data": _digest([rows, settings.data.val_size if held_out else None]),
-            "settings": _digest(how),
-        },
+        fingerprints={**_fingerprints(settings, chat.source), "settings": _digest(how)},
         batch_size=settings.training.per_device_eval_batch_size,
         seed=seed,
-        overwrite=after_training or settings.training.overwrite_output_dir,
+        overwrite=overwrite,
+        renew=renew,
     )
-    if (folder / "run.json").is_file():
-        from burnish.runs.folder import RunFolder
 
-        RunFolder(folder).update(predict=results["metrics"])
-    return results
+
+def _score_data(settings: Settings, model: str, folder: Path, *, overwrite: bool) -> dict[str, Any]:
+    """A reward model's scores of what the settings name; returns what predict.json holds."""
+    from burnish.evaluate.predict_scores import predict_scores
+    from burnish.generate.reward import load_reward_model as load_scorer
+
+    names, held_out = predicted_data(settings)
+    options = _predicts_with(settings, model)
+    del options["skip_special_tokens"]  # of shown answers
+    scorer = load_scorer(model, say=log.say, **options)
+    assert scorer.source is not None
+    batch_size = settings.training.per_device_eval_batch_size
+    how = [scorer.template.saved_source, options, batch_size]
+    return predict_scores(
+        scorer,
+        predicted_samples(settings),
+        folder,
+        about={"model": model, "datasets": list(names), "held_out": held_out, "template": scorer.template.name},
+        fingerprints={**_fingerprints(settings, scorer.source), "settings": _digest(how)},
+        batch_size=batch_size,
+        overwrite=overwrite,
+    )
+
+
+def _fingerprints(settings: Settings, source: ModelSource) -> dict[str, str]:
+    """What predictions depend on besides how they are made: the weights and the rows."""
+    from burnish.data.load import source_fingerprint
+    from burnish.evaluate.prediction_files import weights_digest
+    from burnish.train.sets import data_folder, reading
+
+    names, held_out = predicted_data(settings)
+    rows = source_fingerprint(names, data_folder(settings), **reading(settings))
+    return {
+        "weights": weights_digest(source),
+        "data": _digest([rows, settings.data.val_size if held_out else None]),
+    }
+
+
+def predicted_samples(settings: Settings, limit: float | None = None) -> Iterator[Sample]:
+    """The rows that are predicted, in the order of the data.
+
+    Args:
+        limit: rows from the beginning, or below 1 a share of them; None for all.
+    """
+    from burnish.data.load import iter_samples
+    from burnish.train.sets import data_folder, reading
+
+    names, held_out = predicted_data(settings)
+    kept = _held_out_rows(settings) if held_out else None
+    found = iter_samples(names, data_folder(settings), on_bad_row=settings.data.on_bad_row, **reading(settings))
+    samples = (one for one in found if kept is None or (one.dataset, one.file, one.row) in kept)
+    if limit is not None and limit < 1:
+        every = list(samples)
+        return iter(every[: math.ceil(limit * len(every))])
+    return samples if limit is None else islice(samples, int(limit))
 
 
 def _digest(value: Any) -> str:
@@ -174,7 +267,7 @@ def load(name: str, **options: Any) -> Any:
 
     Args:
         name: a model folder, a run folder, a .gguf file, a hub name or smollm2-135m-instruct.
-        options: those of `burnish.generate.chat.load_chat_model`.
+        options: those of `burnish.generate.chat.load_chat_model`, such as `use_cpu` and `template`.
     """
     from burnish.generate.chat import load_chat_model
 

@@ -256,13 +256,12 @@ def test_two_ranks_equal_one_for_judged_answers(engines, stage):
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize("engine", ["zero2", "fsdp"])
+@pytest.mark.parametrize("engine", ["zero2", "zero3", "fsdp", "fsdp-zero2"])
 def test_judged_answers_with_other_engines(tiny_folder, tmp_path, engine):
-    """rm refuses FSDP2, for its head is saved whole, and so does kto, whose KL is measured outside the step."""
-    if engine == "zero2" and not has("deepspeed"):
+    if engine.startswith("zero") and not has("deepspeed"):
         pytest.skip("deepspeed is not installed")
-    stages = ["dpo"] if engine == "fsdp" else list(JUDGED)
-    jobs = judged_on_one([engine], ENGINES, tiny_folder, tmp_path, stages)
+    stages = list(JUDGED)
+    jobs = judged_on_one([engine], ENGINES | MORE_ENGINES, tiny_folder, tmp_path, stages)
     (tmp_path / "jobs.json").write_text(json.dumps(list(jobs.values())))
     run = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.distributed_worker")
     done = launch(*run, tmp_path / "jobs.json")

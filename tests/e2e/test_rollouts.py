@@ -26,6 +26,7 @@ def jobs(model, folder, name, rows_a_rank):
     """A run of each stage; picky rewards leave one rank with fewer answers than the other."""
     common = {**COMMON, "max_steps": 4, "reward_funcs": [f"{reward_file(folder)}:picky"]}
     common |= {"per_device_train_batch_size": rows_a_rank, "learning_rate": 1e-3}
+    common |= {"val_size": 3, "eval_strategy": "steps", "eval_steps": 2}
     data = prompt_file(folder)
     return [settings(model, data, folder / f"{name}-{stage}", **common, **changes) for stage, changes in STAGES.items()]
 
@@ -56,6 +57,10 @@ def test_two_ranks_equal_one(two_ranks, stage):
                 # AdamW divides by the size of a gradient: after some steps its last digits show.
                 rel = 1e-4 if before["step"] < 3 else 1e-3
                 assert after[key] == pytest.approx(before[key], rel=rel, abs=1e-6), (key, before["step"])
+        if before["step"] == 2:  # three prompts: one rank has two of them
+            assert after["eval_answers"] == before["eval_answers"] == 3
+            assert after["eval_unscored"] == before["eval_unscored"]
+            assert after["eval_reward"] == pytest.approx(before["eval_reward"], rel=1e-4)
         assert after["tokens"] == before["tokens"]
     for name, tensor in weights(one).items():
         torch.testing.assert_close(weights(two)[name], tensor, atol=2e-4, rtol=1e-3)

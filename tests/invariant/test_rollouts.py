@@ -14,8 +14,9 @@ from burnish.api import load, train
 from burnish.batch.collate import Layout
 from burnish.errors import BurnishError
 from burnish.train.rollouts.completions import COMPLETIONS
+from burnish.train.rollouts.evaluating import HeldOut
 from burnish.train.rollouts.phase import ROLLOUT_FILE, Rollouts
-from tests.conftest import build_model
+from tests.conftest import build_model, build_tokenizer
 from tests.invariant.test_training import interrupted, rows, untimed
 from tests.rollouts import COMMON, prompt_file, reward_file
 from tests.runs import settings, weights
@@ -262,3 +263,137 @@ def test_a_token_is_learnt(tiny_folder, tmp_path, stage, changes):
     found = run(tiny_folder, tmp_path, "run", stage=stage, reward="letter_a", **{**common, **changes})
     assert found[0]["reward"] < 0.05
     assert max(row["reward"] for row in found[-4:]) > 0.8
+
+
+# -- held-out prompts ----------------------------------------------------------------------------------------------
+
+HELD_OUT = {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2, "per_device_eval_batch_size": 3}
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """What each evaluation had answered: lists of answers."""
+    found = []
+    count = HeldOut._counted
+
+    def spy(self, answers):
+        found.append((self, answers))
+        return count(self, answers)
+
+    monkeypatch.setattr(HeldOut, "_counted", spy)
+    return found
+
+
+def test_held_out_prompts_are_judged_and_never_learnt_from(tiny_folder, tmp_path, seen, answered):
+    changes = {**HELD_OUT, "num_generations_eval": 2, "eval_on_start": True, "max_steps": 4, "reward": "picky"}
+    found = run(tiny_folder, tmp_path, "run", stage="grpo", **changes)
+    trained = {rollouts.prompts.origin(one.number) for rollouts, answers in seen for one in answers}
+    prompts = answered[0][0].sets[""]
+    held = {prompts.origin(number) for number in range(len(prompts))}
+    assert len(held) == 4
+    assert len(trained) == 6
+    assert not trained & held
+    rows_ = [row for row in found if "eval_reward" in row]
+    assert [row["step"] for row in rows_] == [0, 2, 4]
+    for row, (_, answers) in zip(rows_, answered, strict=True):
+        rewards = [one.reward for one in answers if one.reward is not None]
+        assert row["eval_answers"] == len(answers) == 8
+        assert 0 < len(rewards) < 8, "picky gives some none"
+        assert row["eval_unscored"] == pytest.approx(1 - len(rewards) / 8)
+        assert row["eval_reward"] == row["eval_rewards/picky"] == pytest.approx(sum(rewards) / len(rewards))
+        assert row["eval_reward_std"] == pytest.approx(float(torch.tensor(rewards).std()), abs=1e-6)
+        lengths = [len(one.ids) for one in answers]
+        assert row["eval_completions/mean_length"] == sum(lengths) / 8
+    assert len({tuple(one.ids) for one in answered[0][1]}) > 4, "the answers to a prompt differ"
+
+
+def test_an_evaluation_depends_on_the_weights_alone(tiny_folder, tmp_path, answered):
+    """Not on what was sampled before it, nor on how many answers run at a time; and training does not notice it."""
+    for name, changes in (("often", {"eval_steps": 1}), ("wide", {"per_device_eval_batch_size": 16}), ("never", None)):
+        more = {**HELD_OUT, **changes} if changes else {"val_size": 4, "do_eval": False, "do_train": True}
+        run(tiny_folder, tmp_path, name, stage="rloo", max_steps=2, **more)
+    often, wide, never = (rows(tmp_path / name) for name in ("often", "wide", "never"))
+    assert [row["eval_reward"] for row in often][-1] == wide[-1]["eval_reward"]
+    first, second, third = (answers for _, answers in answered)
+    assert [one.ids for one in second] == [one.ids for one in third]
+    assert [one.number for one in first] == [one.number for one in second]
+    assert not any(key.startswith("eval_") for row in never for key in row)
+    for key in ("reward", "loss", "grad_norm"):
+        assert [row[key] for row in often] == [row[key] for row in never]
+
+
+def test_an_evaluated_run_resumes_exactly_and_keeps_its_best_weights(tiny_folder, tmp_path):
+    changes = common(
+        tmp_path, "letter_a", stage="grpo", max_steps=6, load_best_model_at_end=True, **HELD_OUT, save_steps=2
+    )
+    changes |= {"finetuning_type": "full", "per_device_train_batch_size": 32, "max_new_tokens": 4}
+    data = prompt_file(tmp_path)
+    train(settings(tiny_folder, data, tmp_path / "whole", **changes))
+    interrupted(tiny_folder, data, tmp_path / "parts", 3, **changes)
+    record = train(settings(tiny_folder, data, tmp_path / "parts", **changes, resume_from_checkpoint=True))
+    assert untimed(rows(tmp_path / "parts")) == untimed(rows(tmp_path / "whole"))
+    evaluated = {row["step"]: row["eval_reward"] for row in rows(tmp_path / "whole") if "eval_reward" in row}
+    assert list(evaluated) == [2, 4, 6]
+    best = max(evaluated, key=lambda step: (evaluated[step], -step))
+    assert record["train"]["best"] == {"metric": "eval_reward", "value": evaluated[best], "step": best}
+    assert record["train"]["eval_reward"] == evaluated[6]
+    kept, last = weights(tmp_path / "parts"), weights(tmp_path / "parts" / f"checkpoint-{best}")
+    assert all(torch.equal(kept[name], last[name]) for name in kept)
+
+
+def test_held_out_prompts_without_a_reward_are_told(tiny_folder, tmp_path, capsys):
+    """One rollout without rewards is no error; an evaluation without any has no figure, and says why."""
+    changes = {**HELD_OUT, "do_eval": True, "do_train": False, "reward": "never", "eval_strategy": "no"}
+    [row] = run(tiny_folder, tmp_path, "run", stage="ppo", **changes)
+    assert row["eval_reward"] is None
+    assert row["eval_unscored"] == 1.0
+    assert "held out: " in capsys.readouterr().out
+
+
+# -- every way of training ---------------------------------------------------------------------------------------------
+
+WAYS = {
+    "4 bits": {"quantization_bit": 4},
+    "8 bits": {"quantization_bit": 8},
+    "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "learning_rate": 1e-3},
+}
+
+
+_LONG = pytest.mark.extended
+
+
+@pytest.mark.parametrize(
+    ("way", "stage"),
+    [
+        ("4 bits", "grpo"),
+        ("freeze", "ppo"),
+        pytest.param("4 bits", "ppo", marks=_LONG),
+        pytest.param("8 bits", "grpo", marks=_LONG),
+        pytest.param("8 bits", "ppo", marks=_LONG),
+        pytest.param("freeze", "grpo", marks=_LONG),
+    ],
+)
+def test_rollouts_with_every_way_of_training(tmp_path, way, stage):
+    """Sampling in evaluation mode and training take turns: over a quantized base both must be the same policy."""
+    if "bits" in way:
+        pytest.importorskip("bitsandbytes")
+    folder = (
+        tmp_path / "model"
+    )  # wide enough for the layout of the fast 4-bit kernel, whose weights are packed in place
+    build_model(hidden_size=64, intermediate_size=128, initializer_range=0.2).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    passes = {"ppo_epochs": 2} if stage == "ppo" else {"num_iterations": 2}
+    changes = {"beta": 0.1, "save_strategy": "steps", "save_steps": 1, "max_steps": 4, **passes, **WAYS[way]}
+    found = run(folder, tmp_path, "run", stage=stage, **changes)
+    gap = 0.05 if way == "8 bits" else 1e-3  # LLM.int8 looks for outliers in the whole batch, so others round otherwise
+    assert found[0]["kl"] == pytest.approx(0.0, abs=gap if way == "8 bits" else 1e-5)
+    assert abs(found[-1]["kl"]) > 1e-6
+    assert all(row["sampling_gap"] < gap for row in found[::2])
+    assert all(row["grad_norm"] > 0 for row in found)
+    first, last = weights(tmp_path / "run" / "checkpoint-1"), weights(tmp_path / "run")
+    changed = {name for name in first if not torch.equal(first[name], last[name])}
+    if way == "freeze":
+        assert changed
+        assert all(".layers.1." in name for name in changed)
+    else:
+        assert any("lora_A" in name for name in changed)

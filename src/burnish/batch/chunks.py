@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 
+from burnish.batch.quick import Compared, QuickRows, quick_rows
 from burnish.batch.truncation import DROPPED_NO_LABEL, DROPPED_TOO_LONG, Fitted, Limits, fit, size
 from burnish.data.records import Conversation, Document, Sample
 from burnish.errors import DataError, TemplateError
@@ -175,9 +176,33 @@ def conversation_chunk(samples: Sequence[Sample], template: ChatTemplate, option
         DataError, TemplateError: as `prepare_sample`; a row that the template cannot render is dropped and counted
             unless `on_bad_row` is "error".
     """
+    quick = quick_rows(
+        samples,
+        template,
+        most=_least(options.limits),
+        last_only=options.mask_history,
+        split=options.split_turns is True,
+        whole=options.train_on_prompt,
+    )
+    if quick is None:
+        return _one_by_one(samples, range(len(samples)), template, options)
+    for compared in quick.compare:
+        if not _same(compared, quick, samples[compared.place], template, options):
+            template.shapes.forget(compared.shape)
+            return conversation_chunk(samples, template, options)
+    rest = np.setdiff1d(np.arange(len(samples)), quick.owners, assume_unique=True).tolist()
+    made = Chunk(quick.ids, quick.ends, quick.trained, None, quick.owners)
+    return _merged(made, _one_by_one(samples, rest, template, options)) if rest else made
+
+
+def _one_by_one(
+    samples: Sequence[Sample], places: Iterable[int], template: ChatTemplate, options: LabelOptions
+) -> Chunk:
+    """What becomes of some of the samples, the thorough way."""
     built = Builder()
     planned: list[tuple[int, list[Plan]]] = []
-    for place, sample in enumerate(samples):
+    for place in places:
+        sample = samples[place]
         try:
             planned.append((place, plan_sample(sample, template, options)))
         except CannotRender as error:
@@ -197,6 +222,39 @@ def conversation_chunk(samples: Sequence[Sample], template: ChatTemplate, option
                 built.dropped[one.reason or "unknown"] += 1
         built.split += max(0, len(kept) - 1)
     return built.chunk()
+
+
+def _same(compared: Compared, quick: QuickRows, sample: Sample, template: ChatTemplate, options: LabelOptions) -> bool:
+    """Whether the thorough way makes the same of a row. Raises RuntimeError where other rows were already made so."""
+    row = int(np.searchsorted(quick.owners, compared.place))
+    part = slice(int(quick.ends[row - 1]) if row else 0, int(quick.ends[row]))
+    found = example_of(quick.ids[part], quick.trained[part], None)
+    if [found] == [fitted.example for fitted in prepare_sample(sample, template, options)]:
+        return True
+    if not compared.first:
+        raise RuntimeError(f"{where(sample)}: template '{template.name}' renders it in another way than its shape says")
+    return False
+
+
+def _merged(one: Chunk, other: Chunk) -> Chunk:
+    """Two chunks of different samples as one, in the order of the samples."""
+    order = np.argsort(np.concatenate([one.owners, other.owners]), kind="stable")
+    lengths = np.concatenate([np.diff(one.ends, prepend=0), np.diff(other.ends, prepend=0)])
+    starts = np.cumsum(lengths) - lengths
+    ends = np.cumsum(lengths[order])
+    # where each token of the merged chunk stands among those of the two, one after another
+    source = np.arange(int(lengths.sum())) + np.repeat(starts[order] - (ends - lengths[order]), lengths[order])
+    weights = None
+    if other.weights is not None:
+        weights = np.concatenate([one.trained.astype(np.float32), other.weights])[source]
+    return replace(
+        other,
+        ids=np.concatenate([one.ids, other.ids])[source],
+        ends=ends,
+        trained=np.concatenate([one.trained, other.trained])[source],
+        weights=weights,
+        owners=np.concatenate([one.owners, other.owners])[order],
+    )
 
 
 def _fit_rows(

@@ -30,6 +30,8 @@ from burnish.template import Example
 
 EXAMPLES, ABOUT = "examples.arrow", "set.json"
 STORE_VERSION = 2
+BATCH_TOKENS = 1 << 20
+"""Tokens of a record batch. Looking at the lengths in it takes memory around them, so batches are large."""
 Origin = tuple[str, str, int]
 """The dataset, file and row that an example came from."""
 
@@ -65,6 +67,8 @@ class SetWriter:
         self._files: dict[str, int] = {}
         self._sink: Any = None
         self._writer: Any = None
+        self._held: list[Any] = []  # record batches that are not written yet
+        self._held_tokens, self._held_weights = 0, False
         self.examples = 0
 
     def add(self, chunk: Chunk, samples: Sequence[Sample]) -> None:
@@ -95,13 +99,28 @@ class SetWriter:
         if chunk.records is not None:
             self._digest.update("\n".join(chunk.records).encode())
             columns["record"] = pa.array(chunk.records, pa.large_string())
-        batch = pa.RecordBatch.from_pydict(columns)
         with _written(self.folder):
-            if self._writer is None:
-                self._sink = pa.OSFile(str(self._aside / EXAMPLES), "wb")
-                self._writer = pa.ipc.new_file(self._sink, batch.schema)
-            self._writer.write_batch(batch)
-        self.examples += len(chunk.ends)
+            if self._held_weights != (chunk.weights is not None):  # a batch has weights for all its rows or for none
+                self._write()
+            self._held.append(pa.RecordBatch.from_pydict(columns))
+            self._held_tokens += len(chunk.ids)
+            self._held_weights = chunk.weights is not None
+            self.examples += len(chunk.ends)
+            if self._held_tokens >= BATCH_TOKENS:
+                self._write()
+
+    def _write(self) -> None:
+        """Write what is held as one record batch."""
+        import pyarrow as pa
+
+        if not self._held:
+            return
+        [batch] = pa.Table.from_batches(self._held).combine_chunks().to_batches()
+        if self._writer is None:
+            self._sink = pa.OSFile(str(self._aside / EXAMPLES), "wb")
+            self._writer = pa.ipc.new_file(self._sink, batch.schema)
+        self._writer.write_batch(batch)
+        self._held, self._held_tokens = [], 0
 
     @staticmethod
     def _number(table: dict[str, int], name: str) -> int:
@@ -133,6 +152,7 @@ class SetWriter:
 
     def _seal(self, counts: Counts) -> None:
         """Write what the set says of itself, and flush it all: a set that a power cut tore would train other tokens."""
+        self._write()
         if self._writer is not None:
             self._writer.close()
             self._sink.close()
@@ -336,76 +356,11 @@ class Selection(Sequence[Example]):
     @property
     def rows(self) -> int:
         """Distinct rows of the data."""
-        return len(np.unique(self.base.keys[self.numbers], axis=0)) if len(self) else 0
-
-
-class Windows(Sequence[Example]):
-    """Documents one after another, cut every `width` tokens: a window may hold the end of one and the next.
-
-    The last window is shorter; one of a single token is left out. Every token is trained.
-    """
-
-    def __init__(self, documents: Selection, width: int) -> None:
-        self.documents, self.width = documents, width
-        self._starts = np.concatenate([[0], np.cumsum(documents.lengths)]).astype(np.int64)
-        total = int(self._starts[-1])
-        self._count = total // width + (total % width > 1)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        start = int(index) * self.width
-        end = min(start + self.width, int(self._starts[-1]))
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        document = int(np.searchsorted(self._starts, start, side="right")) - 1
-        parts: list[np.ndarray] = []
-        while start < end:
-            ids = self.documents.base.ids(int(self.documents.numbers[document]))
-            begin = start - int(self._starts[document])
-            parts.append(ids[begin : begin + end - start])
-            start += len(parts[-1])
-            document += 1
-        ids = np.concatenate(parts)
-        return example_of(ids, np.ones(len(ids), dtype=bool), None)
-
-    def origin(self, index: int) -> Origin:
-        """Where the document came from in which a window begins."""
-        return self.documents.origin(int(self._first[index]))
-
-    def origins(self, index: int) -> list[Origin]:
-        """Where all documents came from of which a window holds a part, each place once."""
-        end = min((index + 1) * self.width, int(self._starts[-1]))
-        last = int(np.searchsorted(self._starts, end, side="left"))
-        return list(dict.fromkeys(self.documents.origin(number) for number in range(int(self._first[index]), last)))
-
-    @cached_property
-    def _first(self) -> np.ndarray:
-        """The document in which each window begins, [N] int64."""
-        return np.searchsorted(self._starts, np.arange(len(self)) * self.width, side="right") - 1
-
-    @cached_property
-    def datasets(self) -> np.ndarray:
-        """The number of the dataset of the document in which each window begins, [N] int64."""
-        return self.documents.datasets[self._first]
-
-    @property
-    def names(self) -> list[str]:
-        return self.documents.names
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        ends = np.minimum(np.arange(1, len(self) + 1) * self.width, self._starts[-1])
-        return ends - np.arange(len(self)) * self.width
-
-    @cached_property
-    def supervised(self) -> np.ndarray:
-        return self.lengths - 1
-
-    @property
-    def rows(self) -> int:
-        return self.documents.rows
+        if not len(self):
+            return 0
+        dataset, file, row = self.base.keys[self.numbers].T
+        files, rows = len(self.base.about["files"]), int(row.max()) + 1
+        return len(np.unique((dataset * files + file) * rows + row))  # one number for each, which sorts in less memory
 
 
 def cached_sets(folder: Path) -> Iterator[tuple[Path, dict[str, Any], int]]:

@@ -22,7 +22,7 @@ from itertools import islice
 from typing import IO, Any
 
 from burnish.batch.chunks import CHUNK, Chunk, LabelOptions, MakeChunk
-from burnish.data.records import Sample
+from burnish.data.records import Sample, packed, unpacked
 from burnish.errors import BurnishError
 from burnish.template import ChatTemplate
 
@@ -137,7 +137,7 @@ class _Worker:
             if self._setup is not None:
                 _send(self._process.stdin, self._setup)
                 self._setup = None
-            _send(self._process.stdin, pickle.dumps(part))
+            _send(self._process.stdin, pickle.dumps(packed(part), pickle.HIGHEST_PROTOCOL))
             answer = _receive(self._process.stdout)
         except (OSError, EOFError):
             raise self._gone() from None
@@ -185,7 +185,7 @@ def serve() -> None:
     gc.freeze()  # what the imports left stays for good; looking through it again and again takes longer than reading
     while True:
         try:
-            part = pickle.loads(_receive(sys.stdin.buffer))
+            part = unpacked(pickle.loads(_receive(sys.stdin.buffer)))
         except EOFError:
             return
         answer: Any
@@ -193,7 +193,7 @@ def serve() -> None:
             answer = make(part, template, options)
         except BurnishError as error:
             answer = error
-        _send(answers, pickle.dumps(answer))
+        _send(answers, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from burnish.data.lint_rules import BAD_ROWS, LEVELS, RULES
 
 _STYLES = {"error": "bold red", "warning": "bold yellow", "hint": "bold cyan"}
 _FIXES = {
-    "bad-row": "mend or remove these rows; training leaves them out",
+    "bad-row": "mend or remove these rows; training leaves them out, and stops at a line that is no JSON",
     "empty-answer": "write an answer, or remove these rows; training leaves them out",
     "wrong-role": "mend the roles or name them under tags; training leaves these rows out",
     "control-token": "remove the token from the text",
     "mojibake": "read the source again with its right character set",
     "duplicate": "remove the repeated rows; the model would learn them by heart",
+    "near-duplicate": "keep one of each, unless the small difference is what shall be learned",
     "contradiction": "decide which one is right and remove the other",
     "overlap": "remove these rows from one of the two; else the evaluation shows memory, not skill",
     "unfinished": "complete or remove these rows; the model would learn to stop early",

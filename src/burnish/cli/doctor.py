@@ -147,7 +147,7 @@ class _Examination:
         return load_chat_model(str(self.run.path), say=log.say, sampling=sampling_of(self.settings), **options)
 
     def _losses(self, chat: ChatModel, data: RunData) -> list[SampleLoss]:
-        from burnish.batch.store import Windows
+        from burnish.batch.windows import Windows
         from burnish.train.sample_losses import losses_of
 
         assert data.train is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from burnish import __version__, log
 from burnish.config import Settings, load_settings
 from burnish.errors import BurnishError, ModelError
-from burnish.runs.evaluations import read_evaluation, result_rows, write_evaluation
+from burnish.runs.evaluations import earlier_of, read_evaluation, result_rows, write_evaluation
 from burnish.runs.files import to_json, write_atomically
 from burnish.runs.preflight import EVAL, EVAL_ANSWERS, EVAL_PAGE, SUMMARY
 from burnish.runs.tables import table
@@ -121,7 +121,9 @@ def understand(overrides: Sequence[str], **given: Any) -> Call:
     generation = {name: values[key] for key, name in _ANSWERS.items() if key in settings.given}
     call = Call(settings=settings, generation=generation, **given)
     if not call.tasks:
-        raise BurnishError("no task is named", at="command line", fix="--tasks NAME; `burnish eval --list` lists them")
+        raise BurnishError(
+            "no task is named", at="command line", fix="--tasks NAME (`burnish eval --list` lists them), or --judge URL"
+        )
     for option, value in (("--regression", call.regression), ("--fail-if-worse", call.fail_if_worse)):
         if value not in ((), None) and call.compare is None:
             raise BurnishError(
@@ -334,11 +336,13 @@ def _write(call: Call, subject: Subject, report: dict[str, Any], outcome: Outcom
         log.say("\nnothing was written: --output DIR keeps the results")
         return
     earlier = read_evaluation(folder)
+    if "judge" in (kept := earlier_of(folder, subject.name) or {}):  # it stays beside the benchmarks
+        report["judge"] = kept["judge"]
     path = write_evaluation(folder, report)
     lines = [to_json(asdict(reply)) + "\n" for reply in outcome.replies]
     write_atomically(folder / EVAL_ANSWERS, "".join(lines).encode("utf-8"))
     log.say(f"\nwritten: {path}, {EVAL_ANSWERS}" + (f", {EVAL_PAGE}" if done else ""))
-    if earlier:
+    if earlier and earlier["tasks"]:
         log.note(f"{EVAL} of {earlier.get('created')} ({', '.join(earlier['tasks'])}) was replaced")
     if done:
         from burnish.cli.eval_page import write_comparison

@@ -6,6 +6,10 @@ from typing import Annotated
 
 import typer
 
+from burnish.cli import judge_options as of_judge
+
+_JUDGE = of_judge.JudgeOptions("")  # what holds where nothing is said
+
 
 def evaluate(
     context: typer.Context,
@@ -38,8 +42,29 @@ def evaluate(
         bool, typer.Option("--confirm-run-unsafe-code", help="Let tasks run code that the model writes.")
     ] = False,
     list_them: Annotated[bool, typer.Option("--list", help="List tasks; behind it a part of a name.")] = False,
+    judge: of_judge.Judge = None,
+    judge_model: of_judge.JudgeModel = None,
+    rubric: of_judge.RubricNames = None,
+    judge_by: of_judge.JudgeBy = None,
+    judge_language: of_judge.Language = _JUDGE.judge_language,
+    judge_repeats: of_judge.Repeats = _JUDGE.judge_repeats,
+    judge_labels: of_judge.Labels = None,
+    judge_reference: of_judge.Referenced = _JUDGE.judge_reference,
+    judge_reasons: of_judge.Reasons = _JUDGE.judge_reasons,
+    judge_temperature: of_judge.Temperature = _JUDGE.judge_temperature,
+    judge_max_tokens: of_judge.MaxTokens = _JUDGE.judge_max_tokens,
+    judge_format: of_judge.Form = _JUDGE.judge_format,
+    judge_rpm: of_judge.Rpm = None,
+    judge_concurrency: of_judge.Concurrency = _JUDGE.judge_concurrency,
+    judge_timeout: of_judge.Timeout = _JUDGE.judge_timeout,
+    judge_retries: of_judge.Retries = _JUDGE.judge_retries,
+    judge_fresh: of_judge.Fresh = _JUDGE.judge_fresh,
+    price_in: of_judge.PriceIn = None,
+    price_out: of_judge.PriceOut = None,
+    max_cost: of_judge.MaxCost = None,
+    dry_run: of_judge.DryRun = _JUDGE.dry_run,
 ) -> None:
-    """Benchmarks by lm-eval (pip install 'burnish[eval]'), with the template the model was trained with.
+    """Benchmarks by lm-eval (pip install 'burnish[eval]'), with the template the model was trained with; or a judge.
 
     Writes eval.json into the run folder. With a comparison both models get the same questions: difference, interval,
     test, and a page eval.html with the answers side by side.
@@ -55,8 +80,44 @@ def evaluate(
       burnish eval http://127.0.0.1:8000/v1 --tasks my_task --include-path tasks
 
       burnish eval --list gsm8k
+
+    With --judge URL a language model grades the answers from 1 to 10, or with --compare says which of two is better,
+    asked in both orders. Its key is read from BURNISH_JUDGE_KEY, OPENAI_API_KEY or API_KEY. Replies are kept: the same
+    command goes on after Ctrl-C, and nothing is paid twice. judge.html has the answers with their grades.
+
+      burnish eval runs/mine --judge https://judge.example/v1 --judge-model big --dry-run --price-in 0.3 --price-out 1.2
+
+      burnish eval runs/mine --judge http://127.0.0.1:8000/v1 --rubric helpfulness,honesty --limit 100
+
+      burnish eval runs/mine eval_dataset=test.jsonl do_sample=false --judge http://127.0.0.1:8000/v1 --compare-base
+
+      burnish eval new/predictions.jsonl --compare old/predictions.jsonl --judge http://127.0.0.1:8000/v1 --max-cost 2 …
     """
     from burnish.cli import eval as work
+
+    # By its name: typer has a click of its own since some version.
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    of_judge.refuse_misspelt(context.args)
+    of_judge.refuse_others(given, judge is not None)
+    if judge is not None:
+        from burnish.cli.eval_judge import JudgeCall, run_judge
+
+        options = {name: context.params[name] for name in of_judge.OWN} | {"rubric": work.split_names(rubric)}
+        run_judge(
+            JudgeCall(
+                model=work.named(model),
+                overrides=tuple(context.args),
+                compare=work.compared(compare_base, compare),
+                data=tuple(data or ()),
+                limit=limit,
+                seed=seed if "seed" in given else None,
+                output=output,
+                fail_if_worse=fail_if_worse,
+            ),
+            of_judge.JudgeOptions(**options),
+        )
+        return
 
     if list_them:
         work.list_tasks(model, include_path or ())

@@ -118,6 +118,8 @@ def predict(
     It answers eval_dataset, or the rows that val_size held out, and writes predictions.jsonl, predict.json (BLEU, chrF,
     ROUGE, exact match) and predictions.html into output_dir. Called again after it was killed, it goes on.
 
+    A reward model (stage: rm) scores instead: both answers of each pair, or the last answer of each conversation.
+
     Examples:
 
       burnish predict run.yaml
@@ -125,6 +127,8 @@ def predict(
       burnish predict runs/mine eval_dataset=test.jsonl do_sample=false max_new_tokens=200
 
       burnish predict run.yaml --model smollm2-135m-instruct output_dir=runs/base-answers
+
+      burnish predict runs/rm eval_dataset=pairs.jsonl output_dir=runs/rm/on-pairs
     """
     from burnish.cli.predict import run_predict
 

@@ -1,4 +1,4 @@
-"""`burnish predict`: answers to a dataset, with figures."""
+"""`burnish predict`: answers to a dataset, or a reward model's scores of it, with figures."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _DATA = {"dataset", "eval_dataset", "dataset_dir", "max_samples", "val_size", "o
 _DATA |= {"stage", "streaming", "ms_hub_token"}
 _OUTPUT = {"output_dir", "overwrite_output_dir", "per_device_eval_batch_size", "model_name_or_path"}
 _OUTPUT |= {"do_predict", "predict_with_generate", "overwrite_cache"}
+_OF_ANSWERS = STEERS - {"seed"} | {"skip_special_tokens"}
 
 
 def run_predict(source: str, model: str | None, overrides: Sequence[str]) -> None:
@@ -47,7 +48,27 @@ def understand(source: str, model: str | None, overrides: Sequence[str]) -> tupl
                 "leave it out; max_length limits prompt and answer together" if key == "cutoff_len" else "leave it out"
             )
             raise BurnishError(f"'{key}' has no effect on predictions", at="command line", fix=fix)
+    _refuse_sampling(settings, name)
     return settings, name
+
+
+def _refuse_sampling(settings: Settings, name: str) -> None:
+    """A reward model samples nothing: settings of the sampler are errors, or in a file worth a note."""
+    idle = sorted(settings.given & _OF_ANSWERS)
+    if not idle:
+        return
+    from burnish.model.reward import head_folder
+    from burnish.model.source import find_model
+
+    if head_folder(find_model(name)) is None:
+        return
+    for key in idle:
+        if settings.origins.get(key) == "command line":
+            raise BurnishError(
+                f"'{key}' has no effect on a reward model's scores", at="command line", fix="leave it out"
+            )
+    if settings.source_path:  # else they are all that the run was trained with
+        log.note(f"{', '.join(idle)}: no effect here, as a reward model scores answers and writes none")
 
 
 def settings_of_a_run(folder: str, overrides: Sequence[str]) -> dict[str, Any]:

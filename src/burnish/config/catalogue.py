@@ -84,6 +84,7 @@ LATER_VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
             ("quantization_method", method): "use quantization_method: bnb"
             for method in ("hqq", "eetq", "gptq", "awq", "aqlm", "quanto", "mxfp4", "fp8")
         },
+        ("vllm_mode", "server"): "use vllm_mode: colocate",
         ("infer_backend", "vllm"): "use infer_backend: huggingface",
         ("infer_backend", "sglang"): "use infer_backend: huggingface",
         ("infer_backend", "ktransformers"): "use infer_backend: huggingface",

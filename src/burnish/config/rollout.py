@@ -30,6 +30,7 @@ LossType = Annotated[Literal["grpo", "dapo", "bnpo", "dr_grpo"], CHOICE, BeforeV
 Scale = Annotated[Literal["group", "batch", "none"], CHOICE, BeforeValidator(_scale)]
 Importance = Annotated[Literal["token", "sequence"], CHOICE, BeforeValidator(as_word)]
 RewardModelType = Annotated[Literal["lora", "full", "api"], CHOICE, BeforeValidator(as_word)]
+VllmMode = Annotated[Literal["colocate"], CHOICE, BeforeValidator(as_word)]
 
 
 class RolloutSettings(RoomSettings):
@@ -52,6 +53,7 @@ class RolloutSettings(RoomSettings):
     num_generations: Whole = setting(
         8, "Answers to each prompt in grpo and rloo, which are compared with one another.", ge=2
     )
+    num_generations_eval: Whole = setting(1, "Answers to each held-out prompt when ppo, grpo and rloo evaluate.", ge=1)
     generation_batch_size: Whole | None = setting(
         None,
         "Answers that grpo and rloo sample at a time, over all processes, in multiples of a step's.",
@@ -101,6 +103,11 @@ class RolloutSettings(RoomSettings):
     cliprange_value: Number = setting(0.2, "How far ppo's value head may move from what it said at the rollout.", gt=0)
     gamma: Number = setting(1.0, "Discount of later rewards in ppo.", ge=0, le=1)
     lam: Number = setting(0.95, "Lambda of ppo's advantages: 1 trusts rewards, 0 the value head.", ge=0, le=1)
+    use_vllm: Flag = setting(False, "Let vLLM sample the answers of ppo, grpo and rloo; it needs a GPU and its extra.")
+    vllm_mode: VllmMode = setting("colocate", "Where vLLM runs: colocate, in the training process and on its device.")
+    vllm_gpu_memory_utilization: Number = setting(
+        0.3, "Share of the GPU's memory that vLLM may take for weights, keys and values.", gt=0, le=1
+    )
     log_completions: Flag = setting(True, "Write some of the sampled answers with their rewards to completions.md.")
     log_completions_steps: Whole = setting(10, "Optimizer steps between two entries of completions.md.", ge=1)
     num_completions_to_print: Whole = setting(4, "Answers in one entry of completions.md.", ge=1)

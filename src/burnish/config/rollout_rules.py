@@ -21,6 +21,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "reward_model_type": ROLLOUT,
     "reward_model_adapters": ROLLOUT,
     "num_generations": GROUPS,
+    "num_generations_eval": ROLLOUT,
     "generation_batch_size": GROUPS,
     "num_iterations": GROUPS,
     "beta": ROLLOUT,
@@ -43,6 +44,9 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "cliprange_value": ("ppo",),
     "gamma": ("ppo",),
     "lam": ("ppo",),
+    "use_vllm": ROLLOUT,
+    "vllm_mode": ROLLOUT,
+    "vllm_gpu_memory_utilization": ROLLOUT,
     "log_completions": ROLLOUT,
     "log_completions_steps": ROLLOUT,
     "num_completions_to_print": ROLLOUT,
@@ -89,12 +93,18 @@ def delta_lies_above_the_clip(draft: Draft) -> Iterator[Finding]:
         yield Finding(("delta", "epsilon_high", "epsilon"), what, "raise delta, or leave it out")
 
 
-def rollouts_hold_nothing_out(draft: Draft) -> Iterator[Finding]:
-    keys = draft.chosen_of(("val_size", "eval_dataset"))
-    if draft["stage"] in ROLLOUT and keys:
-        what = f"stage: {draft['stage']} does not evaluate on held-out prompts yet"
-        fix = "leave it out; the reward of every rollout is logged"
-        yield Finding((*keys, "stage"), what, fix)
+def rollouts_are_judged_by_rewards(draft: Draft) -> Iterator[Finding]:
+    metric = draft["metric_for_best_model"]
+    if draft["stage"] in ROLLOUT and "metric_for_best_model" in draft.given and metric.endswith("loss"):
+        what = f"stage: {draft['stage']} has no {metric} on held-out prompts"
+        fix = "leave it out for eval_reward, or name a part of it such as rewards/exact_match"
+        yield Finding(("metric_for_best_model", "stage"), what, fix)
+
+
+def vllm_gets_whole_weights(draft: Draft) -> Iterator[Finding]:
+    if draft["stage"] in ROLLOUT and draft["use_vllm"] and draft["quantization_bit"]:
+        what = "use_vllm hands whole weights to vLLM, and quantization_bit holds them in fewer bits"
+        yield Finding(("use_vllm", "quantization_bit"), what, "keep one of them")
 
 
 def reward_adapters_need_a_model(draft: Draft) -> Iterator[Finding]:
@@ -114,6 +124,13 @@ def groups_draw_from_the_whole(draft: Draft) -> Iterator[Change]:
         for key, value in _WHOLE_DISTRIBUTION.items():
             if key not in draft.given:
                 yield Change(key, value, "")
+
+
+def rewards_tell_the_best(draft: Draft) -> Iterator[Change]:
+    if draft["stage"] in ROLLOUT and "metric_for_best_model" not in draft.given:
+        yield Change("metric_for_best_model", "eval_reward", "")
+        if "greater_is_better" not in draft.given:
+            yield Change("greater_is_better", True, "")
 
 
 # Remarks.
@@ -137,12 +154,14 @@ ROLLOUT_RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     rollouts_need_all_prompts,
     rollouts_draw_at_random,
     delta_lies_above_the_clip,
-    rollouts_hold_nothing_out,
+    rollouts_are_judged_by_rewards,
+    vllm_gets_whole_weights,
     reward_adapters_need_a_model,
 )
 ROLLOUT_ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     some_kl_weight,
     groups_draw_from_the_whole,
+    rewards_tell_the_best,
 )
 ROLLOUT_REMARKS: tuple[Callable[[Draft], Iterator[str]], ...] = (
     cut_distributions_bias,

@@ -45,7 +45,13 @@ def prediction_needs_data(draft: Draft) -> Iterator[Finding]:
 
 
 def prediction_generates(draft: Draft) -> Iterator[Finding]:
-    if draft["do_predict"] and "predict_with_generate" in draft.given and not draft["predict_with_generate"]:
+    answers = draft["stage"] != "rm"  # a reward model scores
+    if (
+        answers
+        and draft["do_predict"]
+        and "predict_with_generate" in draft.given
+        and not draft["predict_with_generate"]
+    ):
         what = "do_predict without predict_with_generate would only measure the loss"
         fix = "leave predict_with_generate out, or measure the loss: do_eval: true, or burnish data loss"
         yield Finding(("predict_with_generate", "do_predict"), what, fix)

@@ -42,14 +42,18 @@ class Seen:
         self.keys: dict[str, None] = {}
         self.message_keys: dict[str, None] = {}
         self.rows: list[Any] = []
+        self._last: list[Any] = []  # the keys of the row before: rows are mostly alike
 
     def add(self, row: Any, spec: DatasetSpec) -> None:
         """Take note of a row's keys and, in message formats, of its first message's keys."""
-        if not isinstance(row, Mapping):
+        if type(row) is not dict and not isinstance(row, Mapping):
             return
         if len(self.rows) < 20:
             self.rows.append(row)
-        self.keys.update(dict.fromkeys(row))
+        keys = list(row)
+        if keys != self._last:
+            self.keys.update(dict.fromkeys(keys))
+            self._last = keys
         messages = row.get(spec.columns.messages) if spec.columns.messages else None
         if isinstance(messages, list) and messages and isinstance(messages[0], Mapping):
             self.message_keys.update(dict.fromkeys(messages[0]))

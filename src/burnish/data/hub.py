@@ -139,6 +139,7 @@ def _explained(spec: DatasetSpec, revision: str, name: str | None = None) -> Ite
         raise DataError(f"{what} has no revision '{revision}'", at=where, fix="name a branch, tag or commit") from None
     except errors.RepositoryNotFoundError:
         fix = "check the name (owner/dataset); for a private one set HF_TOKEN or hf_hub_token"
+        fix = _no_path(spec) + fix
         raise DataError(f"{what} is not on the hub", at=spec.where(), fix=fix) from None
     except errors.HFValidationError as error:
         raise DataError(
@@ -148,8 +149,13 @@ def _explained(spec: DatasetSpec, revision: str, name: str | None = None) -> Ite
         raise HubUnreachable(
             f"{what} cannot be fetched: {_first_line(error)}",
             at=spec.where(),
-            fix="check the network, or set HF_ENDPOINT to a mirror; files that are complete are kept",
+            fix=_no_path(spec) + "check the network, or set HF_ENDPOINT to a mirror; files that are complete are kept",
         ) from None
+
+
+def _no_path(spec: DatasetSpec) -> str:
+    """What to say first where the name may have been meant as a path."""
+    return f"there is no file '{spec.name}' here either; " if spec.entry is None else ""
 
 
 def _first_line(error: BaseException) -> str:

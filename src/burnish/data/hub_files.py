@@ -142,11 +142,11 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
 
 def _by_name(names: list[str], spec: DatasetSpec, notes: list[str]) -> dict[str, list[str]]:
     """Split → files: numbered parts name their split, else words in file or folder names; else all is `train`."""
-    for split_of in (_shard_split, _word_split):
+    for told in (_shard_split, _word_split):
         splits: dict[str, list[str]] = {}
         rest = []
         for name in names:
-            split = split_of(name)
+            split = told(name)
             splits.setdefault(split, []).append(name) if split else rest.append(name)
         if splits:
             if rest:
@@ -154,6 +154,11 @@ def _by_name(names: list[str], spec: DatasetSpec, notes: list[str]) -> dict[str,
                 notes.append(f"{spec.name}: {len(rest)} files belong to no split and are not read: {few}")
             return splits
     return {"train": names}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a file's name tells, or None."""
+    return _shard_split(name) or _word_split(name)
 
 
 def _shard_split(name: str) -> str | None:

@@ -158,7 +158,7 @@ def _files(spec: DatasetSpec, options: _Options, part: Tally) -> list[Path]:
 
 def _begin(spec: DatasetSpec, options: _Options, part: Tally) -> tuple[DatasetSpec, list[Placed], Iterator[Placed]]:
     """Read the first rows, and tell the format from them where it is not known."""
-    rows = _rows(part)
+    rows = _rows(part, go_on=options.on_bad_row == "report")
     head = list(islice(rows, _HEAD))
     if spec.formatting is None:
         spec, guessed = detect([row for _, _, row in head], spec, STAGE_RECORD.get(options.stage))
@@ -167,9 +167,9 @@ def _begin(spec: DatasetSpec, options: _Options, part: Tally) -> tuple[DatasetSp
     return spec, head, rows
 
 
-def _rows(part: Tally) -> Iterator[Placed]:
+def _rows(part: Tally, *, go_on: bool) -> Iterator[Placed]:
     for file in part.files:
-        for index, row in enumerate(read_rows(file, part.notes)):
+        for index, row in enumerate(read_rows(file, part.notes, go_on=go_on)):
             yield file, index, row
 
 
@@ -205,6 +205,8 @@ def _samples(
 
 
 def _checked(row: Any) -> Mapping[str, Any]:
+    if type(row) is dict:
+        return row
     if isinstance(row, BrokenRow):
         raise BadRow(row.reason, detail=row.detail)
     if not isinstance(row, Mapping):

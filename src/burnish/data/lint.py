@@ -13,9 +13,11 @@ from typing import Any
 from burnish.data.iterate import NamedBadRow
 from burnish.data.lengths import Lengths
 from burnish.data.lint_rules import BAD_ROWS, ROW_RULES, RULES, Found, around
+from burnish.data.near import NearDuplicates
 from burnish.data.records import Sample
 from burnish.data.statistics import opening, without_rare
 from burnish.data.views import View, said, view
+from burnish.data.views import words as words_of
 from burnish.errors import BurnishError
 from burnish.registry import did_you_mean
 
@@ -23,6 +25,7 @@ OPENING_SHARE = 0.30
 LENGTH_FACTOR = 20
 PAIR_SHARE, PAIR_FACTOR = 0.75, 1.5
 _ENOUGH_ROWS = 50
+_ROW_BITS, _SET_BITS = 40, 64
 _LONG_ANSWER = 2000
 _LONGEST_KEPT = 1000
 _OPENINGS_KEPT = 20_000
@@ -90,6 +93,8 @@ class Linter:
         self._prompts: dict[int, int] = {}
         self._files: dict[str, int] = {}
         self._sets: dict[str, _Whole] = {}
+        self._set_names: dict[str, int] = {}
+        self._near = NearDuplicates()
 
     def add(self, sample: Sample) -> list[Finding]:
         """What is wrong with one sample, seen beside those before it."""
@@ -97,6 +102,9 @@ class Linter:
         seen = view(sample.record)
         found = [(name, hit) for name, rule in self._row_rules if (hit := rule(seen)) is not None]
         found += self._repeated(seen, sample)
+        if "near-duplicate" in self.rules and not any(name == "duplicate" for name, _ in found):
+            number = self._set_names.setdefault(sample.dataset, len(self._set_names))
+            self._near.add(number << _SET_BITS | self._place(sample), _all_words(seen))
         if sample.dataset not in self._sets:
             self._sets[sample.dataset] = _Whole(sample.dataset)
         self._sets[sample.dataset].add(seen, sample)
@@ -106,6 +114,18 @@ class Linter:
         """What is wrong with the datasets as a whole; call it after the last sample."""
         for whole in self._sets.values():
             yield from (finding for finding in whole.findings() if finding.rule in self.rules)
+        yield from self._nearly()
+
+    def _nearly(self) -> Iterator[Finding]:
+        sets, files = list(self._set_names), list(self._files)
+        for number, first, share in self._near.pairs():
+            place = number & ((1 << _SET_BITS) - 1)
+            file, row = files[place >> _ROW_BITS], place & ((1 << _ROW_BITS) - 1)
+            what = f"about {100 * share:.0f}% the same as {self._name(first & ((1 << _SET_BITS) - 1), file)}"
+            yield Finding("near-duplicate", sets[number >> _SET_BITS], file, row, what)
+        if self._near.left_out:
+            what = f"{self._near.left_out:,} rows were not compared: only the first {self._near.most_rows:,} are"
+            yield Finding("near-duplicate", sets[-1], files[-1], None, what)
 
     def _repeated(self, seen: View, sample: Sample) -> list[tuple[str, Found]]:
         prompt = prompt_hash(seen)
@@ -124,24 +144,30 @@ class Linter:
         if pair in self._seen:
             first, judged = self._seen[pair] >> 1, bool(self._seen[pair] & 1)
             if seen.kind == "feedback" and judged != seen.desirable:
-                yield "contradiction", f"judged the other way in {self._name(first, sample)}"
+                yield "contradiction", f"judged the other way in {self._name(first, sample.file)}"
             else:
-                yield "duplicate", f"the same as {self._name(first, sample)}"
+                yield "duplicate", f"the same as {self._name(first, sample.file)}"
         elif seen.kind == "preference" and (swapped := _hash(str(prompt), *reversed(answers))) in self._seen:
-            yield "contradiction", f"{self._name(self._seen[swapped] >> 1, sample)} prefers the other answer"
+            yield "contradiction", f"{self._name(self._seen[swapped] >> 1, sample.file)} prefers the other answer"
         elif seen.kind == "conversation" and prompt in self._prompts:
-            yield "same-prompt", f"{self._name(self._prompts[prompt], sample)} answers this otherwise"
+            yield "same-prompt", f"{self._name(self._prompts[prompt], sample.file)} answers this otherwise"
         self._seen.setdefault(pair, here << 1 | bool(seen.desirable))
         if seen.kind == "conversation":
             self._prompts.setdefault(prompt, here)
 
     def _place(self, sample: Sample) -> int:
         number = self._files.setdefault(sample.file, len(self._files))
-        return number << 40 | sample.row
+        return number << _ROW_BITS | sample.row
 
-    def _name(self, place: int, sample: Sample) -> str:
-        file, row = list(self._files)[place >> 40], place & ((1 << 40) - 1)
-        return f"row {row}" if file == sample.file else f"row {row} of {Path(file).name}"
+    def _name(self, place: int, beside: str) -> str:
+        file, row = list(self._files)[place >> _ROW_BITS], place & ((1 << _ROW_BITS) - 1)
+        return f"row {row}" if file == beside else f"row {row} of {Path(file).name}"
+
+
+def _all_words(seen: View) -> str:
+    """What a row asks and answers, without the system turn that many rows share."""
+    said_so = (words_of(turn) for turn in (*seen.turns, *seen.rejected) if turn.role != "system")
+    return seen.text or "\n".join(said_so)
 
 
 def bad_row_finding(bad: NamedBadRow) -> Finding:

@@ -30,6 +30,7 @@ RULES: dict[str, Rule] = {
     "unfinished": Rule("warning", "a long answer stops in mid-sentence"),
     "other-turn": Rule("warning", "an answer goes on with a turn of the user"),
     "placeholder": Rule("warning", "a placeholder stands where text should be"),
+    "near-duplicate": Rule("warning", "a row says nearly the same as an earlier one"),
     "same-opening": Rule("warning", "many prompts begin alike"),
     "length": Rule("warning", "an answer is far longer than the others"),
     "pair-length": Rule("warning", "chosen answers are mostly longer than rejected ones, or shorter"),

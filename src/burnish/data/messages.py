@@ -211,16 +211,15 @@ def _check_answer(turn: Turn, before: str | None, place: str) -> None:
 
 
 def _check_end(turns: list[Turn], key: str, end: End) -> None:
-    answers = [turn for turn in turns if turn.role == "assistant"]
-    if not any(turn.role != "system" for turn in turns):
+    if not turns or turns[-1].role == "system":  # a system turn is the first, so it is then alone
         raise BadRow("no turns", key)
+    last = turns[-1]
     if end == "prompt":
-        if turns[-1].role == "assistant":
+        if last.role == "assistant":
             raise BadRow("prompt ends with an answer", key)
         return
-    if not answers:
-        raise BadRow("no answer", key)
-    if turns[-1].role != "assistant":
-        raise BadRow("last turn has no answer", key)
-    if end == "trained" and not any(turn.weight for turn in answers):
+    if last.role != "assistant":
+        found = any(turn.role == "assistant" for turn in turns)
+        raise BadRow("last turn has no answer" if found else "no answer", key)
+    if end == "trained" and not last.weight and not any(turn.weight for turn in turns if turn.role == "assistant"):
         raise BadRow("no answer is trained", key, "all weights are 0")

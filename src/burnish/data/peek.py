@@ -26,7 +26,7 @@ def natural_stage(name: str, dataset_dir: Path) -> str:
     """
     spec = resolve(name, dataset_dir)
     if spec.formatting is None:
-        rows = (row for file in source_files(spec, []) for row in read_rows(file, []))
+        rows = (row for file in source_files(spec, []) for row in read_rows(file, [], go_on=True))
         head = list(islice(rows, _HEAD))
         found = guess(head, spec) or guess(head, spec, "prompt")
         if found is None:

@@ -9,6 +9,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+from burnish.data.rows import BrokenRow
 from burnish.data.text import read_chunks, read_lines
 from burnish.errors import DataError
 
@@ -21,34 +22,48 @@ _NEAR_END = 16
 """An error this near to the end of the text at hand may only mean that the rest is not read yet."""
 
 
-def read_json(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
-    """A list of rows, or an object that holds exactly one list. JSON lines are recognised too."""
+def read_json(path: Path, notes: list[str], start: int = 0, *, go_on: bool = False) -> Iterator[Any]:
+    """A list of rows, or an object that holds exactly one list. JSON lines are recognised too.
+
+    `go_on`: a line that is no JSON is a BrokenRow, and the lines after it are read.
+    """
     if _is_json_lines(path):
         notes.append(f"{path.name}: holds one JSON object a line, so it is read as .jsonl")
-        yield from _lines(path, notes, start)
+        yield from _lines(path, notes, start, go_on)
     else:
         yield from _elements(path, notes, start)
 
 
-def read_json_lines(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
-    """One row a line; blank lines are skipped. A .jsonl file that is one JSON list is read as such."""
+def read_json_lines(path: Path, notes: list[str], start: int = 0, *, go_on: bool = False) -> Iterator[Any]:
+    """One row a line; blank lines are skipped. A .jsonl file that is one JSON list is read as such.
+
+    `go_on` as in `read_json`.
+    """
     if _is_json_array(path):
         notes.append(f"{path.name}: is one JSON list, so it is read as .json")
         yield from _elements(path, notes, start)
     else:
-        yield from _lines(path, notes, start)
+        yield from _lines(path, notes, start, go_on)
 
 
-def _lines(path: Path, notes: list[str], start: int) -> Iterator[Any]:
+def _lines(path: Path, notes: list[str], start: int, go_on: bool) -> Iterator[Any]:
     row = 0
     for number, line in enumerate(read_lines(path, notes), start=1):
         if line.isspace():
             continue
         if row >= start:
-            yield _loads(line, path, number)
+            yield _loads_or_broken(line, path, number) if go_on else _loads(line, path, number)
         row += 1
     if not row:
         raise DataError(NO_ROWS, at=str(path), fix=ONE_ROW)
+
+
+def _loads_or_broken(line: str, path: Path, number: int) -> Any:
+    try:
+        return _loads(line, path, number)
+    except DataError as error:
+        where = (error.at or "").removeprefix(f"{path}: ")
+        return BrokenRow("broken JSON", f"{where}: {error.what.removeprefix('broken JSON: ')}")
 
 
 def _loads(line: str, path: Path, number: int) -> Any:
@@ -58,7 +73,7 @@ def _loads(line: str, path: Path, number: int) -> Any:
     except JSONDecodeError as error:
         raise DataError(
             f"broken JSON: {error.msg}",
-            at=f"{at}, column {error.colno}",
+            at=f"{at}, column {min(error.pos, len(line.rstrip())) + 1}",
             fix="each line must be one JSON object",
         ) from None
     except (ValueError, RecursionError) as error:

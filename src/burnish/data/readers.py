@@ -22,6 +22,7 @@ READERS.add(".tsv", "burnish.data.read_tables:read_tsv")
 READERS.add(".parquet", "burnish.data.read_arrow:read_parquet")
 READERS.add(".arrow", "burnish.data.read_arrow:read_arrow")
 READERS.add(".txt", "burnish.data.read_tables:read_text")
+_JSON = (".json", ".jsonl")
 
 REGISTRY_FILES = ("dataset_info.json", "dataset_info.yaml", "dataset_info.yml")
 _ABOUT = (*REGISTRY_FILES, "state.json", "dataset_dict.json", "dataset_infos.json", "README.txt", "LICENSE.txt")
@@ -29,7 +30,7 @@ _ABOUT = (*REGISTRY_FILES, "state.json", "dataset_dict.json", "dataset_infos.jso
 _MAGIC = "*?["
 
 
-def read_rows(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
+def read_rows(path: Path, notes: list[str], start: int = 0, *, go_on: bool = False) -> Iterator[Any]:
     """The rows of one file, lazily and with flat memory.
 
     Args:
@@ -37,6 +38,7 @@ def read_rows(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
         notes: gets a sentence for each thing that the user should know.
         start: begin at this row (they count from 0). Parquet and Arrow files skip to it, lines are skipped unparsed,
             lists and tables are read through.
+        go_on: a line that is no JSON is given as a BrokenRow instead of ending the file.
     Raises:
         DataError: the file is missing, empty, broken or of a type that cannot be read. Most of these show only
             while the rows are taken.
@@ -49,7 +51,8 @@ def read_rows(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
             at=str(path),
             fix=f"the types that can be read: {', '.join(READERS)}, each also as .gz or .zst",
         )
-    rows: Iterator[Any] = READERS.get(kind)(path, notes, start)
+    more = {"go_on": True} if go_on and kind in _JSON else {}
+    rows: Iterator[Any] = READERS.get(kind)(path, notes, start, **more)
     return rows
 
 
@@ -89,6 +92,8 @@ def _neighbours(path: Path) -> str:
 def data_files(path: Path, split: str = "train") -> list[Path]:
     """The files of a dataset: the file itself, the matches of a pattern, or the files of one type in a folder.
 
+    Files that say something about data, such as dataset_info.json, are none.
+
     Args:
         path: a file, a folder (folders in it are read too, by name), a folder that `datasets` saved, or a pattern.
         split: which part of a folder that `datasets` saved with several parts.
@@ -105,7 +110,7 @@ def data_files(path: Path, split: str = "train") -> list[Path]:
             raise DataError("the folder has no file that can be read", at=str(path), fix=fix)
     elif is_pattern(path) and not path.exists():
         found = (Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
-        files = [match for match in found if match.is_file()]
+        files = [match for match in found if match.is_file() and match.name not in _ABOUT]
         if not files:
             raise DataError("no file matches the pattern", at=str(path), fix=_neighbours(_still(path) / path.name))
     else:

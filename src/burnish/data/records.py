@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -101,3 +102,31 @@ class Sample(_Quick):
     dataset: str
     row: int
     file: str = ""
+
+
+# -- on the way to another process ------------------------------------------------------------------------------
+
+
+def packed(samples: Sequence[Sample]) -> Any:
+    """Samples in a form that is quick to pickle; `unpacked` makes the same samples of it."""
+    roles: dict[tuple[Role, ...], tuple[Role, ...]] = {}  # equal roles as one object, which pickle writes once
+    return [(one.dataset, one.row, one.file, _packed_record(one.record, roles)) for one in samples]
+
+
+def _packed_record(record: Record, roles: dict[tuple[Role, ...], tuple[Role, ...]]) -> Any:
+    if type(record) is not Conversation or record.tools:
+        return record
+    for turn in record.turns:
+        if turn.reasoning is not None or turn.tool_calls or turn.weight != 1.0 or turn.name or turn.call_id:
+            return record
+    order = tuple([turn.role for turn in record.turns])
+    return roles.setdefault(order, order), [turn.content for turn in record.turns]
+
+
+def unpacked(held: Any) -> list[Sample]:
+    """The samples that were `packed`."""
+    return [Sample(_unpacked_record(record), dataset, row, file) for dataset, row, file, record in held]
+
+
+def _unpacked_record(held: Any) -> Record:
+    return Conversation(tuple(map(Turn, *held))) if type(held) is tuple else held

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ from burnish.data.text import COMPRESSIONS, ending
 from burnish.errors import DataError
 from burnish.registry import did_you_mean, nearest
 
+_HUB_NAME = re.compile(
+    r"(?P<source>(?P<owner>\w[\w.-]*)/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?(?P<parts>(?::[^/]*)*)", re.ASCII
+)
 _SOURCES: tuple[tuple[str, SourceKind], ...] = (
     ("hf_hub_url", "hf_hub"),
     ("ms_hub_url", "ms_hub"),
@@ -114,10 +118,10 @@ def _from_yaml(text: str, path: Path) -> Any:
 
 
 def resolve(name: str, dataset_dir: Path) -> DatasetSpec:
-    """The spec of a dataset: an entry of the registry, or a file, folder or pattern that is named directly.
+    """The spec of a dataset: an entry of the registry, or a file, folder, pattern or hub dataset named directly.
 
-    A path is looked up from the current folder first, then from `dataset_dir`; its formatting is None, which
-    leaves the guess to the first rows.
+    A path is looked up from the current folder first, then from `dataset_dir`. What looks like `owner/name` and is no
+    path lies on the hub. Such a dataset's formatting is None, which leaves the guess to the first rows.
 
     Raises:
         DataError: the name is unknown (the nearest ones are named), or its entry is broken.
@@ -129,19 +133,51 @@ def resolve(name: str, dataset_dir: Path) -> DatasetSpec:
     for path in (Path(name), dataset_dir / name):
         if path.is_file() or (path.is_dir() and any(mark in name for mark in "/\\.")) or _matches(path):
             return DatasetSpec(name, "file", name, path, formatting=None)
-    if ending(Path(name)) in READERS or Path(name).suffix.lower() in COMPRESSIONS or is_pattern(name):
+    named_file = ending(Path(name)) in READERS or Path(name).suffix.lower() in COMPRESSIONS
+    on_hub = None if named_file else _on_hub(name, dataset_dir)
+    if on_hub is not None:
+        return on_hub
+    if named_file or is_pattern(name):
         first = Path(name).parts[:-1][:1]
         path = Path(name) if first and Path(first[0]).is_dir() else dataset_dir / name
         return DatasetSpec(name, "file", name, path, formatting=None)
+    folder = next((path for path in (Path(name), dataset_dir / name) if path.is_dir()), None)
+    if folder is not None:
+        raise DataError(f"'{name}' is a folder", at=str(folder), fix=f"write '{name}/' to read the files in it")
     if registry is None:
         raise DataError(
             f"unknown dataset '{name}': there is no dataset_info.json",
             at=str(dataset_dir),
-            fix="name a .json or .jsonl file, or set dataset_dir to the folder with dataset_info.json",
+            fix="name a .json or .jsonl file or a hub dataset (owner/name), or set dataset_dir to the folder with "
+            "dataset_info.json",
         )
     close = nearest(name, entries, 3)
     fix = "did you mean " + " or ".join(f"'{found}'" for found in close) + "?"
     raise DataError(f"unknown dataset '{name}'", at=str(registry), fix=fix if close else did_you_mean(name, entries))
+
+
+def _on_hub(name: str, dataset_dir: Path) -> DatasetSpec | None:
+    """A dataset of a hub: `owner/name`, with `@revision`, `:split` or `:subset:split` after it."""
+    found = _HUB_NAME.fullmatch(name)
+    if found is None or any((place / found["owner"]).exists() for place in (Path(), dataset_dir)):
+        return None
+    parts = found["parts"].split(":")[1:]
+    if any("[" in part or not part for part in parts) or len(parts) > 2:
+        raise DataError(
+            f"'{name}' names no part of a hub dataset",
+            at="dataset",
+            fix="write owner/name:split or owner/name:subset:split; max_samples takes the first rows only",
+        )
+    return DatasetSpec(
+        name=name,
+        source_kind="ms_hub" if use_modelscope() else "hf_hub",
+        source=found["source"],
+        path=None,
+        formatting=None,
+        subset=parts[0] if len(parts) > 1 else None,
+        split=parts[-1] if parts else "train",
+        revision=found["revision"],
+    )
 
 
 def _matches(path: Path) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from burnish.cache import cache_folder
+from burnish.data.hub_files import split_of
 from burnish.data.readers import data_files
 from burnish.data.spec import DatasetSpec
 from burnish.errors import DataError
@@ -72,6 +73,11 @@ def _local(spec: DatasetSpec, notes: list[str]) -> list[Path]:
         if getattr(spec, name):
             notes.append(f"{spec.name}: {name} '{getattr(spec, name)}' means nothing for a local file")
     files = data_files(spec.path, spec.split)
+    splits = dict.fromkeys(filter(None, (split_of(file.name) for file in files)))
+    if len(splits) > 1 and not parted:
+        notes.append(
+            f"{spec.name}: all {len(files)} files are read, of {' and '.join(splits)}; name one file to read less"
+        )
     if spec.sha1 and len(files) == 1 and _sha1(files[0]) != spec.sha1:
         notes.append(f"{spec.name}: the file is not the one that file_sha1 describes")
     return files

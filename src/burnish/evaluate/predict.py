@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from burnish import log
 from burnish.batch.chunks import DROPPED_NOT_RENDERED, where
+from burnish.data.export import openai_message
 from burnish.data.records import Conversation, Document, Feedback, Preference, Prompt, Record, Sample, Turn
 from burnish.errors import DataError
 from burnish.evaluate.prediction_files import PAGE, PREDICTIONS, RESULTS, PredictionFiles
-from burnish.evaluate.predictions_page import write_predictions_page
+from burnish.evaluate.predictions_page import KINDS, answer_row, write_predictions_page
 from burnish.evaluate.text_metrics import ROUGE, text_scores
 from burnish.generate.chat import ChatModel
 from burnish.generate.engine import Engine
@@ -28,9 +29,23 @@ _NAMED = 5
 _SEEDS_APART = 1_000_003
 
 
+class Skippable(Protocol):
+    """A row of data, and why it is left out, where it is."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def row(self) -> int: ...
+    @property
+    def skipped(self) -> str | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row to predict. `skipped` says why it cannot be; `place` is its number over all datasets."""
+    """One row to predict. `skipped` says why it cannot be; `place` is its number over all datasets.
+
+    `messages`: the question without template, in OpenAI's form.
+    """
 
     place: int
     dataset: str
@@ -39,10 +54,12 @@ class Item:
     ids: tuple[int, ...]
     reference: str | None
     skipped: str | None = None
+    messages: tuple[dict[str, Any], ...] = ()
 
     def line(self) -> dict[str, Any]:
         """What its line in the file begins with."""
-        return {"index": self.place, "dataset": self.dataset, "row": self.row, "prompt": self.prompt}
+        begins = {"index": self.place, "dataset": self.dataset, "row": self.row, "prompt": self.prompt}
+        return begins | {"messages": list(self.messages)}
 
 
 def question_of(record: Record, sample: Sample) -> tuple[Conversation, Turn | None]:
@@ -70,6 +87,11 @@ def question_of(record: Record, sample: Sample) -> tuple[Conversation, Turn | No
     return record, None
 
 
+def messages_of(question: Conversation) -> tuple[dict[str, Any], ...]:
+    """A question in OpenAI's form."""
+    return tuple(openai_message(replace(turn, weight=1.0)) for turn in question.turns)
+
+
 def make_items(samples: Iterable[Sample], template: ChatTemplate, room: int) -> list[Item]:
     """Render every row as inference sees it.
 
@@ -80,20 +102,21 @@ def make_items(samples: Iterable[Sample], template: ChatTemplate, room: int) -> 
     for place, sample in enumerate(samples):
         question, answer = question_of(sample.record, sample)
         named = (place, sample.dataset, sample.row)
+        asked = messages_of(question)
         try:
             ids = tuple(template.prompt_ids(question))
             text = template.text(question, generate=True)
-            reference = None if answer is None else _as_said(template, question, answer)
+            reference = None if answer is None else as_said(template, question, answer)
         except CannotRender:
-            items.append(Item(*named, None, (), None, DROPPED_NOT_RENDERED))
+            items.append(Item(*named, None, (), None, DROPPED_NOT_RENDERED, asked))
             continue
         skipped = TOO_LONG if len(ids) >= room else None
-        items.append(Item(*named, text, ids, reference, skipped))
+        items.append(Item(*named, text, ids, reference, skipped, asked))
     return items
 
 
-def _as_said(template: ChatTemplate, question: Conversation, answer: Turn) -> str:
-    """A reference as the model would write it: with its thought and its tool calls in the template's way."""
+def as_said(template: ChatTemplate, question: Conversation, answer: Turn) -> str:
+    """An answer as the model would write it: with its thought and its tool calls in the template's way."""
     if not answer.tool_calls and answer.reasoning is None:
         return answer.content
     ids = answer_ids(template, question, answer)
@@ -116,6 +139,7 @@ def predict(
     batch_size: int,
     seed: int,
     overwrite: bool = False,
+    renew: bool = False,
 ) -> dict[str, Any]:
     """Answer every sample; write predictions.jsonl line by line and predict.json at the end.
 
@@ -127,6 +151,8 @@ def predict(
         fingerprints: what decides the predictions (model, data, settings) → a digest. With other ones the folder's
             predictions are not gone on with.
         batch_size: rows that run at a time.
+        overwrite: replace predictions that are complete, and those of something else.
+        renew: replace only those of something else.
     Returns:
         What predict.json holds.
     Raises:
@@ -135,14 +161,14 @@ def predict(
     pad = model.template.tokenizer.pad_token_id or 0
     engine = Engine(model.model, slots=batch_size, pad_id=pad)
     room = min(engine.window, model.sampling.max_length or engine.window)
-    with PredictionFiles.open(folder, fingerprints, overwrite=overwrite) as files:
-        items = make_items(samples, model.template, room)
-        if not items:
-            raise DataError("there is no row to predict", at="eval_dataset", fix="look at the data: burnish data stats")
+    items = make_items(samples, model.template, room)  # before the folder is touched: the data may be of a wrong kind
+    if not items:
+        raise DataError("there is no row to predict", at="eval_dataset", fix="look at the data: burnish data stats")
+    with PredictionFiles.open(folder, fingerprints, overwrite=overwrite, renew=renew) as files:
         left = [item for item in items if item.place not in files.done]
         if len(left) < len(items):
             log.say(f"{len(items) - len(left)} of {len(items)} rows were predicted before; going on with the others")
-        _tell_skipped(items, room)
+        tell_skipped(items, room)
         started = time.perf_counter()
         before = files.seconds
         answer_items(model, engine, left, files.add, seed=seed, total=len(items))
@@ -150,7 +176,8 @@ def predict(
         results = {**about, **_results(files.lines(), spent)}
         files.finish(results)
         figures = figures_of(results)
-        write_predictions_page(folder / PAGE, files.lines(), figures, f"Predictions of {results['model']}")
+        rows = [answer_row(line) for line in files.lines()]
+        write_predictions_page(folder / PAGE, rows, figures, f"Predictions of {results['model']}", KINDS)
     log.say(table([("figure", "value"), *figures]))
     log.say(f"Saved in {folder}: {PREDICTIONS}, {RESULTS}, {PAGE}")
     return results
@@ -185,12 +212,17 @@ def _metric_figures(metrics: Mapping[str, Any], before: str) -> list[tuple[str, 
     ]
 
 
-def _tell_skipped(items: Sequence[Item], room: int) -> None:
+def tell_skipped(items: Sequence[Skippable], room: int, too_long: str = TOO_LONG) -> None:
+    """Say how many rows are not predicted, by reason, and name the first of them.
+
+    Args:
+        room: tokens that would have fitted, where the reason is `too_long`.
+    """
     skipped = [item for item in items if item.skipped]
     for reason, count in Counter(item.skipped for item in skipped).items():
         named = [f"{one.dataset} row {one.row}" for one in skipped if one.skipped == reason]
         more = f" and {count - _NAMED} more" if count > _NAMED else ""
-        of = f" of {room} tokens" if reason == TOO_LONG else ""
+        of = f" of {room} tokens" if reason == too_long else ""
         log.note(f"no prediction for {count} rows: {reason}{of} ({', '.join(named[:_NAMED])}{more})")
 
 

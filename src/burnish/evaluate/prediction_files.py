@@ -38,12 +38,15 @@ class PredictionFiles:
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, fingerprints: Mapping[str, str], *, overwrite: bool) -> Iterator[PredictionFiles]:
+    def open(
+        cls, folder: Path, fingerprints: Mapping[str, str], *, overwrite: bool, renew: bool = False
+    ) -> Iterator[PredictionFiles]:
         """Open a folder for predictions; rows that are there are kept.
 
         Args:
             fingerprints: name → digest of what decides the predictions.
             overwrite: remove predictions that are there (nothing else), unless they are the beginning of these.
+            renew: remove them only if they are those of something else.
         Raises:
             RunFolderError: predictions of something else are there, another process works here, or nothing can be
                 written here.
@@ -53,7 +56,8 @@ class PredictionFiles:
         except OSError as error:
             raise _cannot_write(folder, error) from error
         with hold(folder):
-            if overwrite and not _broke_off(folder, fingerprints):
+            others = (read_results(folder) or {}).get("fingerprints") != dict(fingerprints)
+            if (overwrite and not _broke_off(folder, fingerprints)) or (renew and others):
                 for name in (PREDICTIONS, RESULTS, PAGE):
                     (folder / name).unlink(missing_ok=True)
             about = _about(folder, fingerprints)

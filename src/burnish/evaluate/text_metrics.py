@@ -56,7 +56,7 @@ def text_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[s
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError as error:
         raise MissingExtraError("comparing texts", packages=["sacrebleu", "rouge-score"]) from error
-    said, wanted = _answers(predictions), _answers(references)
+    said, wanted = without_thoughts(predictions), without_thoughts(references)
     tokenizer = bleu_tokenizer(wanted)
     scorer = RougeScorer(list(ROUGE), tokenizer=RougeTokenizer())
     found = [scorer.score(right, guess) for guess, right in zip(said, wanted, strict=True)]
@@ -82,13 +82,13 @@ def similarities(predictions: Sequence[str], references: Sequence[str]) -> list[
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], tokenizer=RougeTokenizer())
-    pairs = zip(_answers(predictions), _answers(references), strict=True)
+    pairs = zip(without_thoughts(predictions), without_thoughts(references), strict=True)
     return [
         (said == wanted, 1.0 if said == wanted else scorer.score(wanted, said)["rougeL"].fmeasure)
         for said, wanted in pairs
     ]
 
 
-def _answers(texts: Sequence[str]) -> list[str]:
+def without_thoughts(texts: Sequence[str]) -> list[str]:
     """What is said, without the thought before it; a prediction may lack the tag that opens, which the prompt had."""
     return [split_thought(text, "</think>" in text and "<think>" not in text)[1].strip() for text in texts]

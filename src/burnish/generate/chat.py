@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 from burnish.data.records import Conversation, Turn
 from burnish.errors import ModelError
 from burnish.generate.engine import Engine
+from burnish.generate.loading import load_to_ask
 from burnish.generate.reply import Cancelled, Put, Reply
 from burnish.generate.request import Completion, Ending, Request, Sampling
 from burnish.generate.sampler import generate
 from burnish.generate.stream import TextStream
 from burnish.generate.thought import OPEN
 from burnish.model.load import load_for_use
-from burnish.model.quantize import Quantization, quantization_of
+from burnish.model.quantize import Quantization
 from burnish.model.reward import head_folder
-from burnish.model.source import ModelSource, find_model, trained_from, trained_over, with_adapters
+from burnish.model.source import ModelSource, find_model, trained_from, with_adapters
 from burnish.template import ChatTemplate, load_template
 
 
@@ -149,68 +149,30 @@ class ChatModel:
 def load_chat_model(
     name: str,
     *,
-    template: str | None = None,
-    default_system: str | None = None,
-    use_cpu: bool = False,
     adapters: Sequence[str] = (),
     sampling: Sampling | None = None,
-    trust_remote_code: bool = False,
-    enable_thinking: bool | None = None,
-    preserve_thinking: bool = False,
-    split_special_tokens: bool = True,
-    tool_format: str | None = None,
     skip_special_tokens: bool = True,
-    infer_dtype: str = "auto",
-    quantization_bit: int | None = None,
-    quantization_type: str = "nf4",
-    double_quantization: bool = True,
-    hub: Mapping[str, Any] = MappingProxyType({}),
     say: Callable[[str], None] = lambda _: None,
+    **loading: Any,
 ) -> ChatModel:
     """Load a base model, a run folder or a GGUF file to talk to.
 
-    A run folder brings the template and system prompt it was trained with; the adapter is merged in memory. What is
-    asked for besides (`enable_thinking` and so on) is as in `ChatTemplate`.
+    A run folder brings the template and system prompt it was trained with; the adapter is merged in memory.
 
     Args:
-        infer_dtype: number format of the weights: float32, bfloat16, float16, or auto for what the machine does well.
-        quantization_bit: 8 or 4 bits for the base weights, 16 for whole ones; None holds them as the run was trained.
-            An adapter is merged into whole weights, and stays beside quantized ones.
-        hub: `revision`, `cache_dir` and `token`, for a model on the hub.
+        adapters: put on top of it besides, in this order.
+        loading: as in `burnish.generate.loading.load_to_ask`: `template`, `use_cpu`, `quantization_bit` and so on.
     """
     source = with_adapters(find_model(name, say), adapters)
     if head_folder(source):
         raise ModelError(
             "this is a reward model: it scores answers and writes none",
             at=name,
-            fix="score answers with burnish.load_reward_model, or chat with the model it was trained from",
+            fix="score answers with burnish predict or burnish.load_reward_model, or chat with the model below it",
         )
-    quantization = quantization_of(quantization_bit, quantization_type, double_quantization)
-    if quantization_bit is None and trained_over(source):
-        quantization = trained_over(source)
-        say(f"the base is held in {quantization}, as it was trained; quantization_bit=16 takes the whole one")
-    loaded = load_for_use(
-        source,
-        use_cpu=use_cpu,
-        quantization=quantization,
-        trust_remote_code=trust_remote_code,
-        dtype=infer_dtype,
-        **hub,
-    )
-    # The tokenizer in a run folder already carries the training template; naming it again gives the same text.
-    chosen = template or source.template
-    built = load_template(
-        loaded.tokenizer,
-        chosen,
-        default_system=default_system or source.default_system,
-        extra_stop_ids=loaded.stop_ids,
-        tool_format=tool_format,
-        enable_thinking=enable_thinking,
-        preserve_thinking=preserve_thinking,
-        split_special_tokens=split_special_tokens,
-    )
+    loaded, template, quantization = load_to_ask(source, say=say, **loading)
     return ChatModel(
-        *(loaded.model, built, name, sampling or Sampling()),
+        *(loaded.model, template, name, sampling or Sampling()),
         skip_special_tokens=skip_special_tokens,
         source=source,
         quantization=quantization,

@@ -100,8 +100,11 @@ def _relay(stream: Any, put: Put) -> Ending:
 
 
 @contextmanager
-def told(url: str, model: str) -> Iterator[None]:
-    """Turn what goes wrong between here and a server into an error that says what to do."""
+def told(url: str, model: str, keys: Sequence[str] = _KEYS, option: str = "--model") -> Iterator[None]:
+    """Turn what goes wrong between here and a server into an error that says what to do.
+
+    `keys`: the environment variables that a key may stand in. `option`: what the user names the model with.
+    """
     import openai
 
     try:
@@ -115,12 +118,13 @@ def told(url: str, model: str) -> Iterator[None]:
         ) from error
     except openai.AuthenticationError as error:
         raise BurnishError(
-            "the server refuses the key" if _key() else "the server wants a key",
+            "the server refuses the key" if _key(keys) else "the server wants a key",
             at=url,
-            fix=f"set the environment variable {' or '.join(_KEYS)} to it",
+            fix=f"set the environment variable {' or '.join(keys)} to it",
         ) from error
     except openai.APIStatusError as error:
-        fix = f"choose another --model than {model}" if error.status_code == 404 else None
+        other = f"choose another {option} than {model}, or mend the URL" if model else "mend the URL"
+        fix = f"{other}, which mostly ends in /v1" if error.status_code == 404 else None
         raise BurnishError(f"the server answers {error.status_code}: {_message(error)}", at=url, fix=fix) from error
     except openai.APIError as error:  # an error in the middle of a stream
         raise BurnishError(f"the server broke off: {_message(error)}", at=url) from error
@@ -144,8 +148,8 @@ def _message(error: Any) -> str:
     return str(body.get("message") or error.message)[:500]
 
 
-def _key() -> str | None:
-    return next((os.environ[name] for name in _KEYS if os.environ.get(name)), None)
+def _key(keys: Sequence[str]) -> str | None:
+    return next((os.environ[name] for name in keys if os.environ.get(name)), None)
 
 
 def load_remote_model(
@@ -153,15 +157,21 @@ def load_remote_model(
     model: str | None = None,
     *,
     sampling: Sampling | None = None,
+    keys: Sequence[str] = _KEYS,
+    option: str = "--model",
+    timeout_s: float = _TIMEOUT_S,
     note: Callable[[str], None] = lambda _: None,
 ) -> RemoteModel:
     """Reach a server, and choose one of its models.
 
-    The key is read from OPENAI_API_KEY or API_KEY.
+    A server that lists none (status 404) is taken at its word where `model` is named.
 
     Args:
         url: where its interface begins, such as `http://127.0.0.1:8000/v1`.
         model: one of its models; None for the only one it has.
+        keys: environment variables that may hold the key; the first one that is set.
+        option: what the user names the model with.
+        timeout_s: seconds for one request.
         note: gets what the user should know.
     Raises:
         BurnishError: nobody is there, the key is refused, or the model is not one of the server's.
@@ -171,19 +181,24 @@ def load_remote_model(
         import openai
     except ImportError as error:
         raise MissingExtraError("talking to a served model", packages=["openai"]) from error
-    key = _key()
+    key = _key(keys)
     if key and url.startswith("http://") and urlsplit(url).hostname not in _LOCAL:
         note("the key and the conversation go to this address without encryption (http, not https)")
-    client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=_TIMEOUT_S, max_retries=1)
-    with told(url, model or ""):
-        names = [each.id for each in client.models.list().data]
+    client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=timeout_s, max_retries=1)
+    with told(url, model or "", keys, option):
+        try:
+            names = [each.id for each in client.models.list().data]
+        except openai.NotFoundError:
+            if model is None:
+                raise
+            names = []
     if model is None and len(names) != 1:
         shown = ", ".join(names[:20]) or "none"
         raise BurnishError(
             "the server has several models" if names else "the server has no model",
             at=url,
-            fix=f"choose one with --model: {shown}",
+            fix=f"choose one with {option}: {shown}",
         )
     if model is not None and names and model not in names:
-        raise BurnishError(f"the server has no model '{model}'", at="--model", fix=did_you_mean(model, names))
+        raise BurnishError(f"the server has no model '{model}'", at=option, fix=did_you_mean(model, names))
     return RemoteModel(client, model or names[0], url, sampling or Sampling())

@@ -10,12 +10,12 @@ import torch
 
 from burnish.data.records import Conversation
 from burnish.errors import BurnishError, ModelError
+from burnish.generate.loading import load_to_ask
 from burnish.kernels.attention import packed_rows, reason_not_packed
-from burnish.model.load import load_for_use
 from burnish.model.reward import attach_value_head, head_folder, load_value_head, value_head
 from burnish.model.save import without_adapter
-from burnish.model.source import find_model, trained_over, with_adapters
-from burnish.template import ChatTemplate, load_template
+from burnish.model.source import ModelSource, find_model, with_adapters
+from burnish.template import ChatTemplate
 
 
 @dataclass
@@ -25,6 +25,12 @@ class RewardModel:
     model: Any
     template: ChatTemplate
     name: str
+    source: ModelSource | None = None
+
+    @property
+    def window(self) -> int | None:
+        """Most tokens that the model reads; None where it says nothing of that."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     def score(self, conversations: Sequence[Conversation], *, batch_size: int = 8) -> list[float]:
         """How good the last answer of each conversation is; only differences between scores mean anything.
@@ -37,11 +43,15 @@ class RewardModel:
             TemplateError: the template cannot render one.
         """
         rows = [self.ids(conversation, place) for place, conversation in enumerate(conversations)]
+        return self.score_rows(rows, batch_size=batch_size)
+
+    def score_rows(self, rows: Sequence[Sequence[int]], *, batch_size: int = 8) -> list[float]:
+        """Scores of what `ids` gave, so many in one forward pass, the longest first."""
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
         scores = [0.0] * len(rows)
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
-            for place, score in zip(part, self._scores([rows[place] for place in part]), strict=True):
+            for place, score in zip(part, self.score_ids([rows[place] for place in part]), strict=True):
                 scores[place] = score
         return scores
 
@@ -58,7 +68,8 @@ class RewardModel:
         return [token for piece in row[: last + 1] for token in piece.ids]
 
     @torch.no_grad()
-    def _scores(self, rows: Sequence[list[int]]) -> list[float]:
+    def score_ids(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """Scores of what `ids` gave, in one forward pass."""
         device = next(self.model.parameters()).device
         inner = without_adapter(self.model)
         body = getattr(inner, inner.base_model_prefix)
@@ -71,25 +82,21 @@ class RewardModel:
                     input_ids=ids, position_ids=places, use_cache=False, document_lengths=tuple(lengths)
                 ).last_hidden_state[0]  # [T, E]
         else:
-            alone = [body(input_ids=torch.tensor([row], device=device), use_cache=False) for row in rows]
+            alone = [body(input_ids=torch.tensor([[*row]], device=device), use_cache=False) for row in rows]
             hidden = torch.cat([one.last_hidden_state[0] for one in alone])  # [T, E]
         ends = torch.tensor(lengths, device=device).cumsum(0) - 1
         return value_head(self.model)(hidden[ends]).tolist()
 
 
 def load_reward_model(
-    name: str,
-    *,
-    adapters: Sequence[str] = (),
-    use_cpu: bool = False,
-    trust_remote_code: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    name: str, *, adapters: Sequence[str] = (), say: Callable[[str], None] = lambda _: None, **loading: Any
 ) -> RewardModel:
     """Load a run of `stage: rm`, its adapter merged in memory; a base that was quantized in training is so again.
 
     Args:
         name: a run folder or one of its checkpoints.
         adapters: merged into it besides, in this order.
+        loading: as in `burnish.generate.loading.load_to_ask`: `template`, `use_cpu`, `quantization_bit` and so on.
     Raises:
         ModelError: there is no model, or it has no head.
     """
@@ -97,15 +104,8 @@ def load_reward_model(
     folder = head_folder(source)
     if folder is None:
         raise ModelError("this is no reward model", at=name, fix="give the folder of a run with stage: rm")
-    quantization = trained_over(source)
-    loaded = load_for_use(source, use_cpu=use_cpu, quantization=quantization, trust_remote_code=trust_remote_code)
+    loaded, template, _ = load_to_ask(source, say=say, **loading)
     attach_value_head(loaded.model, seed=0)
     load_value_head(loaded.model, folder)
     loaded.model.requires_grad_(False).eval()
-    template = load_template(
-        loaded.tokenizer,
-        source.template,
-        default_system=source.default_system,
-        extra_stop_ids=loaded.stop_ids,
-    )
-    return RewardModel(loaded.model, template, name)
+    return RewardModel(loaded.model, template, name, source)

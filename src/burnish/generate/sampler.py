@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from burnish.errors import ModelError
 from burnish.generate.engine import Engine
 from burnish.generate.request import Completion, Event, Request, Sampling
+
+
+class Sampler(Protocol):
+    """What makes tokens for requests, a step at a time."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+        ...
+
+    def submit(self, request: Request) -> int:
+        """Queue a request; returns the number that its events carry."""
+        ...
+
+    def step(self) -> list[Event]:
+        """The tokens that came."""
+        ...
 
 
 def generate(
@@ -21,6 +38,7 @@ def generate(
     copies: int = 1,
     pad_id: int = 0,
     seeds: Sequence[int] | None = None,
+    engine: Sampler | None = None,
     on_token: Callable[[int, int], None] | None = None,
     on_done: Callable[[int, Completion], None] | None = None,
 ) -> list[Completion]:
@@ -29,10 +47,11 @@ def generate(
     With `sampling.seed` a completion depends on its prompt's number, its copy and the seed, not on the batch.
 
     Args:
-        model: a causal language model of transformers.
+        model: a causal language model of transformers; None with an engine that has one of its own.
         prompts: token ids, none empty.
         batch_size: rows at a time; a row that ends makes room for the next prompt.
         copies: completions of each prompt, whose keys and values are computed once.
+        engine: what to sample with, in the place of an engine over the model.
         seeds: one a prompt, in the place of `sampling.seed`; a completion then depends on that and its copy alone.
         on_token: called with (number, token id) as tokens come, stop tokens left out.
         on_done: called with (number, completion) as completions are finished.
@@ -41,7 +60,7 @@ def generate(
     Raises:
         ModelError: an empty prompt, or one that leaves no room in the model's context.
     """
-    engine = Engine(model, slots=max(batch_size, copies), pad_id=pad_id)
+    engine = engine or Engine(model, slots=max(batch_size, copies), pad_id=pad_id)
     requests: dict[int, int] = {}
     # Long prompts first: the last rows to run are then short ones, and padded batches hold like lengths.
     for prompt in sorted(range(len(prompts)), key=lambda place: -len(prompts[place])):
@@ -58,10 +77,10 @@ def generate(
 
     def take(event: Event) -> None:
         number = requests[event.request] * copies + event.copy
-        assert event.token is not None
-        logprobs[number].append(event.logprob)
         stopped = event.ending == "stop"
-        if not stopped:
+        if event.token is not None:
+            logprobs[number].append(event.logprob)
+        if event.token is not None and not stopped:
             ids[number].append(event.token)
             if on_token:
                 on_token(number, event.token)
@@ -71,12 +90,14 @@ def generate(
             if on_done:
                 on_done(number, results[number])
 
-    was_training = model.training
-    model.eval()
+    was_training = model is not None and model.training
+    if model is not None:
+        model.eval()
     try:
         while engine.busy:
             for event in engine.step():
                 take(event)
     finally:
-        model.train(was_training)
+        if model is not None:
+            model.train(was_training)
     return [results[number] for number in range(len(ids))]

@@ -7,10 +7,14 @@ changed there, and rounded to its own number format when the change is whole.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from burnish.model.save import is_adapter, without_adapter
 
 
 def merge_adapter(model: Any) -> Any:
@@ -36,6 +40,39 @@ def merge_adapter(model: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT's word for layers that are merged already
         return model.merge_and_unload()
+
+
+def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The weights of the plain model by name, with the adapter added, one layer after the other.
+
+    The model stays as it is, bit for bit: each layer is copied, and the adapter merged into the copy.
+
+    Args:
+        model: a PEFT model over weights that are not quantized, or a plain one.
+    Yields:
+        Detached tensors in the number format of the plain weights; of tied ones one.
+    """
+    from peft.tuners.lora import LoraLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    adapted = is_adapter(model)
+    inner = without_adapter(model)
+    kinds = (LoraLayer, AuxiliaryTrainingWrapper) if adapted else ()
+    layers = {name: layer for name, layer in inner.named_modules() if isinstance(layer, kinds)}
+    for name, layer in layers.items():
+        if isinstance(layer, AuxiliaryTrainingWrapper):
+            whole = layer.modules_to_save[model.active_adapter]
+            yield from ((f"{name}.{part}", weight.detach()) for part, weight in whole.named_parameters())
+            continue
+        own = {part: weight.dtype for part, weight in layer.get_base_layer().named_parameters()}
+        copy: Any = deepcopy(layer)
+        copy.float()
+        copy.merge(adapter_names=[model.active_adapter])
+        for part, weight in copy.get_base_layer().named_parameters():
+            yield f"{name}.{part}", weight.detach().to(own[part])
+    for name, weight in inner.named_parameters():
+        if not any(name.startswith(f"{layer}.") for layer in layers):
+            yield name, weight.detach()
 
 
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:

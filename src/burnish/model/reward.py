@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,23 @@ def value_head_apart(model: Any) -> Iterator[None]:
             inner.v_head = head
 
 
-def save_value_head(model: Any, folder: Path) -> None:
-    """Write the head beside the weights of its model."""
+def split_head(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of a model by name, as those of its head, by the names of the file, and all others."""
+    head = {_PREFIX + name.partition(_PREFIX)[2]: value for name, value in weights.items() if _PREFIX in name}
+    return head, {name: value for name, value in weights.items() if _PREFIX not in name}
+
+
+def save_value_head(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write the head beside the weights of its model.
+
+    Args:
+        weights: its tensors by the names of the file, for a model that holds only shards of them; where there are
+            none (a rehearsal), and by default, its own.
+    """
     from safetensors.torch import save_file
 
-    state = value_head(model).state_dict()
-    tensors = {_PREFIX + name: value.detach().cpu().contiguous() for name, value in state.items()}
+    state = weights or {_PREFIX + name: value.detach() for name, value in value_head(model).state_dict().items()}
+    tensors = {name: value.cpu().contiguous() for name, value in state.items()}
     save_file(tensors, folder / value_head(model).file, metadata={"format": "pt"})
 
 

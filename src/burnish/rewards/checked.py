@@ -140,6 +140,9 @@ def _in_child(options: dict[str, Any], question: Callable[[RewardSample], Any]) 
     return RewardFunction(run, close=child.close)
 
 
+_TOO_LONG = f"took longer than {ITEM_S:g} s on this answer"
+
+
 class Child:
     """A process that answers one question at a time, in lines of JSON; started when it is first asked."""
 
@@ -155,10 +158,12 @@ class Child:
                 self._process = self._started()
                 if self._exchange(self.options, deadline - time.monotonic()) is None:
                     return self._ended(deadline, "could not be started")
-            limit = min(ITEM_S, deadline - time.monotonic())
+            begun = time.monotonic()
+            limit = min(ITEM_S, deadline - begun)
             found = self._exchange({"ask": question, "limit_s": limit}, limit)
             if found is None:
-                return self._ended(deadline, f"took longer than {ITEM_S:g} s on this answer")
+                late = time.monotonic() - begun >= limit
+                return self._ended(deadline, _TOO_LONG if late else "lost the process that reads the answers")
         return Unanswered(found["why"]) if "why" in found else found["value"]
 
     def close(self) -> None:
@@ -177,6 +182,7 @@ class Child:
             stderr=subprocess.DEVNULL,
             encoding="utf-8",
             env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+            start_new_session=True,  # Ctrl-C is for the run, which judges the answers it has before it stops
         )
 
     def _exchange(self, line: dict[str, Any], limit_s: float) -> dict[str, Any] | None:

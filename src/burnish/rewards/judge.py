@@ -51,7 +51,7 @@ def llm_judge(
     Model and address come from the settings or the environment; a key only from the environment. Where the row has
     the column `column`, the judge sees it as a reference. Without a score there is no reward, and a note.
     """
-    found_model, found_url = model or _environment(MODELS), url or _environment(URLS)
+    found_model, found_url = model or environment(MODELS), url or environment(URLS)
     if not found_model:
         fix = f"write {{name: llm_judge, model: …}}, or set {MODELS[0]}"
         raise BurnishError("the reward llm_judge needs a model", at=_AT, fix=fix)
@@ -59,16 +59,14 @@ def llm_judge(
         raise BurnishError(f"'high' of the reward llm_judge must be above 'low': {low:g}, {high:g}", at=_AT)
     if concurrency < 1:
         raise BurnishError(f"'concurrency' of the reward llm_judge must be at least 1, not {concurrency}", at=_AT)
-    key = _environment(KEYS)
+    key = environment(KEYS)
     if key is None and found_url is None:
         raise BurnishError("the reward llm_judge needs a key", at=_AT, fix=f"set {KEYS[0]}, or url for a local server")
     clients: list[Any] = []  # made in the loop that uses it
 
     async def run(call: Call) -> None:
-        from openai import AsyncOpenAI
-
         if not clients:
-            clients.append(AsyncOpenAI(api_key=key or "none", base_url=found_url, max_retries=2))
+            clients.append(judge_client(found_url, key, retries=2))
         free = asyncio.Semaphore(concurrency)
 
         async def one(place: int, sample: RewardSample) -> None:
@@ -83,8 +81,16 @@ def llm_judge(
     return RewardFunction(run, is_async=True)
 
 
-def _environment(names: tuple[str, ...]) -> str | None:
+def environment(names: tuple[str, ...]) -> str | None:
+    """The first of these environment variables that is set."""
     return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def judge_client(url: str | None, key: str | None, *, retries: int = 0, timeout_s: float = 600.0) -> Any:
+    """An asynchronous client of a judge; it belongs to the event loop that first uses it."""
+    from openai import AsyncOpenAI
+
+    return AsyncOpenAI(api_key=key or "none", base_url=url, max_retries=retries, timeout=timeout_s)
 
 
 def _question(sample: RewardSample, rubric: str, low: float, high: float, column: str) -> str:
@@ -112,10 +118,16 @@ async def _reply(client: Any, model: str, question: str, call: Call, max_tokens:
 
 def _score(reply: str, low: float, high: float) -> float | Unanswered:
     """The last score that a reply names, brought to 0 to 1."""
+    value = read_score(reply, low, high)
+    return value if isinstance(value, Unanswered) else (value - low) / (high - low)
+
+
+def read_score(reply: str, low: float, high: float) -> float | Unanswered:
+    """The last score that a reply names (`"score": 7`, `score: 7/10`), or why there is none in `low` to `high`."""
     found = _SCORE.findall(reply)
     if not found:
         return Unanswered(f"got no score: {' '.join(reply.split())[:80]!r}")
     value = float(found[-1])
     if not low <= value <= high:
         return Unanswered(f"got the score {value:g}, which is outside {low:g} to {high:g}")
-    return (value - low) / (high - low)
+    return value

@@ -20,6 +20,7 @@ AT = "reward_funcs"
 LATE_IN_A_ROW = 3
 """Batches in a row that a function may be late for; then it is an error."""
 _NAMED = 5
+_ENDING_S = 1.0
 
 
 class Rewards:
@@ -86,6 +87,9 @@ class Rewards:
             if function.close is not None:
                 function.close()
         for loop in self._loops.values():
+            ended = asyncio.run_coroutine_threadsafe(_end_tasks(), loop)
+            with suppress(TimeoutError):  # a function may block its loop; its thread does not keep the program alive
+                ended.result(_ENDING_S)
             loop.call_soon_threadsafe(loop.stop)
         self._loops.clear()
 
@@ -181,6 +185,14 @@ class _InLoop(_Running):
         except CancelledError as error:  # by the function itself
             self.error = error
         return True
+
+
+async def _end_tasks() -> None:
+    """Cancel what a late function left behind, so that no unfinished task is found when the program ends."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _number(name: str, sample: RewardSample, answer: Any) -> float | Unanswered:

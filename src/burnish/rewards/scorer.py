@@ -8,9 +8,11 @@ import os
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from burnish.data.export import openai_message
 from burnish.errors import BurnishError
 from burnish.rewards.records import Call, RewardFunction, RewardSample, Surroundings, Unanswered
 
@@ -23,8 +25,9 @@ def http_scorer(
 ) -> RewardFunction:
     """Scores from a server: `{"model", "messages": [texts]}` is posted, `{"scores": [numbers]}` comes back.
 
-    The texts are whole conversations as the model reads them. `prompts` (lists of messages), `completions` and
-    `references` are sent besides. A key in the environment variable `key_env` goes along as a bearer token.
+    The texts are whole conversations as the model reads them. `prompts` (lists of messages), `completions`,
+    `references` and, where a prompt has some, `tools` are sent besides. A key in the environment variable `key_env`
+    goes along as a bearer token.
     """
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise BurnishError(f"'{url}' is no address of a scorer", at=_AT, fix="write url: http://127.0.0.1:8000/score")
@@ -43,6 +46,8 @@ def http_scorer(
             "completions": [sample.completion for sample in samples],
             "references": [sample.reference for sample in samples],
         }
+        if any(sample.prompt.tools for sample in samples):
+            asked["tools"] = [list(sample.prompt.tools) for sample in samples]
         left = max(0.1, call.deadline - time.monotonic())
         found = await asyncio.to_thread(_post, url, asked, os.environ.get(key_env), left)
         scores = found if isinstance(found, Unanswered) else _scores(found, len(samples), url)
@@ -51,8 +56,8 @@ def http_scorer(
     return RewardFunction(run, is_async=True)
 
 
-def _messages(sample: RewardSample) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in sample.prompt.turns]
+def _messages(sample: RewardSample) -> list[dict[str, Any]]:
+    return [openai_message(replace(turn, weight=1.0)) for turn in sample.prompt.turns]
 
 
 def _post(url: str, asked: dict[str, Any], key: str | None, timeout_s: float) -> Any:

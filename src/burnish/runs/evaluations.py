@@ -10,7 +10,7 @@ from typing import Any
 
 from burnish.errors import RunFolderError
 from burnish.runs.files import to_json, write_atomically
-from burnish.runs.preflight import EVAL
+from burnish.runs.preflight import EVAL, SUMMARY
 
 SCHEMA = 1
 
@@ -50,6 +50,12 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and isinstance(found.get("tasks"), dict) else None
 
 
+def earlier_of(folder: Path, model: str) -> dict[str, Any] | None:
+    """The content of a folder's eval.json, if it is about this model; a run folder knows no other."""
+    found = read_evaluation(folder)
+    return found if found and ((folder / SUMMARY).is_file() or found.get("model") == model) else None
+
+
 def result_rows(content: Mapping[str, Any]) -> list[list[str]]:
     """The table that people know: task, filter, n-shot, metric, value, ±; its head first."""
     rows = [["task", "filter", "n-shot", "metric", "value", "±", "n"]]
@@ -76,4 +82,19 @@ def result_lines(content: Mapping[str, Any]) -> list[str]:
     compared = content.get("compared_with") or {}
     for task, keys in (compared.get("tasks") or {}).items():
         lines += [f"{task} against {compared.get('model')}: {found['verdict']}" for found in keys.values()]
+    return lines + judge_lines(content.get("judge") or {})
+
+
+def judge_lines(judge: Mapping[str, Any]) -> list[str]:
+    """What a judge found, a line each: mean grades, the difference of two models, pairs."""
+    by, lines = f"by {judge.get('model')}", []
+    for rubric, sides in (judge.get("grades") or {}).items():
+        if "mean" in sides["new"]:
+            new = sides["new"]
+            lines.append(f"{rubric} {new['mean']:.2f} of 10 ({new['low']:.2f} to {new['high']:.2f}) {by}")
+        if sides.get("difference"):
+            lines.append(f"{rubric} grades against {judge.get('compared_with')}: {sides['difference']['verdict']}")
+    for rubric, found in (judge.get("pairs") or {}).items():
+        if "verdict" in found:
+            lines.append(f"{rubric} pairs against {judge.get('compared_with')}, {by}: {found['verdict']}")
     return lines

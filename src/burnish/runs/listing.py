@@ -17,7 +17,7 @@ from burnish.runs.folder import RunFolder, read_summary
 from burnish.runs.lock import is_held
 from burnish.runs.metrics import MetricsLog
 from burnish.runs.monitor import mean_figures
-from burnish.runs.preflight import EVAL, EVAL_PAGE, LOG, LOSS_PLOT, METRICS, SUMMARY, is_own_file
+from burnish.runs.preflight import EVAL, EVAL_PAGE, JUDGE_PAGE, LOG, LOSS_PLOT, METRICS, SUMMARY, is_own_file
 from burnish.runs.tables import count, narrowed, number, part, phrase, spent, table, whole
 
 DEPTH = 6  # levels of sub-folders in which runs are looked for
@@ -255,7 +255,9 @@ def _error_text(error: Any) -> str:
 
 
 def _files(folder: Path) -> str:
-    fixed = [name for name in (SUMMARY, METRICS, LOSS_PLOT, LOG, EVAL, EVAL_PAGE) if (folder / name).exists()]
+    fixed = [
+        name for name in (SUMMARY, METRICS, LOSS_PLOT, LOG, EVAL, EVAL_PAGE, JUDGE_PAGE) if (folder / name).exists()
+    ]
     weights = sorted(path.name for path in folder.glob("*.safetensors") if is_own_file(path))
     checkpoints = [f"{path.name}/" for path in list_checkpoints(folder)]
     return ", ".join([*weights, *fixed, *checkpoints])

@@ -17,13 +17,15 @@ from burnish.runs.files import is_disk_full
 
 SUMMARY, METRICS, LOSS_PLOT, LOG = "run.json", "metrics.jsonl", "loss.png", "log.txt"
 EVAL, EVAL_PAGE, EVAL_ANSWERS = "eval.json", "eval.html", "eval_answers.jsonl"  # what evaluations of the run found
+JUDGE_PAGE, JUDGE_REPLIES = "judge.html", "judge.jsonl"  # and what a judge said of its answers
 TRACKER_IDS = "trackers.json"  # under which ids experiment trackers know the run
 EVENTS = "tensorboard/events.out.tfevents.*"  # TensorBoard's files
 
 # What a run writes in its folder, checkpoints apart; overwriting deletes these names and no others.
 OWN_FILES = frozenset(
     {
-        *(SUMMARY, METRICS, LOSS_PLOT, LOG, TRACKER_IDS, EVAL, EVAL_PAGE, EVAL_ANSWERS),
+        *(SUMMARY, METRICS, LOSS_PLOT, LOG, TRACKER_IDS, EVAL, EVAL_PAGE, EVAL_ANSWERS, JUDGE_PAGE),
+        JUDGE_REPLIES,
         *("adapter_config.json", "adapter_model.safetensors"),
         *("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"),
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),

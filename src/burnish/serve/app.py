@@ -17,12 +17,21 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from burnish import __version__
-from burnish.serve.bodies import ChatBody, CompletionBody, ErrorBody, Health, ScoreBody, Scores
+from burnish.serve.bodies import (
+    ChatBody,
+    CompletionBody,
+    ErrorBody,
+    Evaluation,
+    EvaluationBody,
+    Health,
+    ScoreBody,
+    Scores,
+)
 from burnish.serve.chat import answer_chat
 from burnish.serve.completions import answer_completion
 from burnish.serve.errors import ApiError, bad_request
 from burnish.serve.guard import App, Door, Guard
-from burnish.serve.score import answer_score
+from burnish.serve.score import answer_evaluation, answer_score
 from burnish.serve.serving import Serving
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -113,6 +122,10 @@ def _add_answers(app: FastAPI, serving: Serving) -> None:
     @app.post("/v1/score", summary="Score answers with a reward model")
     async def score(body: ScoreBody) -> Scores:
         return await answer_score(serving, body)
+
+    @app.post("/v1/score/evaluation", summary="Score answers as ppo asks for it (reward_model_type: api)")
+    async def score_evaluation(body: EvaluationBody) -> Evaluation:
+        return await answer_evaluation(serving, body)
 
 
 def _add_state(app: FastAPI, serving: Serving) -> None:

@@ -178,6 +178,29 @@ class ScoreBody(Body):
     )
 
 
+class EvaluationBody(Body):
+    """What ppo asks of a scoring service: `messages` are whole conversations as texts.
+
+    Where `prompts` (messages of each) and `completions` are given, they are scored in the model's own template, and the
+    texts are not looked at.
+    """
+
+    model: str | None = Field(None, description="Any name: there is one model.")
+    messages: list[Annotated[str, Field(min_length=1)]] = Field(min_length=1, max_length=1024)
+    prompts: list[Annotated[list[Message], Field(min_length=1)]] | None = None
+    completions: list[str] | None = None
+    tools: list[list[dict[str, Any]]] | None = None
+    references: list[dict[str, Any]] | None = Field(None, description="Of the data; the model does not see them.")
+
+
+class Evaluation(BaseModel):
+    """One number a conversation, in their order."""
+
+    object: Literal["score.evaluation"] = "score.evaluation"
+    model: str
+    scores: list[float]
+
+
 class Score(BaseModel):
     object: Literal["score"] = "score"
     index: int

@@ -22,6 +22,7 @@ from burnish.template.messages import to_messages, with_system, with_written_tho
 from burnish.template.plan import Plan, encode_plans, make_plans
 from burnish.template.probe import Abilities, after_a_call, after_a_plain_answer, of_a_question, probe
 from burnish.template.render import Renderer
+from burnish.template.shapes import Shapes
 
 _OTHER_WORDS = "\ufdd2"
 
@@ -84,7 +85,7 @@ class ChatTemplate:
             )
         wishes = {"enable_thinking": enable_thinking, "preserve_thinking": preserve_thinking or None}
         wishes = {key: value for key, value in wishes.items() if value is not None}
-        self._renderer = Renderer(self.source, name, {**tokenizer.special_tokens_map, **wishes}, today)
+        self.renderer = Renderer(self.source, name, {**tokenizer.special_tokens_map, **wishes}, today)
         self.encoder = Encoder(tokenizer, guards=split_special_tokens)
         self._find_stops(self._made_from["extra_stop_ids"])
         if preserve_thinking and not self._keeps_history_thoughts():
@@ -134,7 +135,7 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[Any], generate: bool) -> str:
         """The text of marked messages. Raises CannotRender."""
-        return self._renderer.text(messages, tools, generate=generate)
+        return self.renderer.text(messages, tools, generate=generate)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text: control tokens written in it count, none is added."""
@@ -209,6 +210,11 @@ class ChatTemplate:
     def abilities(self) -> Abilities:
         """What the template has a place for: system turns, tools, tool calls, reasoning."""
         return probe(self.marked_text)
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """How conversations of plain words become rows, worked out once for each order of roles."""
+        return Shapes(self)
 
     @cached_property
     def saved_source(self) -> str:

@@ -57,6 +57,10 @@ class Encoder:
         """Whether a text holds the name of a control token."""
         return self._pattern.search(text) is not None
 
+    def is_plain(self, text: str) -> bool:
+        """Whether a text may be rendered as it is: no control token's name stands in it, and no mark."""
+        return self._pattern.search(text) is None and MARK not in text
+
     def guard(self, value: Any) -> Any:
         """The value with every control token's name in it marked, at any depth; the same object if there is none."""
         if not self.guards or not self._spelt(value):
@@ -135,6 +139,11 @@ class Encoder:
         named = {key: str(value) for key, value in self.tokenizer.special_tokens_map.items()}
         special = json.dumps([named, sorted(getattr(self.tokenizer, "init_kwargs", {}).get(TEXT_TOKENS, ()))])
         return hashlib.sha256((written + special).encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The names of the control tokens, long ones first."""
+        return self._controls
 
     @property
     def names(self) -> Iterable[str]:

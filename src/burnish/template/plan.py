@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from burnish.template.chat import ChatTemplate
 
 
-_SHORT = 200
+SHORT_CHARS = 200
 """Characters after a control token, up to which an edge is found by tokenizing what lies between."""
 
 
@@ -179,7 +179,7 @@ def _cut(encoder: Encoder, plan: Plan, ids: list[int]) -> list[list[int]] | None
         if number >= 0 and controls[number].end() == edge:
             cuts.append(first + 1)
             continue
-        if edge - start > _SHORT or (number >= 0 and encoder.is_wide(controls[number][0])):
+        if edge - start > SHORT_CHARS or (number >= 0 and encoder.is_wide(controls[number][0])):
             return None
         words = encoder.encode_short(plan.text[start:edge])
         if tuple(ids[first : first + len(words)]) != words:

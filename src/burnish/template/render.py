@@ -69,14 +69,19 @@ def _check_name(name: object) -> None:
         raise jinja2.exceptions.SecurityError(f"a chat template may not set {name!r} on a namespace")
 
 
-@lru_cache(maxsize=128)
-def _compiled(source: str) -> jinja2.Template:
+def sandbox() -> ImmutableSandboxedEnvironment:
+    """An environment with what chat templates may use."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _raise_exception, "dict": _Dict(), "namespace": _Namespace}
-    return environment.from_string(source)
+    return environment
+
+
+@lru_cache(maxsize=128)
+def _compiled(source: str) -> jinja2.Template:
+    return sandbox().from_string(source)
 
 
 class Renderer:
@@ -92,7 +97,7 @@ class Renderer:
     """
 
     def __init__(self, source: str, name: str, variables: Mapping[str, Any], today: datetime | None = None) -> None:
-        self.name = name
+        self.name, self.source = name, source
         self.variables = dict(variables)
         self.today = today
         try:

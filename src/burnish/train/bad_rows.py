@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from burnish.batch.store import Selection, Windows
+from burnish.batch.store import Selection
+from burnish.batch.windows import Windows
 from burnish.template import Example
 
 BAD_ROWS = "nonfinite_rows.jsonl"

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from burnish import log
-from burnish.batch.store import Counts, Selection, StoredSet, Windows
+from burnish.batch.store import Counts, Selection, StoredSet
+from burnish.batch.windows import Windows
 from burnish.config import Settings
 from burnish.data.iterate import Tally
 from burnish.data.load import Loaded, iter_samples, load_samples
@@ -147,13 +148,21 @@ def build_data(settings: Settings, template: ChatTemplate, stage: Stage) -> RunD
     return RunData(shaped_train, shaped, counts, fingerprint, unit=stage.unit, teaches_stop=taught)
 
 
-_LOOKED_AT = 1000  # examples, evenly spaced: the share is known to a few percent
+_LOOKED_AT, _TOGETHER = 1000, 10
+"""Examples that are looked at, which tells the share to a few percent, and how many of them lie side by side: a place
+of the file that is looked at takes memory around it.
+"""
 
 
 def _teaches_stop(examples: Selection, stop_ids: Collection[int]) -> float:
     """The share of examples with a stop token among their labels: what was cut, or a template without one, has none."""
     stops = set(stop_ids)
-    chosen = range(0, len(examples), max(1, len(examples) // _LOOKED_AT))
+    step = max(1, len(examples) // _LOOKED_AT) * _TOGETHER
+    chosen = [
+        place
+        for first in range(0, len(examples), step)
+        for place in range(first, min(first + _TOGETHER, len(examples)))
+    ]
     return round(sum(not stops.isdisjoint(examples[place].labels) for place in chosen) / max(len(chosen), 1), 4)
 
 
@@ -263,9 +272,12 @@ def _split(stored: StoredSet, val_size: float, seed: int) -> tuple[Selection, Se
 
 def _mixed(train: Selection, settings: Settings, unit: int) -> Selection:
     """The training examples in the order that `mix_strategy` asks for; those of one sample stay side by side."""
-    strategy, datasets = settings.data.mix_strategy, train.base.keys[train.numbers, 0]
+    strategy = settings.data.mix_strategy
+    if strategy == "concat" or len(train.names) < 2:
+        return train
+    datasets = train.datasets
     kinds = np.unique(datasets)
-    if strategy == "concat" or len(kinds) < 2:
+    if len(kinds) < 2:
         return train
 
     def starts(numbers: np.ndarray) -> Any:

@@ -147,16 +147,23 @@ class Engine:
         optimizer.load_tensors(dict(named))
 
 
-def gathered_weights(model: nn.Module, gather: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
+def gathered_weights(
+    model: nn.Module,
+    gather: Callable[[nn.Parameter], Tensor],
+    trains: Callable[[nn.Parameter], bool] = lambda parameter: parameter.requires_grad,
+) -> dict[str, Tensor]:
     """The weights of a model whose processes hold shards, one gathered after the other; its buffers as they are.
 
     Of a model with an adapter only what is trained is gathered. Tied weights are one tensor under both names.
+
+    Args:
+        trains: whether a weight is trained.
     """
     gathered: dict[int, Tensor] = {}
     named: dict[str, Tensor] = {}
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, parameter in parameters.items():
-        if is_adapter(model) and not parameter.requires_grad:
+        if is_adapter(model) and not trains(parameter):
             continue
         if id(parameter) not in gathered:
             gathered[id(parameter)] = gather(parameter)

@@ -17,6 +17,8 @@ from burnish.train.state import Progress
 
 MakeBatch = Callable[[Sequence[int]], Batch]
 EvalSets = Mapping[str, tuple[BatchPlan, MakeBatch]]
+Evaluate = Callable[[Callable[[int, int], None]], dict[str, float]]
+"""From what is told how far it is, (done, all), to results by name."""
 
 
 def evaluate(

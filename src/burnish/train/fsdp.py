@@ -20,7 +20,6 @@ from torch.distributed.fsdp import (
     MixedPrecisionPolicy,
     OffloadPolicy,
     fully_shard,
-    register_fsdp_forward_method,
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -43,6 +42,7 @@ class ShardedEngine(Engine):
         self._mesh = self._make_mesh(device.type)
         self._shards: list[FSDPModule] = []
         self._placements: Any = None  # how each weight is cut
+        self._trained: set[int] = set()  # shards; switching an adapter off and on may change what they say of gradients
 
     @property
     def load_device(self) -> torch.device:
@@ -80,9 +80,10 @@ class ShardedEngine(Engine):
         for part in self._layers(module):
             fully_shard(part, **options)
         fully_shard(module, **options)
-        if hasattr(module, "measure"):  # a forward pass by another name, for which weights are gathered too
-            register_fsdp_forward_method(module, "measure")
+        if hasattr(module, "in_step"):
+            module.in_step = True  # type: ignore[assignment]
         self._shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
+        self._trained = {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
         self._placements = next(p.placements for p in module.parameters() if isinstance(p, DTensor))
         return module
 
@@ -141,7 +142,7 @@ class ShardedEngine(Engine):
         """Gather one weight after the other; the first process keeps them, in the memory of its CPU."""
         for part in self._shards:
             part.reshard()  # after an evaluation the outermost weights are still gathered
-        named = gathered_weights(model, self._kept)
+        named = gathered_weights(model, self._kept, lambda parameter: id(parameter) in self._trained)
         return named if self.is_main_process else {}
 
     def _kept(self, tensor: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class Job:
             if settings.training.do_train:
                 loop.run(stop)
                 self._take_best(loaded, loop)
-            elif loop.eval_sets and loop.options.evaluates_last:
+            elif loop.can_evaluate and loop.options.evaluates_last:
                 with stop.at_once(), log.progress("evaluating", 1) as bar:
                     loop.evaluate(bar)
                 loop.write_evaluation()
@@ -244,9 +244,10 @@ class Job:
                 rollouts.prepare
                 if rollouts
                 else measured(self.stage, prepared_module, plan, example, layout, self.engine),
+                rollouts.held_out.evaluate if rollouts and rollouts.held_out else None,
             ),
             progress,
-            self._eval_sets(data, layout, known),
+            {} if rollouts else self._eval_sets(data, layout, known),
             seen,
         )
 
@@ -259,8 +260,9 @@ class Job:
             streamed = stream_plan(settings, data, template, self.stage, self.engine.num_processes)
             return streamed, streamed.example
         if self.stage.rollouts and isinstance(data.train, Selection):
+            held_out = {name: one for name, one in data.eval.items() if isinstance(one, Selection)}
             parts = (settings, loaded, template, data.train, layout, self.engine, reference, self.folder.path)
-            self.checkpoints.rollouts = self.stage.rollouts(RolloutParts(*parts))
+            self.checkpoints.rollouts = self.stage.rollouts(RolloutParts(*parts, held_out))
             return self.checkpoints.rollouts, data.train.__getitem__
         plan = batch_plan(
             *(settings, self.stage, self.engine.num_processes, data.train),
@@ -299,6 +301,8 @@ class Job:
             "train_loss": progress.loss_sum / progress.step if progress.step else None,
             "eval_loss": progress.last_eval.get("eval_loss"),
         }
+        if "eval_reward" in progress.last_eval:
+            train["eval_reward"] = progress.last_eval["eval_reward"]
         if progress.best_step and loop.options.eval_steps:
             best = {"metric": loop.options.best.metric, "value": progress.best_value, "step": progress.best_step}
             train["best"] = best

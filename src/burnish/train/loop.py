@@ -23,7 +23,7 @@ from burnish.errors import BurnishError, Interrupted
 from burnish.losses import LossSum
 from burnish.runs.memory import rss_mb
 from burnish.train.callbacks import Callbacks, Run
-from burnish.train.evaluation import Best, EvalSets, MakeBatch, evaluate
+from burnish.train.evaluation import Best, EvalSets, Evaluate, MakeBatch, evaluate
 from burnish.train.figures import Sums, add, means, merge_over_ranks, read
 from burnish.train.interrupt import StopRequest
 from burnish.train.optimizers import MasterOptimizer
@@ -63,6 +63,7 @@ class Hooks:
     describe: Callable[[Sequence[int]], str] = lambda numbers: f"samples {', '.join(map(str, numbers))}"
     callbacks: Callbacks = field(default_factory=lambda: Callbacks(()))
     before_step: Callable[[int], Sums] = lambda _: {}  # finished steps → figures of what was made for the next one
+    evaluate: Evaluate | None = None  # in the place of the mean loss of the eval sets
 
 
 class Loop:
@@ -99,6 +100,11 @@ class Loop:
         self.evaluates = False  # what it is at just now, for errors
         self._seen = run or Run(module, None, {}, Path(), options.total_steps)
         self._pending: dict[str, Any] = {}
+
+    @property
+    def can_evaluate(self) -> bool:
+        """Whether something is held out."""
+        return bool(self.eval_sets or self.hooks.evaluate)
 
     # -- one step -----------------------------------------------------------------------------------------
 
@@ -176,7 +182,7 @@ class Loop:
         options, progress = self.options, self.progress
         with log.progress("training", options.total_steps, done=progress.step) as bar:
             self._tell("start")
-            if options.evaluates_first and self.eval_sets and not progress.step:
+            if options.evaluates_first and self.can_evaluate and not progress.step:
                 self.evaluate(bar)
                 self._write_row({"step": 0, "epoch": 0.0})
             while progress.step < options.total_steps and not progress.ended:
@@ -196,7 +202,7 @@ class Loop:
         last = progress.step == options.total_steps or ends
         on_time = self._due(options.eval_steps) and progress.step > options.eval_delay_steps
         better = False
-        if self.eval_sets and (on_time or evaluates or (last and options.evaluates_last)):
+        if self.can_evaluate and (on_time or evaluates or (last and options.evaluates_last)):
             better = options.best.judge(self.evaluate(bar), progress)
             progress.ended = progress.ended or options.best.patience_is_over(progress)
         last = last or bool(progress.ended)
@@ -210,7 +216,7 @@ class Loop:
             self._save(stopping)
 
     def evaluate(self, bar: log.Bar | None = None) -> dict[str, float]:
-        """Mean loss of each eval set; lands in the next row of metrics as eval_loss or eval_NAME_loss."""
+        """Mean loss of each eval set, or mean reward; lands in the next row of metrics as eval_loss or eval_reward."""
         started = time.perf_counter()
 
         def tick(done: int, total: int) -> None:
@@ -218,7 +224,10 @@ class Loop:
                 bar.advance(0, evaluating=f"{done}/{total}")
 
         self.evaluates = True
-        results = evaluate(self.accelerator, self.module, self.eval_sets, tick)
+        if self.hooks.evaluate:
+            results = self.hooks.evaluate(tick)
+        else:
+            results = evaluate(self.accelerator, self.module, self.eval_sets, tick)
         self.evaluates = False
         self.progress.last_eval = results
         self._pending = {**results, "eval_runtime_s": round(time.perf_counter() - started, 3)}

@@ -12,7 +12,7 @@ import torch
 from burnish import log
 from burnish.batch.collate import Batch, Layout
 from burnish.batch.plan import BatchPlan, Plan, SingleRows, packed_units
-from burnish.batch.store import Windows
+from burnish.batch.windows import Windows
 from burnish.config import Settings
 from burnish.template import Example
 from burnish.train.data import TrainSet, data_seed

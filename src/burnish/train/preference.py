@@ -59,33 +59,50 @@ class FeedbackLoss(nn.Module):
     Args:
         reference: what the policy is compared with.
         options: of `burnish.losses.kto.kto_loss`.
+
+    Attributes:
+        in_step: whether all ranks have to run the same forward passes; set by engines that cut weights into shards.
     """
 
     def __init__(self, model: Any, *, packed: bool, reference: Reference, **options: Any) -> None:
         super().__init__()
         self.model, self.packed, self.reference, self.options = model, packed, reference, options
+        self.in_step = False
         self._kl: KLSum | None = None
         self._told = False
 
-    def forward(self, batch: Batch) -> LossSum:
-        """The summed loss over the answers, and their number."""
+    def forward(
+        self, batch: Batch | None, crossed: Sequence[Batch] = (), *, counted: int | None = None
+    ) -> LossSum | KLSum:
+        """The summed loss over the answers, and their number.
+
+        With `counted` it is the KL of `crossed`, of which so many count: engines that cut weights into shards gather
+        them for this method alone.
+        """
+        if counted is not None:
+            return self._estimate(crossed, counted)
+        assert batch is not None
         theirs = self.reference.logprobs(batch, packed=self.packed)
         kl = self._kl
         if kl is None or not self.training:
-            kl = self._estimate([batch.mismatched] if batch.mismatched else [])
+            crossed = [batch.mismatched] if batch.mismatched else []
+            # Shards are gathered from all ranks, of which another one may have a batch to cross.
+            kl = self._estimate(crossed or [batch] * self.in_step, counted=len(crossed))
         ours = answer_logprobs(self.model, batch, packed=self.packed)
         assert batch.marks is not None
         return kto_loss(ours.total, theirs.total, batch.marks > 0, kl, tokens=ours.count, **self.options)
 
-    def measure(self, crossed: Sequence[Batch], accelerator: Any, *, counted: int) -> None:
+    def measure(self, crossed: Sequence[Batch], accelerator: Any, wrapped: Any, *, counted: int) -> None:
         """Estimate the KL of an optimizer step, over all ranks, from prompts with the answers to other prompts.
 
         Args:
             crossed: this rank's batches, as many as every other rank's.
+            wrapped: this module as the engine calls it.
             counted: how many of them count; the rest are run only because other ranks run theirs.
         """
-        with accelerator.autocast():
-            found = self._estimate([batch.to(accelerator.device) for batch in crossed], counted)
+        batches = [batch.to(accelerator.device) for batch in crossed]
+        with torch.no_grad(), accelerator.autocast():
+            found = (wrapped if self.in_step else self)(None, batches, counted=counted)
         if accelerator.num_processes > 1:
             found = KLSum(*accelerator.reduce(torch.stack([*found]), reduction="sum"))
         self._kl = found

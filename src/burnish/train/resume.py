@@ -13,7 +13,7 @@ from burnish import log
 from burnish.config import Settings
 from burnish.errors import RunFolderError
 from burnish.model.load import Loaded
-from burnish.model.reward import has_value_head, load_value_head, save_value_head, value_head_apart
+from burnish.model.reward import has_value_head, load_value_head, save_value_head, split_head, value_head_apart
 from burnish.model.save import is_adapter, load_adapter_weights, mend_generation_config, save_tokenizer, save_weights
 from burnish.runs.checkpoints import (
     MANIFEST,
@@ -270,7 +270,10 @@ class Checkpoints:
     def _write_last(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None) -> None:
         self.write_model(loaded, template, folder, weights)
         if self._last_weights is not None:
-            for file in self._last_weights.glob("*model*.safetensors*"):
+            for file in (
+                *self._last_weights.glob("*model*.safetensors*"),
+                *self._last_weights.glob("*_head.safetensors"),
+            ):
                 shutil.copyfile(file, folder / file.name)
 
     def write_model(self, loaded: Loaded, template: ChatTemplate, folder: Path, weights: Weights | None = None) -> None:
@@ -283,18 +286,19 @@ class Checkpoints:
         base = str(Path(source.location).resolve()) if source.local else source.location
         if source.gguf_file:
             base = str(Path(base) / source.gguf_file)
+        head, below = (None, None) if weights is None else split_head(weights)
         with value_head_apart(loaded.model):
             save_weights(
                 loaded.model,
                 folder,
                 base_name=base,
                 merged=loaded.merged,
-                weights=weights,
+                weights=below,
                 start=loaded.start,
                 changes=loaded.changes,
             )
         if has_value_head(loaded.model):
-            save_value_head(loaded.model, folder)
+            save_value_head(loaded.model, folder, head)
         if self.stage.chats:
             save_tokenizer(loaded.tokenizer, folder, template.saved_source, template.terminator_id)
         else:

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from burnish import log
-from burnish.batch.store import Origin, Windows
+from burnish.batch.store import Origin
+from burnish.batch.windows import Windows
 from burnish.config import Settings
 from burnish.errors import DataError
 from burnish.model.source import find_model

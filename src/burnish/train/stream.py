@@ -8,6 +8,7 @@ seed and of the place in the data alone, and a checkpoint needs to keep no more 
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +17,16 @@ from itertools import islice
 
 import numpy as np
 
+from burnish import log
 from burnish.batch.chunks import LabelOptions, MakeChunk, example_of
 from burnish.batch.plan import packed_units
+from burnish.batch.windows import window_starts
 from burnish.batch.workers import make_chunks
 from burnish.data.records import Sample
 from burnish.errors import DataError
 from burnish.template import ChatTemplate, Example
+
+_PART, _SAY_EVERY_S = 1000, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +214,22 @@ class StreamPlan:
     def _take(self, place: Place) -> list[Sample]:
         if self._reader is None or self._reads != place:
             self._reader = self.start()
-            for _ in islice(self._reader, place.taken):  # read and converted again, but not tokenized
-                pass
+            self._skip(self._reader, place.taken)
         return list(islice(self._reader, self.options.block_samples))
+
+    def _skip(self, reader: Iterator[Sample], samples: int) -> None:
+        """Go on to where a run stopped: samples are read and converted again, but not tokenized."""
+        said = started = time.monotonic()
+        for taken in range(0, samples, _PART):
+            if self._closed:
+                return
+            for _ in islice(reader, min(_PART, samples - taken)):
+                pass
+            now = time.monotonic()
+            if now - said > _SAY_EVERY_S:
+                said, done = now, taken + _PART
+                left = log.clock((now - started) / done * max(0, samples - done))
+                log.say(f"reading up to where the run stopped: {done:,} of {samples:,} samples, about {left} left")
 
     def _prepare(self, samples: Sequence[Sample]) -> tuple[list[Example], list[str], Counter[str]]:
         examples: list[Example] = []
@@ -232,7 +250,7 @@ class StreamPlan:
         ids = np.concatenate([np.asarray(document.input_ids, dtype=np.int32) for document in documents])
         ends = np.cumsum([len(document.input_ids) for document in documents])
         width = self.options.cutoff_len
-        starts = [start for start in range(0, len(ids), width) if len(ids) - start > 1]
+        starts = window_starts(len(ids), width).tolist()
         parts = [ids[start : start + width] for start in starts]
         owners = np.searchsorted(ends, starts, side="right")
         return (

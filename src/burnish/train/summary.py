@@ -54,8 +54,13 @@ def reward_parts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def judged_parts(results: Mapping[str, float]) -> list[str]:
-    """How well held-out answers are told apart, of the results of an evaluation: `right order 83%`, `margin 0.412`."""
+    """How well held-out answers are told apart, of the results of an evaluation: `right order 83%`, `margin 0.412`.
+
+    Of sampled answers to held-out prompts their mean reward: `held-out reward 0.913`.
+    """
     parts = []
+    if "eval_reward" in results:
+        parts.append(f"held-out reward {results['eval_reward']:.3f}")
     if "eval_rewards/accuracies" in results:
         parts.append(f"right order {results['eval_rewards/accuracies']:.0%}")
     if "eval_rewards/margins" in results:

@@ -77,6 +77,8 @@ class ZeroEngine(Engine):
 
     def prepare(self, module: nn.Module, optimizer: Any) -> tuple[Any, Any]:
         """Hand both to DeepSpeed; the update happens within `clip_grad_norm_`, so the loop's own one does nothing."""
+        if self.cuts_weights and hasattr(module, "in_step"):
+            module.in_step = True  # type: ignore[assignment]
         hidden = max((p.shape[-1] for p in module.parameters() if p.ndim > 1), default=1024)
         model_config = getattr(getattr(module, "model", None), "config", None)
         if model_config is not None:

@@ -10,8 +10,9 @@ import pytest
 
 from burnish.batch.chunks import CHUNK, LabelOptions, conversation_chunk, document_chunk
 from burnish.batch.prepare import prepare
-from burnish.batch.store import STORE_VERSION, Counts, Selection, SetWriter, Windows, open_set
+from burnish.batch.store import STORE_VERSION, Counts, Selection, SetWriter, open_set
 from burnish.batch.truncation import Limits
+from burnish.batch.windows import Windows
 from burnish.batch.workers import WorkerError, make_chunks
 from burnish.data.records import Conversation, Document, Sample, Turn
 from burnish.errors import DataError, TemplateError

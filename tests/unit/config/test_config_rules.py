@@ -224,10 +224,15 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "delta",
         "delta: 1.2 is not above 1 + epsilon_high, 1.28",
     ),
-    "rollouts_hold_nothing_out": (
-        {"stage": "grpo", "reward_funcs": "length", "val_size": 0.1, "do_eval": True},
-        "val_size",
-        "stage: grpo does not evaluate on held-out prompts yet",
+    "rollouts_are_judged_by_rewards": (
+        {"stage": "grpo", "reward_funcs": "length", "val_size": 0.1, "metric_for_best_model": "loss"},
+        "metric_for_best_model",
+        "stage: grpo has no loss on held-out prompts",
+    ),
+    "vllm_gets_whole_weights": (
+        {"stage": "grpo", "reward_funcs": "length", "use_vllm": True, "quantization_bit": 4},
+        "use_vllm",
+        "use_vllm hands whole weights to vLLM, and quantization_bit holds them in fewer bits",
     ),
     "reward_adapters_need_a_model": (
         {"stage": "ppo", "reward_funcs": "length", "reward_model_adapters": "a"},
@@ -274,6 +279,7 @@ ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "optimizer_by_its_switch": ({"use_adam_mini": True, "optim": "adamw_torch"}, "optim", "adam_mini", ()),
     "some_kl_weight": ({"stage": "rloo", "reward_funcs": "length"}, "beta", 0.05, ()),
     "groups_draw_from_the_whole": ({"stage": "grpo", "reward_funcs": "length"}, "top_p", 1.0, ()),
+    "rewards_tell_the_best": ({"stage": "ppo", "reward_funcs": "length"}, "metric_for_best_model", "eval_reward", ()),
 }
 REMARKED: dict[str, tuple[dict[str, Any], str]] = {
     "lora_without_effect": (

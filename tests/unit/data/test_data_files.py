@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from burnish.data import text
+from burnish.data.load import load_samples
 from burnish.data.readers import data_files, read_rows
 from burnish.data.rows import BrokenRow
 from burnish.errors import DataError
@@ -298,8 +299,33 @@ def test_folders_and_patterns(write: Any) -> None:
     write("set/d.csv", "text\nx\n")
     with pytest.raises(DataError) as caught:
         data_files(Path("data/set/*"))
-    assert caught.value.what == "the pattern matches several file types: .csv, .json, .jsonl, .md"
+    assert caught.value.what == "the pattern matches several file types: .csv, .jsonl, .md"
     with pytest.raises(DataError) as caught:
         data_files(Path("data/set"))
     assert caught.value.what == "the folder mixes file types: .csv, .jsonl"
     assert caught.value.fix == "name one type, as '*.csv', or one file"
+
+
+def test_a_pattern_does_not_take_the_registry_for_data(write: Any) -> None:
+    write("a.json", [{"a": 1}])
+    path = write("dataset_info.json", {"a": {"file_name": "a.json"}})
+    assert [file.name for file in data_files(path.parent / "*.json")] == ["a.json"]
+
+
+def test_a_folder_with_training_and_test_files_is_read_whole_and_says_so(write: Any) -> None:
+    row = '{"instruction": "q", "output": "a"}\n'
+    folder = write("set/train.jsonl", row).parent
+    assert load_samples([f"{folder}/"], folder).notes == [
+        f"{folder}/: read as alpaca, by its first rows (instruction, output)"
+    ]
+    write("set/test.jsonl", row)
+    assert f"{folder}/: all 2 files are read, of test and train; name one file to read less" in (
+        load_samples([f"{folder}/"], folder).notes
+    )
+
+
+def test_a_folder_named_without_a_slash_says_how(write: Any) -> None:
+    folder = write("set/train.jsonl", "{}").parent
+    with pytest.raises(DataError, match="'set' is a folder") as caught:
+        load_samples(["set"], folder.parent)
+    assert caught.value.fix == "write 'set/' to read the files in it"

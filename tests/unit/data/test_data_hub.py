@@ -305,3 +305,39 @@ def test_errors_of_the_fetch_are_data_errors(write: Any, hub: Hub) -> None:
     with pytest.raises(DataError) as caught:
         load()
     assert caught.value.what.startswith("broken JSON")
+
+
+def test_a_hub_dataset_is_named_directly(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {"data/train.jsonl": lines("a"), "data/test.jsonl": lines("t"), "two/train.jsonl": lines("b")}
+    card = [
+        {"config_name": "one", "data_files": [{"split": "train", "path": "data/train*"}]},
+        {"config_name": "two", "data_files": [{"split": "train", "path": "two/train*"}]},
+    ]
+    hub.repositories["who/what"] = Repository({"main": files, "old": {"train.jsonl": lines("o")}})
+    hub.repositories["who/parts"] = Repository({"main": files}, {"configs": card})
+
+    def read(name: str) -> tuple[list[str], list[str]]:
+        loaded = load_samples([name], DATA, cache_dir=CACHE)
+        return answers(loaded), loaded.notes
+
+    answer, notes = read("who/what:test")
+    assert answer == ["t"]
+    assert notes == ["who/what:test: read as alpaca, by its first rows (instruction, output)"]
+    assert read("who/what@old")[0] == ["o"]
+    assert read("who/parts:two:train")[0] == ["b"]
+    with pytest.raises(DataError) as caught:
+        read("who/nothing")
+    assert (caught.value.what, caught.value.at) == ("'who/nothing' is not on the hub", "who/nothing")
+    assert "there is no file 'who/nothing' here either" in str(caught.value.fix)
+    for name in ("who/what:train[:10%]", "who/what:a:b:c", "who/what:"):
+        with pytest.raises(DataError, match="names no part of a hub dataset"):
+            read(name)
+
+
+def test_a_folder_of_that_name_is_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("who").mkdir()
+    with pytest.raises(DataError, match="unknown dataset 'who/what'"):
+        load_samples(["who/what"], DATA, cache_dir=CACHE)
+    assert not hub.asked

@@ -8,6 +8,7 @@ from burnish.data.iterate import NamedBadRow
 from burnish.data.lint import Linter, bad_row_finding, choose_rules, prompt_hash
 from burnish.data.lint_rules import RULES, around, why_unfinished
 from burnish.data.mojibake import find_garbled
+from burnish.data.near import NearDuplicates
 from burnish.data.records import Conversation, Document, Feedback, Preference, Sample, Turn
 from burnish.data.views import view
 from burnish.errors import BurnishError
@@ -137,6 +138,46 @@ def test_duplicates_whatever_case_and_spaces():
     assert lint(talk("水是什么？", "水。"), talk("水是什么？", "水。")) == [("duplicate", 1)]
     assert lint(talk("水是什么？", "水。"), talk("火是什么？", "水。")) == []
     assert lint(Document("a text"), Document("A  text"), Document("b")) == [("duplicate", 1)]
+
+
+LONG = (
+    "The tide comes in twice a day because the moon pulls at the water of the sea and the earth turns below it, "
+    "which is also why the times of high water move on by fifty minutes from one day to the next"
+)
+
+
+def test_rows_that_are_nearly_the_same():
+    nearly = talk(answer=f"{LONG}, more or less.")
+    assert lint(talk(answer=f"{LONG}."), nearly, talk("Why?", "So."), rules=["near-duplicate"]) == [
+        ("near-duplicate", 1)
+    ]
+    assert lint(talk(answer=f"{LONG}."), talk(answer=f"{LONG}."), rules=["duplicate", "near-duplicate"]) == [
+        ("duplicate", 1)
+    ]
+    half = talk(
+        answer=f"{LONG[:110]} and something else that has little to do with what stood there before, as one sees"
+    )
+    assert lint(talk(answer=f"{LONG}."), half, rules=["near-duplicate"]) == []
+    system = [talk(f"{n} + {n}?", f"It is {2 * n}.", system=LONG) for n in range(5)]
+    assert lint(*system, rules=["near-duplicate"]) == []
+    zh = PROSE_ZH + "所以每一个人都应该爱护大海。"
+    assert lint(Document(zh * 2), Document(zh * 2 + "对"), rules=["near-duplicate"]) == [("near-duplicate", 1)]
+
+
+def test_a_near_duplicate_names_the_first_row_and_its_file():
+    linter = Linter(["near-duplicate"])
+    linter.add(Sample(talk(answer=LONG), "a", 7, "one/a.jsonl"))
+    linter.add(Sample(talk(answer=f"{LONG} indeed"), "b", 3, "two/b.jsonl"))
+    (found,) = linter.finish()
+    assert (found.dataset, found.file, found.row) == ("b", "two/b.jsonl", 3)
+    assert found.what.endswith("% the same as row 7 of a.jsonl")
+
+
+def test_rows_beyond_the_most_are_said_not_to_be_compared():
+    near = NearDuplicates(most_rows=2)
+    for number, text in enumerate((LONG, PROSE * 2 + PROSE_ZH, LONG)):
+        near.add(number, text)
+    assert (list(near.pairs()), near.left_out) == ([], 1)
 
 
 def test_system_and_earlier_turns_make_a_prompt_another():

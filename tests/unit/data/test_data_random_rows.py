@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from burnish.data.checks import STAGE_RECORD
@@ -134,7 +134,7 @@ def entry_for(formatting: str, kind: str, pair: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CONVERTERS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(row=ROWS, pair=st.sampled_from(["chosen", "text"]))
 def test_a_record_or_a_bad_row(name: str, row: dict[str, Any], pair: str) -> None:
     formatting, kind = name.split("/")

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from burnish.data.iterate import Tally, iter_samples
+from burnish.data.peek import natural_stage
 from burnish.data.readers import data_files, read_rows
+from burnish.data.rows import BrokenRow
 from burnish.errors import DataError
 
 ROWS = [{"a": "é"}, {"a": "二"}]
@@ -179,3 +182,29 @@ def test_a_folder_holds_files_of_one_type(write: Any) -> None:
     with pytest.raises(DataError) as caught:
         data_files(Path("data/none"))
     assert caught.value.fix == "put .json, .jsonl, .csv, .tsv, .parquet, .arrow, .txt files there"
+
+
+def test_a_reader_may_go_on_after_lines_that_are_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": \n{"a": 2}\nno\n', encoding="utf-8")
+    rows = list(read_rows(path, [], go_on=True))
+    assert rows == [
+        {"a": 1},
+        BrokenRow("broken JSON", "line 3, column 6: Expecting value"),
+        {"a": 2},
+        BrokenRow("broken JSON", "line 5, column 1: Expecting value"),
+    ]
+    with pytest.raises(DataError, match="broken JSON"):
+        list(read_rows(path, []))
+
+
+def test_reports_count_lines_that_are_no_json_and_training_stops_there(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = '{"instruction": "q", "output": "a"}\n'
+    path.write_text(f"{row}{{broken\n{row}", encoding="utf-8")
+    tally = Tally()
+    assert len(list(iter_samples([str(path)], tmp_path, on_bad_row="report", tally=tally))) == 2
+    assert [(bad.row, bad.reason.split(":")[0]) for bad in tally.bad] == [(1, "broken JSON")]
+    assert natural_stage(str(path), tmp_path) == "sft"
+    with pytest.raises(DataError, match="broken JSON"):
+        list(iter_samples([str(path)], tmp_path))

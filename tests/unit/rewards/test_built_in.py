@@ -292,3 +292,12 @@ def test_weights(sample, rewards):
     assert made.weights == (2.0, 1.0)
     assert made.names == ("exact_match", "exact_match_2")
     assert rewards(["exact_match"], [-3]).score([sample("a", answer="a")]).totals == [-3.0]
+
+
+def test_ctrl_c_does_not_reach_the_child(sample, rewards):
+    """A terminal sends it to every process of the run, which goes on until its step is done and needs its rewards."""
+    made = rewards([{"name": "regex_format", "pattern": "a"}])
+    assert made.score([sample("a")]).totals == [1.0]
+    child = next(cell.cell_contents for cell in made.functions[0].run.__closure__ if hasattr(cell.cell_contents, "ask"))
+    assert os.getpgid(child._process.pid) != os.getpgid(0)
+    made.close()

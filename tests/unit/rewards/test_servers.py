@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from burnish.errors import BurnishError
+from tests.answering import running
 
 
 @pytest.fixture
 def server():
-    """A server on this machine; set `.reply`, a function of what was asked, and read `.asked`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            made.asked.append((self.path, self.headers.get("Authorization"), asked))
-            status, body = made.reply(asked)
-            body = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.daemon_threads = True
-    made.asked = []
-    made.url = f"http://127.0.0.1:{made.server_port}"
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    with running() as made:
+        yield made
 
 
 def test_a_scorer_is_asked_as_llamafactory_asks(sample, rewards, server, monkeypatch):

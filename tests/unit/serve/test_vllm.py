@@ -7,11 +7,12 @@ import pytest
 
 from burnish.errors import ModelError
 from burnish.generate.request import Request, Sampling
+from burnish.generate.vllm import VllmEngine
 from burnish.serve.load import Wanted, load_serving
-from burnish.serve.vllm import VllmEngine
+from tests import fake_vllm
 from tests.conftest import family_tokenizer
 from tests.serving import running
-from tests.unit.serve import fake_vllm
+from tests.unit.serve import scripted_vllm
 
 
 @pytest.fixture(params=[False, True], ids=["one token a step", "two"])
@@ -23,7 +24,7 @@ def served(request, monkeypatch, tmp_path, template):
         text = asked.partition("say:")[2].split("|")[copy]
         return [*template.tokenizer(text, add_special_tokens=False)["input_ids"], template.terminator_id]
 
-    fake_vllm.install(monkeypatch, script).pairs = request.param
+    scripted_vllm.install(monkeypatch, script).pairs = request.param
     family_tokenizer("qwen3").save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     loading = {"template": "qwen3", "infer_dtype": "bfloat16", "hub": {"revision": "r"}}
@@ -68,7 +69,7 @@ def test_a_stop_string_ends_the_answer(served):
 
 
 def test_a_request_that_is_given_up_is_aborted_there_too(monkeypatch):
-    made = fake_vllm.install(monkeypatch, lambda prompt, copy: [5] * 9)
+    made = scripted_vllm.install(monkeypatch, lambda prompt, copy: [5] * 9)
     engine = VllmEngine(made.from_engine_args(fake_vllm.EngineArgs("m")))
     first = engine.submit(Request((1, 2), frozenset({9}), Sampling(20), copies=2))
     second = engine.submit(Request((1,), frozenset({9}), Sampling(20)))
@@ -109,7 +110,7 @@ def test_how_it_is_loaded(served):
 
 
 def test_an_answer_whose_stop_token_is_left_out_ends_all_the_same():
-    from burnish.serve.vllm import _events
+    from burnish.generate.vllm import _events
 
     one = fake_vllm.CompletionOutput(0, "", [5, 6], None, None, "stop")
     assert [(each.token, each.ending) for each in _events(1, one, frozenset({9}))] == [

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from burnish import log
-from burnish.batch.prompts import from_json
+from burnish.batch.store import Selection
 from burnish.config import Settings
 from burnish.errors import BurnishError, DataError
 from burnish.generate import Sampling
+from burnish.generate.vllm import VllmSampler
+from burnish.model.load import Loaded
+from burnish.train.rollouts.asking import prompt_of
 from burnish.train.rollouts.completions import COMPLETIONS, CompletionsFile
+from burnish.train.rollouts.evaluating import HeldOut
 from burnish.train.rollouts.methods import Method
 from burnish.train.rollouts.phase import RolloutOptions, Rollouts
 from burnish.train.rollouts.plan import RolloutPlan
@@ -46,18 +50,18 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         top_k=settings.generating.top_k,
         repetition_penalty=settings.generating.repetition_penalty,
     )
-    _check_window(parts, sampling.max_new_tokens)
+    every = [parts.prompts, *parts.held_out.values()]
+    for prompts in every:
+        _check_window(parts.loaded, prompts, sampling.max_new_tokens)
     judge = find_judge(settings, parts.template)
-    records = (from_json(parts.prompts.record(number)) for number in range(len(parts.prompts)))
-    judge.check_columns({key for record in records for key in record.reference})
+    for prompts in every:
+        records = (prompt_of(prompts, number) for number in range(len(prompts)))
+        judge.check_columns({key for record in records for key in record.reference})
+    slots = training.per_device_eval_batch_size if "per_device_eval_batch_size" in settings.given else _SLOTS
     policy = Policy(
-        parts.loaded.model,
-        parts.template,
-        parts.layout,
-        sampling,
-        parts.engine,
-        training.per_device_eval_batch_size if "per_device_eval_batch_size" in settings.given else _SLOTS,
-        training.per_device_train_batch_size,
+        *(parts.loaded.model, parts.template, parts.layout, sampling, parts.engine),
+        *(slots, training.per_device_train_batch_size),
+        _vllm(parts, slots) if chosen.use_vllm else None,
     )
     options = RolloutOptions(
         units,
@@ -68,6 +72,10 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
     file = parts.folder / COMPLETIONS
     completions = CompletionsFile(file, chosen.log_completions_steps, chosen.num_completions_to_print)
     log.say(_shape(plan))
+    held_out = None
+    if parts.held_out:
+        copies = chosen.num_generations_eval
+        held_out = HeldOut(policy, judge, parts.held_out, parts.engine, copies=copies, seed=data_seed(settings))
     return Rollouts(
         plan,
         parts.prompts,
@@ -78,7 +86,35 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         parts.reference,
         parts.engine,
         completions if chosen.log_completions else None,
+        held_out,
     )
+
+
+def _vllm(parts: RolloutParts, slots: int) -> VllmSampler:
+    """vLLM over what the run starts from.
+
+    Raises:
+        BurnishError: it cannot hold this model, or there are several processes.
+    """
+    source, settings = parts.loaded.source, parts.settings
+    model = settings.model
+    why = None
+    if source.gguf_file:
+        why = "it is made from a .gguf file"
+    elif parts.loaded.changes:
+        why = "its base was changed (new tokens or positions), of which vLLM does not know"
+    elif parts.engine.num_processes > 1:
+        why = "there are several processes, and that was never tried"
+    if why:
+        raise BurnishError(f"vLLM cannot sample for this model: {why}", at="use_vllm", fix="leave use_vllm out")
+    sampler = VllmSampler(
+        source,
+        slots=slots,
+        share=settings.rollout.vllm_gpu_memory_utilization,
+        trust_remote_code=model.trust_remote_code,
+    )
+    log.say("answers are sampled by vLLM, which gets the weights before each rollout")
+    return sampler
 
 
 def _plan(settings: Settings, prompts: int, ranks: int, method: Method) -> RolloutPlan:
@@ -107,14 +143,14 @@ def _shape(plan: RolloutPlan) -> str:
     return f"a rollout is {each}, learnt from in {steps} optimizer step{'s' * (steps > 1)}"
 
 
-def _check_window(parts: RolloutParts, longest_answer: int) -> None:
+def _check_window(loaded: Loaded, prompts: Selection, longest_answer: int) -> None:
     """Refuse prompts that leave no room for an answer; say where answers may be cut short."""
-    config = parts.loaded.model.config.get_text_config()
+    config = loaded.model.config.get_text_config()
     window = getattr(config, "max_position_embeddings", None) or sys.maxsize
-    longest = int(np.argmax(parts.prompts.lengths))
-    tokens = int(parts.prompts.lengths[longest])
+    longest = int(np.argmax(prompts.lengths))
+    tokens = int(prompts.lengths[longest])
     if tokens >= window:
-        dataset, _, row = parts.prompts.origin(longest)
+        dataset, _, row = prompts.origin(longest)
         raise DataError(
             f"a prompt has {tokens} tokens, and the model reads {window} with its answer",
             at=f"{dataset}, row {row}",

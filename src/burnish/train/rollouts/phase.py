@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,15 @@ from torch import Tensor
 
 from burnish import log
 from burnish.batch.collate import RolloutBatch
-from burnish.batch.prompts import from_json
 from burnish.batch.store import Selection
-from burnish.data.records import Prompt
 from burnish.errors import BurnishError, RunFolderError
-from burnish.rewards import RewardSample
 from burnish.train.engine import Engine
 from burnish.train.figures import Sums, add
 from burnish.train.reference import Reference
 from burnish.train.rollouts.answers import Answer, Buffer
+from burnish.train.rollouts.asking import ask, prompt_of, where
 from burnish.train.rollouts.completions import CompletionsFile
+from burnish.train.rollouts.evaluating import HeldOut
 from burnish.train.rollouts.methods import Judged, Method
 from burnish.train.rollouts.plan import RolloutPlan
 from burnish.train.rollouts.rewarding import Judge
@@ -31,6 +30,7 @@ from burnish.train.rollouts.sample import Policy
 ROLLOUT_FILE = "rollout.safetensors"
 _NAMED = 5
 _UNSCORED_IN_A_ROW = 3
+_WIDE_GAP = 0.1  # nats a token; 16-bit kernels of two kinds differ by some hundredths
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Rollouts:
     Args:
         prompts: the examples, with their records.
         reference: asked where the method's `beta` is not 0.
+        held_out: what evaluations answer; None for none.
     """
 
     def __init__(
@@ -82,14 +83,16 @@ class Rollouts:
         reference: Reference | None,
         engine: Engine,
         completions: CompletionsFile | None = None,
+        held_out: HeldOut | None = None,
     ) -> None:
         self.plan, self.prompts, self.policy, self.judge = plan, prompts, policy, judge
         self.method, self.options, self.engine = method, options, engine
         self.reference = reference if method.beta else None
-        self.completions = completions
+        self.completions, self.held_out = completions, held_out
         self._state = _State()
         self._buffer: Buffer | None = None
         self._numbers: list[int] = []  # the prompt of each answer
+        self._told_of_gap = False
 
     # -- what the loop asks -------------------------------------------------------------------------------------
 
@@ -128,7 +131,7 @@ class Rollouts:
 
     def describe(self, numbers: Sequence[int]) -> str:
         """Datasets and rows of the prompts of answers, for errors."""
-        return "; ".join(dict.fromkeys(self._where(self._numbers[number]) for number in numbers))
+        return "; ".join(dict.fromkeys(where(self.prompts, self._numbers[number]) for number in numbers))
 
     def prepare(self, step: int) -> Sums:
         """Make the rollout that a step learns from, if it is not there; returns its figures.
@@ -150,6 +153,7 @@ class Rollouts:
 
     def _make(self, rollout: int, first_step: int) -> None:
         figures: Sums = {}
+        self.policy.refresh()
         answers, varied = self._gather(figures)
         rewards = torch.tensor([float("nan") if one.reward is None else one.reward for one in answers])
         used = rewards.isfinite() & torch.tensor(varied)
@@ -163,6 +167,7 @@ class Rollouts:
         if old is not None:  # what sampler and training forward differ by: rounding, or something to look into
             sampled = torch.tensor([value for one in answers for value in one.logprobs])
             add(figures, {"sampling_gap": [float((old - sampled).abs().sum()), float(len(old))]})
+            self._watch_the_gap(float((old - sampled).abs().mean()))
         kept = {name: value for name, value in said.items() if name != "ref_logprobs" or self._loss_has_reference}
         if not self.options.keeps_old:
             kept["old_logprobs"] = None
@@ -176,8 +181,9 @@ class Rollouts:
         state.rollout, state.figures, state.method = rollout, figures, self.method.state_dict()
         self._watch_for_rewards(used, answers)
         if self.completions and self.engine.is_main_process and self.completions.due(first_step):
-            shown = [self._prompt(one.number) for one in answers]
-            self.completions.write(first_step, answers, shown, [self._where(one.number) for one in answers])
+            shown = [prompt_of(self.prompts, one.number) for one in answers]
+            places = [where(self.prompts, one.number) for one in answers]
+            self.completions.write(first_step, answers, shown, places)
 
     def _gather(self, figures: Sums) -> tuple[list[Answer], list[bool]]:
         """The answers of a rollout, groups side by side; and which of them are worth learning from.
@@ -212,42 +218,19 @@ class Rollouts:
         self._state.drawn += count
         mine = range(first + engine.process_index, first + count, engine.num_processes)
         numbers = [self.plan.prompt(place) for place in mine]
-        ids = [self.prompts[number].input_ids for number in numbers]
-        found = self.policy.answers(ids, [self.plan.seed_of(place) for place in mine], self.plan.copies)
-        answers = [
-            Answer(
-                *(place, number, prompt, one.sampled, one.logprobs, one.finished),
-                *(self.policy.template.decode(one.ids), {}, None),
-            )
-            for place, number, prompt, group in zip(mine, numbers, ids, found, strict=True)
-            for one in group
-        ]
-        judged, said = self._judged(answers)
+        seeds = [self.plan.seed_of(place) for place in mine]
+        judged, said = ask(
+            self.policy, self.judge, self.prompts, numbers, places=mine, seeds=seeds, copies=self.plan.copies
+        )
         together = self._everywhere((judged, said))
         notes += [note for _, each in together for note in each]
         every = sorted((one for part, _ in together for one in part), key=lambda one: one.place)
         return [every[start : start + self.plan.copies] for start in range(0, len(every), self.plan.copies)]
 
-    def _judged(self, answers: Sequence[Answer]) -> tuple[list[Answer], list[str]]:
-        """Answers with their rewards, and what went wrong with some."""
-        if not answers:
-            return [], []
-        samples = []
-        for one in answers:
-            dataset, _, row = self.prompts.origin(one.number)
-            asked = self._prompt(one.number)
-            samples.append(
-                RewardSample(asked.prompt, one.text, asked.reference, dataset, row, tuple(one.ids), one.finished)
-            )
-        scores = self.judge.score(samples)
-        return [
-            replace(one, values=values, reward=total)
-            for one, values, total in zip(answers, scores.values, scores.totals, strict=True)
-        ], list(scores.notes)
-
     def _said(self, answers: Sequence[Answer]) -> dict[str, Tensor | None]:
         """What policy, value head and reference say of all answers' tokens; the ranks share the work."""
-        wants_old = self.options.keeps_old or self.method.asks_old
+        # What another engine sampled with is not known to be this policy until it is looked at.
+        wants_old = self.options.keeps_old or self.method.asks_old or self.policy.other is not None
         if not wants_old and self.reference is None:
             return {}
         engine = self.engine
@@ -304,6 +287,16 @@ class Rollouts:
         if len(notes) > _NAMED:
             log.note(f"{len(notes) - _NAMED} more notes about rewards in this rollout")
 
+    def _watch_the_gap(self, gap: float) -> None:
+        """Say once that the engine that samples and the model that learns are not the same policy."""
+        if self.policy.other is None or gap <= _WIDE_GAP or self._told_of_gap:
+            return
+        self._told_of_gap = True
+        log.note(
+            f"vLLM's log-probabilities are {gap:.3f} nats a token away from those of the training (sampling_gap): "
+            f"above {_WIDE_GAP:g} the answers are those of another policy; look at number formats, top_p and top_k"
+        )
+
     def _watch_for_rewards(self, used: Tensor, answers: Sequence[Answer]) -> None:
         if any(one.reward is not None for one in answers):
             self._state.unscored = 0
@@ -318,13 +311,6 @@ class Rollouts:
             at=self.describe(range(min(_NAMED, len(answers)))),
             fix=f"look at the notes about {', '.join(self.judge.names)} above; the last checkpoint is from before",
         )
-
-    def _where(self, number: int) -> str:
-        dataset, _, row = self.prompts.origin(number)
-        return f"{dataset}, row {row}"
-
-    def _prompt(self, number: int) -> Prompt:
-        return from_json(self.prompts.record(number))
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 

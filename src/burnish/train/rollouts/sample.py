@@ -11,7 +11,10 @@ from torch import Tensor
 
 from burnish.batch.collate import Layout, collate
 from burnish.generate import Completion, Sampling, generate
+from burnish.generate.vllm import VllmSampler
 from burnish.kernels.attention import padded_rows
+from burnish.model.merge import merged_weights
+from burnish.model.reward import value_head_apart
 from burnish.model.save import without_adapter
 from burnish.template import ChatTemplate, Example
 from burnish.train.engine import Engine
@@ -27,6 +30,7 @@ class Policy:
         model: with its adapters, outside of what the engine wraps around it.
         slots: answers that are sampled at a time.
         rows: answers in one forward pass when the models are asked about them.
+        other: what samples instead, with weights of its own, which `refresh` brings it; None for our own engine.
     """
 
     model: Any
@@ -36,20 +40,25 @@ class Policy:
     engine: Engine
     slots: int
     rows: int
+    other: VllmSampler | None = None
+
+    def refresh(self) -> None:
+        """Let what samples have the weights as they are now; before answers to be learnt from or judged."""
+        if self.other is not None:
+            with torch.no_grad(), value_head_apart(self.model):
+                self.other.update(merged_weights(self.model))
 
     def answers(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], copies: int) -> list[list[Completion]]:
         """`copies` answers to each prompt; each depends on its prompt and seed alone, whatever else is sampled."""
-        with padded_rows(without_adapter(self.model)), self.engine.autocast():
-            found = generate(
-                self.model,
-                prompts,
-                stop_ids=self.template.stop_ids,
-                sampling=self.sampling,
-                batch_size=self.slots,
-                copies=copies,
-                pad_id=self.layout.pad_id,
-                seeds=seeds,
-            )
+        asked: dict[str, Any] = {
+            **{"stop_ids": self.template.stop_ids, "sampling": self.sampling, "batch_size": self.slots},
+            **{"copies": copies, "pad_id": self.layout.pad_id, "seeds": seeds},
+        }
+        if self.other is not None:
+            found = self.other.generate(prompts, **asked)
+        else:
+            with padded_rows(without_adapter(self.model)), self.engine.autocast():
+                found = generate(self.model, prompts, **asked)
         return [found[start : start + copies] for start in range(0, len(found), copies)]
 
     def said(

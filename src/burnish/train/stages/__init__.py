@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class RolloutParts:
     Attributes:
         loaded: the model as it is trained, with its tokenizer.
         prompts: the examples, with their records.
+        held_out: those that are evaluated on, by the name of their set.
         reference: what `Stage.reference` gave.
         folder: the run folder.
     """
@@ -62,6 +63,7 @@ class RolloutParts:
     engine: Engine
     reference: Reference | None
     folder: Path
+    held_out: Mapping[str, Selection] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

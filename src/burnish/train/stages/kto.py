@@ -84,7 +84,8 @@ def before_step(module: Any, micro: Sequence[Sequence[Example]], layout: Layout,
     own = parts[accelerator.process_index :: accelerator.num_processes]
     rounds = math.ceil(len(parts) / accelerator.num_processes)
     # Shards are gathered from all ranks, so each runs as many forward passes: the last one may be a stand-in.
-    accelerator.unwrap_model(module).measure([*own, *parts[: rounds - len(own)]], accelerator, counted=len(own))
+    asked = [*own, *parts[: rounds - len(own)]]
+    accelerator.unwrap_model(module).measure(asked, accelerator, module, counted=len(own))
 
 
 def _mixed(example: Example) -> bytes:
@@ -98,7 +99,6 @@ STAGE = Stage(
     collate_feedback,
     module,
     extend=extend,
-    whole_because="its KL is measured on whole weights",
     reference=find_reference,
     check=check,
     before_step=before_step,

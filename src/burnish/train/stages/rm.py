@@ -28,6 +28,4 @@ def module(parts: Parts) -> ScoreLoss:
     return ScoreLoss(parts.model, packed=parts.packed, centring=parts.settings.preference.center_rewards_coefficient)
 
 
-STAGE = Stage(
-    "rm", preference_chunk, collate_pairs, module, unit=2, extend=extend, whole_because="its value head is saved whole"
-)
+STAGE = Stage("rm", preference_chunk, collate_pairs, module, unit=2, extend=extend)
