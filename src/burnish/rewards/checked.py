@@ -140,9 +140,6 @@ def _in_child(options: dict[str, Any], question: Callable[[RewardSample], Any]) 
     return RewardFunction(run, close=child.close)
 
 
-_TOO_LONG = f"took longer than {ITEM_S:g} s on this answer"
-
-
 class Child:
     """A process that answers one question at a time, in lines of JSON; started when it is first asked."""
 
@@ -163,7 +160,8 @@ class Child:
             found = self._exchange({"ask": question, "limit_s": limit}, limit)
             if found is None:
                 late = time.monotonic() - begun >= limit
-                return self._ended(deadline, _TOO_LONG if late else "lost the process that reads the answers")
+                too_long = f"took longer than {ITEM_S:g} s on this answer"
+                return self._ended(deadline, too_long if late else "lost the process that reads the answers")
         return Unanswered(found["why"]) if "why" in found else found["value"]
 
     def close(self) -> None:

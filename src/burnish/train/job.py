@@ -93,21 +93,19 @@ class Job:
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
         settings = self.settings
-        with stop.at_once():
-            loaded, template, loop = self._build()
-        self.loop = loop
-        self.watch.go_on_after(loop.progress.step)
-        started = time.perf_counter()
-        before = loop.progress.elapsed_s
         with ExitStack() as stack:
+            with stop.at_once():
+                loaded, template, loop = self._build(stack)
+            self.loop = loop
+            self.watch.go_on_after(loop.progress.step)
+            started = time.perf_counter()
+            before = loop.progress.elapsed_s
             if isinstance(loop.plan, StreamPlan):
                 stack.callback(loop.plan.close)
             if self.checkpoints.rollouts:
                 stack.callback(self.checkpoints.rollouts.close)
             if self._packs:
                 stack.enter_context(packed_rows(without_adapter(loaded.model)))
-            whole = not self.engine.cuts_weights
-            stack.enter_context(own_kernels(settings, loaded, self.device, whole=whole))
             if settings.training.do_train:
                 loop.run(stop)
                 self._take_best(loaded, loop)
@@ -122,8 +120,12 @@ class Job:
         self.engine.wait_for_everyone()
         return self.folder.summary()
 
-    def _build(self) -> tuple[Loaded, ChatTemplate, Loop]:
-        """Everything before the first step: data, model, and where an earlier run stopped."""
+    def _build(self, stack: ExitStack) -> tuple[Loaded, ChatTemplate, Loop]:
+        """Everything before the first step: data, model, and where an earlier run stopped.
+
+        Args:
+            stack: takes the states of the model that last as long as the run.
+        """
         settings = self.settings
         for line in settings.notes:
             log.note(line)
@@ -155,7 +157,7 @@ class Job:
         log.say(model_line(record))
         machine = {**environment(self.folder.path), "processes": self.engine.num_processes}
         self.record(model=record, data=data.record(), environment=machine)
-        return loaded, template, self._loop(loaded, template, data)
+        return loaded, template, self._loop(loaded, template, data, stack)
 
     def _machine(self) -> None:
         """Switches of the whole process."""
@@ -181,11 +183,15 @@ class Job:
 
     # -- building -----------------------------------------------------------------------------------------
 
-    def _loop(self, loaded: Loaded, template: ChatTemplate, data: RunData) -> Loop:
+    def _loop(self, loaded: Loaded, template: ChatTemplate, data: RunData, stack: ExitStack) -> Loop:
         settings, training = self.settings, self.settings.training
         self._packs = takes_packed_rows(loaded.model)
         reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
         self._packs = self._packs and (reference is None or reference.takes_packed_rows(loaded.model))
+        # A reference that computes in another way than the policy would not give ln 2 at the first step.
+        beside = () if reference is None or reference.model is loaded.model else (reference.model,)
+        whole = not self.engine.cuts_weights
+        stack.enter_context(own_kernels(settings, loaded.model, beside, self.device, whole=whole))
         shares = (
             self._packs and not training.neftune_noise_alpha and reads_shared_prompts(without_adapter(loaded.model))
         )

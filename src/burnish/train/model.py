@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -217,10 +217,13 @@ def takes_packed_rows(model: Any) -> bool:
 
 
 @contextmanager
-def own_kernels(settings: Settings, loaded: Loaded, device: torch.device, *, whole: bool) -> Iterator[None]:
+def own_kernels(
+    settings: Settings, model: Any, beside: Sequence[Any], device: torch.device, *, whole: bool
+) -> Iterator[None]:
     """In this block the model's layers use Burnish's kernels where that is asked for, or where it was measured.
 
     Args:
+        beside: further models that compute in the same way.
         whole: whether each process holds the whole of the weights that its layers use.
     """
     asked = settings.model.fused_layers
@@ -231,9 +234,11 @@ def own_kernels(settings: Settings, loaded: Loaded, device: torch.device, *, who
         log.note("fused_layers does not work where weights are cut into shards; the layers compute as usual")
         yield
         return
-    with fused_layers(loaded.model) as kinds:
-        family = loaded.model.config.get_text_config().model_type
-        known = describe_fused(kinds)
+    with ExitStack() as stack:
+        known = describe_fused(stack.enter_context(fused_layers(model)))
+        for other in beside:
+            stack.enter_context(fused_layers(other))
+        family = model.config.get_text_config().model_type
         log.say(f"kernels for {known}" if known else f"no kernels for the layers of {family}; they compute as usual")
         yield
 
