@@ -1,6 +1,6 @@
 """dpo and kto on the real SmolLM2-135M-Instruct: do margins rise on pairs that were held out?
 
-    python bench/preferences.py DATA_DIR [--stages dpo,kto] [--rows 90] [--out DIR]
+    python bench/with_data/preferences.py DATA_DIR [--stages dpo,kto] [--rows 90] [--out DIR]
 
 DATA_DIR holds LLaMA-Factory's dpo_en_demo.json and kto_en_demo.json. The shortest rows are taken, so that one core is
 enough; a tenth is held out and evaluated before the first step, on the way and at the end. Prints loss, margin and, for
