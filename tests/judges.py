@@ -7,8 +7,10 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.answering import in_background
 
 Script = Callable[[dict[str, Any]], Any]
 """What was asked → the text of a reply, or (status, body, headers)."""
@@ -95,21 +97,11 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def judge_server(script: Script = right, **changes: Any):
     """The running server; `asked` has every request, `url` is where its interface begins."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
     values = {"models": ["judge"], "key": None, "finish": "stop", "usage": True, **changes}
-    for name, value in values.items():
-        setattr(server, name, value)
-    server.script, server.asked, server.answered, server.lock = script, [], 0, threading.Lock()
-    server.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    values |= {"script": script, "asked": [], "answered": 0, "lock": threading.Lock()}
+    with in_background(_Handler, **values) as server:
+        server.url = f"{server.origin}/v1"
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
 
 
 def busy(times: int, then: Script = right, status: int = 429, **headers: str) -> Script:

@@ -15,7 +15,7 @@ from burnish.data.export import openai_message
 from burnish.data.records import Conversation, Document, Feedback, Preference, Prompt, Record, Sample, Turn
 from burnish.errors import DataError
 from burnish.evaluate.prediction_files import PAGE, PREDICTIONS, RESULTS, PredictionFiles
-from burnish.evaluate.predictions_page import KINDS, answer_row, write_predictions_page
+from burnish.evaluate.predictions_page import KINDS, PageRow, answer_row, write_predictions_page
 from burnish.evaluate.text_metrics import ROUGE, text_scores
 from burnish.generate.chat import ChatModel
 from burnish.generate.engine import Engine
@@ -174,13 +174,28 @@ def predict(
         answer_items(model, engine, left, files.add, seed=seed, total=len(items))
         spent = before + time.perf_counter() - started
         results = {**about, **_results(files.lines(), spent)}
-        files.finish(results)
-        figures = figures_of(results)
-        rows = [answer_row(line) for line in files.lines()]
-        write_predictions_page(folder / PAGE, rows, figures, f"Predictions of {results['model']}", KINDS)
-    log.say(table([("figure", "value"), *figures]))
-    log.say(f"Saved in {folder}: {PREDICTIONS}, {RESULTS}, {PAGE}")
+        write_results(files, results, figures_of(results), answer_row, f"Predictions of {results['model']}", KINDS)
     return results
+
+
+def write_results(
+    files: PredictionFiles,
+    results: Mapping[str, Any],
+    figures: Sequence[tuple[str, str]],
+    page_row: Callable[[Mapping[str, Any]], PageRow],
+    title: str,
+    kinds: Mapping[str, str],
+) -> None:
+    """Finish the files of predictions that are all made: predict.json, the page, and a table in the terminal.
+
+    Args:
+        figures: the results in words.
+        page_row, title, kinds: as in `write_predictions_page`; a row of the page from a line of the file.
+    """
+    files.finish(results)
+    write_predictions_page(files.folder / PAGE, [page_row(line) for line in files.lines()], figures, title, kinds)
+    log.say(table([("figure", "value"), *figures]))
+    log.say(f"Saved in {files.folder}: {PREDICTIONS}, {RESULTS}, {PAGE}")
 
 
 def figures_of(results: Mapping[str, Any]) -> list[tuple[str, str]]:

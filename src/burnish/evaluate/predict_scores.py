@@ -14,12 +14,11 @@ from burnish import log
 from burnish.batch.chunks import DROPPED_NOT_RENDERED, where
 from burnish.data.records import Conversation, Document, Feedback, Preference, Prompt, Sample, Turn
 from burnish.errors import DataError
-from burnish.evaluate.predict import as_said, tell_skipped
-from burnish.evaluate.prediction_files import PAGE, PREDICTIONS, RESULTS, PredictionFiles
-from burnish.evaluate.predictions_page import PageRow, write_predictions_page
+from burnish.evaluate.predict import as_said, tell_skipped, write_results
+from burnish.evaluate.prediction_files import PredictionFiles
+from burnish.evaluate.predictions_page import PageRow
 from burnish.generate.reward import RewardModel
 from burnish.runs.figures import wilson_interval
-from burnish.runs.tables import table
 from burnish.template import ChatTemplate
 from burnish.template.render import CannotRender
 
@@ -146,12 +145,7 @@ def predict_scores(
         started, before = time.perf_counter(), files.seconds
         _score(model, rows, files, batch_size)
         results = {**about, **_results(files.lines(), before + time.perf_counter() - started)}
-        files.finish(results)
-        figures = figures_of(results)
-        page = [_page_row(line) for line in files.lines()]
-        write_predictions_page(folder / PAGE, page, figures, f"Scores of {results['model']}", KINDS)
-    log.say(table([("figure", "value"), *figures]))
-    log.say(f"Saved in {folder}: {PREDICTIONS}, {RESULTS}, {PAGE}")
+        write_results(files, results, figures_of(results), _page_row, f"Scores of {results['model']}", KINDS)
     return results
 
 

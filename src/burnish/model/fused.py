@@ -61,37 +61,31 @@ def describe_fused(kinds: dict[str, int]) -> str:
 def projection_of(module: nn.Module, inputs: Tensor) -> Projection | None:
     """A linear layer's tensors as a call with these inputs uses them; None where there is more to it than a product."""
     if type(module) is nn.Linear:
-        return _checked(module, Projection(module.weight, module.bias), inputs)
+        return _if_like(inputs, Projection(module.weight, module.bias))
     if not _is_lora(module):
         return None
     layer: Any = module
     base: Any = layer.base_layer
     if type(base) is not nn.Linear or _watched(base):
         return None
-    if layer.disable_adapters or layer.merged:
-        return None if layer.merged and layer.disable_adapters else _plain(layer, base, inputs)
-    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    if layer.merged and layer.disable_adapters:  # the layer's own code takes them out again
+        return None
+    off = layer.merged or layer.disable_adapters
+    active = [] if off else [name for name in layer.active_adapters if name in layer.lora_A]
     if not active:
-        return _plain(layer, base, inputs)
+        return _if_like(inputs, Projection(base.weight, base.bias))
     name = active[0]
     down, up, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
     drops = isinstance(dropout, nn.Dropout) and dropout.training and dropout.p > 0
     if len(active) > 1 or name in layer.lora_variant or drops or up.bias is not None or _watched(down, up):
         return None
-    whole = Projection(base.weight, base.bias, down.weight, up.weight, float(layer.scaling[name]))
-    return _checked(module, whole, inputs)
+    return _if_like(inputs, Projection(base.weight, base.bias, down.weight, up.weight, float(layer.scaling[name])))
 
 
-def _plain(module: nn.Module, base: nn.Linear, inputs: Tensor) -> Projection | None:
-    return _checked(module, Projection(base.weight, base.bias), inputs)
-
-
-def _checked(module: nn.Module, projection: Projection, inputs: Tensor) -> Projection | None:
+def _if_like(inputs: Tensor, projection: Projection) -> Projection | None:
     """The projection, where all of it is of the inputs' dtype and here as a whole."""
-    for tensor in projection.tensors:
-        if tensor is not None and (tensor.dtype != inputs.dtype or tensor.ndim < 1 or not tensor.numel()):
-            return None
-    return projection
+    here = (each for each in projection.tensors if each is not None)
+    return projection if all(each.dtype == inputs.dtype and each.numel() for each in here) else None
 
 
 def _is_lora(module: nn.Module) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote
+
+from tests.answering import in_background
 
 
 @dataclass
@@ -104,13 +105,6 @@ class _Handler(BaseHTTPRequestHandler):
 def serve() -> Iterator[Hub]:
     """A hub on a free port of this machine, while the block runs."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with in_background(type("Handler", (_Handler,), {"hub": hub})) as server:
+        hub.url = server.origin
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

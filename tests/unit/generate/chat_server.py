@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.answering import in_background
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -65,17 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def chat_server(**changes: Any):
     """The running server with what it was asked; `url` is where its interface begins."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     values = {"models": ["tuned"], "deltas": [{"content": "Hi "}, {"content": "there"}], "finish": "stop", "count": 7}
-    for name, value in {**values, "status": 200, "key": None, **changes}.items():
-        setattr(server, name, value)
-    server.asked, server.keys = [], []
-    server.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    values |= {"status": 200, "key": None, "asked": [], "keys": [], **changes}
+    with in_background(_Handler, **values) as server:
+        server.url = f"{server.origin}/v1"
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
