@@ -72,16 +72,14 @@ def main() -> None:
 def all_ways(model: str, kinds: Sequence[str], slots: int, tokens: int, folder: Path) -> tuple[dict[str, Way], Any]:
     """Every way to make tokens, by name, and the model's template."""
     ways: dict[str, Way] = {}
-    template = None
+    whole = load_chat_model(model, infer_dtype="float32", use_cpu=True)
     for kind in [each for each in ("f32", "bf16") if each in kinds]:
-        chat = load_chat_model(model, infer_dtype=DTYPES[kind], use_cpu=True)
-        template = chat.template
+        chat = whole if kind == "f32" else load_chat_model(model, infer_dtype=DTYPES[kind], use_cpu=True)
         ways[f"generate {kind}"] = lambda prompts, count, held=chat: plainly(held.model, prompts, count)
         ways[f"burnish {kind}"] = lambda prompts, count, held=chat: ours(held.model, prompts, count)
     if not is_installed():
         print("llama.cpp is not installed (pip install 'burnish[llamacpp]'): its lines are left out")
-        return ways, template
-    whole = load_chat_model(model, infer_dtype="float32", use_cpu=True)
+        return ways, whole.template
     words = vocabulary(whole.template.tokenizer, whole.model.get_input_embeddings().weight.shape[0])
     for kind in kinds:
         file = folder / f"{kind}.gguf"

@@ -41,9 +41,10 @@ def load_to_ask(
         hub: `revision`, `cache_dir` and `token`, for a model on the hub.
     """
     quantization = quantization_of(quantization_bit, quantization_type, double_quantization)
-    if quantization_bit is None and trained_over(source):
-        quantization = trained_over(source)
-        say(f"the base is held in {quantization}, as it was trained; quantization_bit=16 takes the whole one")
+    before = trained_over(source) if quantization_bit is None else None
+    if before:
+        quantization = before
+        say(f"the base is held in {before}, as it was trained; quantization_bit=16 takes the whole one")
     loaded = load_for_use(
         source,
         use_cpu=use_cpu,

@@ -130,7 +130,6 @@ class VllmSampler:
     def __init__(self, source: ModelSource, *, slots: int, share: float, trust_remote_code: bool = False) -> None:
         # In a process of its own it could not be given weights as they are in memory here.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        self.slots = slots
         self.engine = load_vllm_engine(
             source,
             slots=slots,

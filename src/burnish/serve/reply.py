@@ -112,13 +112,14 @@ class Reply:
 
     def _find_call_too_many(self) -> int | None:
         """Where a call begins that is one too many."""
-        starts = self._calls.starts if self._calls and self._most_calls else ()
-        places = sorted(found.start() for mark in starts for found in re.finditer(re.escape(mark), self._full))
-        most = self._most_calls or 0
-        if len(places) <= most:
+        if self._calls is None or self._most_calls is None:
             return None
-        assert self._calls is not None
-        return places[most] if self._calls.read(self._full[: places[most]], self._tools)[1] else None
+        marks = self._calls.starts
+        places = sorted(found.start() for mark in marks for found in re.finditer(re.escape(mark), self._full))
+        if len(places) <= self._most_calls:
+            return None
+        cut = places[self._most_calls]
+        return cut if self._calls.read(self._full[:cut], self._tools)[1] else None
 
     def _safe(self) -> int:
         """Up to where the text can be shown: what may become a stop string or a call is held back."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from burnish.generate.vllm import load_vllm_engine
@@ -12,7 +11,7 @@ from burnish.serve.bodies import MOST_ALTERNATIVES
 from burnish.serve.worker import Backend
 
 
-def load_vllm(source: ModelSource, *, slots: int, loading: Mapping[str, Any] = MappingProxyType({})) -> Backend:
+def load_vllm(source: ModelSource, *, slots: int, loading: Mapping[str, Any]) -> Backend:
     """Load whole weights into vLLM.
 
     Args:

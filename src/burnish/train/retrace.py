@@ -6,17 +6,15 @@ The order of the samples is a pure function of data, settings and step (`batch.p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from burnish import log
 from burnish.batch.store import Origin
 from burnish.batch.windows import Windows
 from burnish.config import Settings
 from burnish.errors import DataError
-from burnish.model.source import find_model
 from burnish.train.data import RunData, build_data, build_template
+from burnish.train.origin import model_source
 from burnish.train.plans import batch_plan
 from burnish.train.stages import STAGES
 
@@ -33,9 +31,7 @@ def data_of_run(settings: Settings, summary: Mapping[str, Any]) -> RunData:
     """
     if settings.data.streaming:
         raise DataError("streamed data is not kept, so its rows cannot be told", at="streaming")
-    source = find_model(str(settings.model.model_name_or_path), log.say)
-    source = replace(source, adapters=(*source.adapters, *settings.model.adapter_name_or_path))
-    template = build_template(settings, source, datetime.fromisoformat(str(summary["started"])))
+    template = build_template(settings, model_source(settings), datetime.fromisoformat(str(summary["started"])))
     data = build_data(settings, template, STAGES.get(settings.tuning.stage))
     then = (summary.get("data") or {}).get("fingerprint")
     if then != data.fingerprint:

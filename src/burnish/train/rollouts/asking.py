@@ -1,17 +1,22 @@
-"""Answers to some prompts with their rewards: what training rollouts and held-out evaluation share."""
+"""Answers to some prompts with their rewards, counted and told: what rollouts and held-out evaluation share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from burnish import log
 from burnish.batch.prompts import from_json
 from burnish.batch.store import Selection
 from burnish.data.records import Prompt
 from burnish.rewards import RewardSample
+from burnish.train.figures import Sums
 from burnish.train.rollouts.answers import Answer
 from burnish.train.rollouts.rewarding import Judge
 from burnish.train.rollouts.sample import Policy
+
+NAMED = 5
+"""Notes and rows that are told one by one; of the others only how many there are."""
 
 
 def prompt_of(prompts: Selection, number: int) -> Prompt:
@@ -73,3 +78,23 @@ def _judged(judge: Judge, prompts: Selection, answers: Sequence[Answer]) -> tupl
         replace(one, values=values, reward=total)
         for one, values, total in zip(answers, scores.values, scores.totals, strict=True)
     ], list(scores.notes)
+
+
+def counted(judge: Judge, answers: Sequence[Answer]) -> Sums:
+    """Sums and counts of some answers: rewards by function, lengths."""
+    found: Sums = {
+        "completions/mean_length": [float(sum(len(one.ids) for one in answers)), float(len(answers))],
+        "completions/clipped_ratio": [float(sum(not one.finished for one in answers)), float(len(answers))],
+    }
+    for name in judge.names:
+        given = [value for one in answers if (value := one.values.get(name)) is not None]
+        found[f"rewards/{name}"] = [sum(given), float(len(given))]
+    return found
+
+
+def tell(notes: Sequence[str], of: str, before: str = "") -> None:
+    """Say the first notes about rewards, each with some words before it, and how many more there are."""
+    for note in notes[:NAMED]:
+        log.note(before + note)
+    if len(notes) > NAMED:
+        log.note(f"{len(notes) - NAMED} more notes about rewards {of}")

@@ -6,16 +6,14 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from burnish import log
 from burnish.batch.store import Selection
 from burnish.train.engine import Engine
 from burnish.train.figures import Sums, add, means, merge_over_ranks
 from burnish.train.rollouts.answers import Answer
-from burnish.train.rollouts.asking import ask
+from burnish.train.rollouts.asking import ask, counted, tell
 from burnish.train.rollouts.rewarding import Judge
 from burnish.train.rollouts.sample import Policy
 
-_NAMED = 5
 _AT_A_TIME = 4  # times the slots of the sampler: so that a long evaluation shows how far it is
 
 
@@ -68,10 +66,7 @@ class HeldOut:
             add(everything, sums)
             if name:
                 results |= {f"eval_{name}_{figure}": value for figure, value in _figures(sums).items()}
-        for note in notes[:_NAMED]:
-            log.note(f"held out: {note}")
-        if len(notes) > _NAMED:
-            log.note(f"{len(notes) - _NAMED} more notes about rewards of held-out prompts")
+        tell(notes, "of held-out prompts", "held out: ")
         return {f"eval_{figure}": value for figure, value in _figures(everything).items()} | results
 
     def _seed(self, name: str, number: int) -> int:
@@ -80,18 +75,12 @@ class HeldOut:
     def _counted(self, answers: Sequence[Answer]) -> Sums:
         """Sums and counts of some answers."""
         given = [one.reward for one in answers if one.reward is not None]
-        lengths = [len(one.ids) for one in answers]
-        found: Sums = {
+        return {
             "reward": [sum(given), float(len(given))],
             "squares": [sum(value * value for value in given), float(len(given))],
             "unscored": [float(len(answers) - len(given)), float(len(answers))],
-            "completions/mean_length": [float(sum(lengths)), float(len(lengths))],
-            "completions/clipped_ratio": [float(sum(not one.finished for one in answers)), float(len(answers))],
+            **counted(self.judge, answers),
         }
-        for name in self.judge.names:
-            values = [value for one in answers if (value := one.values.get(name)) is not None]
-            found[f"rewards/{name}"] = [sum(values), float(len(values))]
-        return found
 
 
 def _figures(sums: Sums) -> dict[str, float]:

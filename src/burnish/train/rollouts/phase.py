@@ -19,7 +19,7 @@ from burnish.train.engine import Engine
 from burnish.train.figures import Sums, add
 from burnish.train.reference import Reference
 from burnish.train.rollouts.answers import Answer, Buffer
-from burnish.train.rollouts.asking import ask, prompt_of, where
+from burnish.train.rollouts.asking import NAMED, ask, counted, prompt_of, tell, where
 from burnish.train.rollouts.completions import CompletionsFile
 from burnish.train.rollouts.evaluating import HeldOut
 from burnish.train.rollouts.methods import Judged, Method
@@ -28,7 +28,6 @@ from burnish.train.rollouts.rewarding import Judge
 from burnish.train.rollouts.sample import Policy
 
 ROLLOUT_FILE = "rollout.safetensors"
-_NAMED = 5
 _UNSCORED_IN_A_ROW = 3
 _WIDE_GAP = 0.1  # nats a token; 16-bit kernels of two kinds differ by some hundredths
 
@@ -166,8 +165,9 @@ class Rollouts:
         old = said.get("old_logprobs")
         if old is not None:  # what sampler and training forward differ by: rounding, or something to look into
             sampled = torch.tensor([value for one in answers for value in one.logprobs])
-            add(figures, {"sampling_gap": [float((old - sampled).abs().sum()), float(len(old))]})
-            self._watch_the_gap(float((old - sampled).abs().mean()))
+            gap = float((old - sampled).abs().sum())
+            add(figures, {"sampling_gap": [gap, float(len(old))]})
+            self._watch_the_gap(gap / max(len(old), 1))
         kept = {name: value for name, value in said.items() if name != "ref_logprobs" or self._loss_has_reference}
         if not self.options.keeps_old:
             kept["old_logprobs"] = None
@@ -206,10 +206,11 @@ class Rollouts:
                 break
         if rounds:
             add(figures, {"resampled_rounds": [float(round_), 1.0]})
-        self._tell(notes)
+        tell(notes, "in this rollout")
         groups = [*kept, *spare[: wanted - len(kept)]]
         flat = [answer for answers in groups for answer in answers]
-        self._count(flat, figures)
+        longest = max(len(one.ids) for one in flat)
+        add(figures, counted(self.judge, flat) | {"completions/max_length": [float(longest), 1.0]})
         return flat, [place < len(kept) * self.plan.copies for place in range(len(flat))]
 
     def _sample(self, count: int, notes: list[str]) -> list[list[Answer]]:
@@ -265,28 +266,6 @@ class Rollouts:
 
     # -- what people are told ---------------------------------------------------------------------------------------
 
-    def _count(self, answers: Sequence[Answer], figures: Sums) -> None:
-        """Figures of the answers themselves: rewards by function, lengths."""
-        for name in self.judge.names:
-            given = [value for one in answers if (value := one.values.get(name)) is not None]
-            add(figures, {f"rewards/{name}": [sum(given), float(len(given))]})
-        lengths = [len(one.ids) for one in answers]
-        cut = sum(not one.finished for one in answers)
-        add(
-            figures,
-            {
-                "completions/mean_length": [float(sum(lengths)), float(len(lengths))],
-                "completions/max_length": [float(max(lengths)), 1.0],
-                "completions/clipped_ratio": [float(cut), float(len(lengths))],
-            },
-        )
-
-    def _tell(self, notes: Sequence[str]) -> None:
-        for note in notes[:_NAMED]:
-            log.note(note)
-        if len(notes) > _NAMED:
-            log.note(f"{len(notes) - _NAMED} more notes about rewards in this rollout")
-
     def _watch_the_gap(self, gap: float) -> None:
         """Say once that the engine that samples and the model that learns are not the same policy."""
         if self.policy.other is None or gap <= _WIDE_GAP or self._told_of_gap:
@@ -308,7 +287,7 @@ class Rollouts:
             return
         raise BurnishError(
             f"{what}, nor did those of the {_UNSCORED_IN_A_ROW - 1} rollouts before it",
-            at=self.describe(range(min(_NAMED, len(answers)))),
+            at=self.describe(range(min(NAMED, len(answers)))),
             fix=f"look at the notes about {', '.join(self.judge.names)} above; the last checkpoint is from before",
         )
 
