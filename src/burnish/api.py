@@ -121,6 +121,19 @@ def load_predictor(settings: Settings, model: str, **options: Any) -> ChatModel:
     return load_chat_model(model, say=log.say, sampling=sampling, **(_predicts_with(settings, model) | options))
 
 
+def load_base(settings: Settings, tuned: ChatModel) -> ChatModel:
+    """What a tuned model was trained from, loaded as the settings want it. Raises ModelError where it is not known."""
+    from burnish.generate.chat import load_base_of
+
+    return load_base_of(
+        tuned,
+        use_cpu=settings.training.use_cpu,
+        trust_remote_code=settings.model.trust_remote_code,
+        infer_dtype=settings.model.infer_dtype,
+        say=log.say,
+    )
+
+
 def _predicts_with(settings: Settings, model: str) -> dict[str, Any]:
     """The loading options of a model that predicts; adapters belong to the base that the settings name."""
     options = loading_options(settings)
@@ -132,14 +145,14 @@ def answer_data(
     chat: ChatModel,
     folder: Path,
     *,
-    limit: float | None = None,
+    samples: Sequence[Sample] | None = None,
     overwrite: bool = False,
     renew: bool = False,
 ) -> dict[str, Any]:
     """Answer what the settings name with a loaded model; returns what predict.json holds.
 
     Args:
-        limit: rows from the beginning, or below 1 a share of them; None for all.
+        samples: rows of `predicted_samples` that were read already; None reads all.
         overwrite, renew: as in `burnish.evaluate.predict.predict`.
     """
     from burnish.evaluate.predict import predict as answer
@@ -154,7 +167,7 @@ def answer_data(
         )
     return answer(
         chat,
-        predicted_samples(settings, limit),
+        predicted_samples(settings) if samples is None else samples,
         folder,
         about={
             "model": chat.name,

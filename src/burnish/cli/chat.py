@@ -134,21 +134,15 @@ def load_speakers(asked: Asked) -> list[Speaker]:
         return [main]
     if asked.compare != _BASE:
         return [load_speaker(asked.compare, asked, None), main]
-    from burnish.generate.chat import ChatModel, load_base_of
+    from burnish.api import load_base
+    from burnish.generate.chat import ChatModel
 
     if not isinstance(main, ChatModel):
         raise BurnishError(
             "what a served model was tuned from is not known", at="--compare", fix="name the other one: --compare OTHER"
         )
-    model = asked.settings.model
     try:
-        base = load_base_of(
-            main,
-            use_cpu=asked.settings.training.use_cpu,
-            trust_remote_code=model.trust_remote_code,
-            infer_dtype=model.infer_dtype,
-            say=log.say,
-        )
+        base = load_base(asked.settings, main)
     except ModelError as error:
         raise ModelError(error.what, at=error.at, fix="name what to compare with: --compare OTHER") from error
     return [base, main]

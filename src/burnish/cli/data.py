@@ -56,7 +56,6 @@ def run_inspect(
     settings = load_settings(run, list(overrides), require=("model_name_or_path", "dataset"))
     if format == "jsonl":
         log.set_quiet(True)  # stdout carries the lines and nothing else
-    assert settings.model.model_name_or_path is not None  # required above
     from burnish.batch.prepare import prepare
     from burnish.train.data import build_template, label_options, read_samples
     from burnish.train.origin import model_source

@@ -82,7 +82,6 @@ class _TokenCounter:
         from burnish.train.origin import model_source
 
         assert target.settings is not None
-        assert target.model is not None
         self.template = build_template(target.settings, model_source(target.settings))
         self.options = label_options(target.settings)
         self.batch_rows = target.settings.training.per_device_train_batch_size

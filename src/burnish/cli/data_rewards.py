@@ -93,8 +93,7 @@ def _text(value: Any) -> str | None:
 
 def _encoder(settings: Settings, rewards: Rewards) -> Any:
     """What makes tokens of a text; nothing where no function counts them, or no model is named."""
-    name = settings.model.model_name_or_path
-    if not rewards.counts_tokens or name is None:
+    if not rewards.counts_tokens or settings.model.model_name_or_path is None:
         return lambda _: ()
     from burnish.model.load import load_tokenizer
     from burnish.train.origin import model_source

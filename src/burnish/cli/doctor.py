@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burnish import log
+from burnish.cli.runs import print_json
 from burnish.config import Settings, load_settings
 from burnish.errors import BurnishError
 from burnish.runs.doctor import Evidence, diagnose, render
 from burnish.runs.doctor.curves import spiking_steps
 from burnish.runs.doctor.probe import Asked, Probe
 from burnish.runs.doctor.rows import RowLoss, odd_rows
-from burnish.runs.files import to_json
 
 if TYPE_CHECKING:
     from burnish.batch.store import Origin
@@ -48,7 +47,7 @@ def run_doctor(run_dir: str, *, probe: int = 0, worst: int = 0, as_json: bool = 
         **({"probe": run.probe.as_json()} if run.probe else {}),
         **({"worst": [each.as_json() for each in run.odd_rows]} if worst else {}),
     }
-    print(json.dumps(json.loads(to_json(told)), ensure_ascii=False, indent=2))
+    print_json(told)
 
 
 def examined(run: Evidence, probe: int, worst: int) -> Evidence:
@@ -174,23 +173,16 @@ class _Examination:
 
     def _before(self, chat: ChatModel, kinds: dict[str, list[Pair]]) -> tuple[dict[str, Likely], list[str]]:
         """The same losses under the model that the run began from; it takes the place of the tuned one in memory."""
+        from burnish.api import load_base
         from burnish.evaluate.probing import known_ids, measure
-        from burnish.generate.chat import load_base_of
 
         if self.settings.model.train_from_scratch:
             return {}, []
         rows = chat.model.get_input_embeddings().weight.shape[0]
         chat.model = None
         gc.collect()
-        model, on_cpu = self.settings.model, self.settings.training.use_cpu
         try:
-            base = load_base_of(
-                chat,
-                use_cpu=on_cpu,
-                trust_remote_code=model.trust_remote_code,
-                infer_dtype=model.infer_dtype,
-                say=log.say,
-            )
+            base = load_base(self.settings, chat)
         except BurnishError as error:
             return {}, [f"the model before training was not asked: {error.what}"]
         if not all(known_ids(base.model, part) for part in kinds.values()):

@@ -225,8 +225,8 @@ def _other(call: Call, tuned: Subject) -> Subject:
         tuned.lm = None
         assert call.compare is not None
         return load_subject(call, call.compare)
+    from burnish.api import load_base
     from burnish.evaluate.lm import EngineLM
-    from burnish.generate.chat import load_base_of
 
     if tuned.chat is None:
         raise BurnishError(
@@ -235,13 +235,7 @@ def _other(call: Call, tuned: Subject) -> Subject:
     shell = replace(tuned.chat, model=None)
     tuned.lm = tuned.chat = None  # two models need not be in memory at once
     try:
-        base = load_base_of(
-            shell,
-            use_cpu=call.settings.training.use_cpu,
-            trust_remote_code=call.settings.model.trust_remote_code,
-            infer_dtype=call.settings.model.infer_dtype,
-            say=log.say,
-        )
+        base = load_base(call.settings, shell)
     except ModelError as error:
         raise ModelError(error.what, at=error.at, fix="name what to compare with: --compare OTHER") from error
     return _subject(base, EngineLM, call, tuned.templated)

@@ -17,6 +17,7 @@ from burnish.runs.preflight import SUMMARY
 if TYPE_CHECKING:
     from burnish.cli.eval_judge import JudgeCall
     from burnish.config import Settings
+    from burnish.data.records import Sample
     from burnish.evaluate.judging.report import Case
     from burnish.evaluate.judging.rows import Row
     from burnish.generate.chat import ChatModel
@@ -139,7 +140,7 @@ def _asked(
     call: JudgeCall, settings: Settings, name: str, folder: Path, other_file: Path | None, *, dry: bool
 ) -> tuple[list[Row], list[Row], str, str]:
     """Answers of models: (new, old, name, name of the other)."""
-    from burnish.api import predicted_samples, refuse_several_processes
+    from burnish.api import load_base, predicted_samples, refuse_several_processes
     from burnish.evaluate.judging.rows import read_rows
 
     refuse_several_processes()
@@ -154,16 +155,16 @@ def _asked(
         old = read_rows(other_file) if other_file else [replace(row, answer=f"{row.answer} .") for row in assumed]
         return assumed, old, name, "its base" if call.compare == BASE else str(other)
     tuned = _load(settings, name)
-    base = _base_of(tuned) if call.compare == BASE else None
-    new = _answers(settings, tuned, folder, call.limit, len(samples))
+    if call.compare == BASE:
+        _check_base(tuned)
+    new = _answers(settings, tuned, folder, samples)
     if call.compare is None:
         return new, [], tuned.name, ""
     if other_file:
         return new, read_rows(other_file), tuned.name, _made_by(other_file)
-    shell = replace(tuned, model=None)
     tuned.model = None  # two models need not be in memory at once
-    old_model = _load_base(shell, settings) if base else _load(settings, str(call.compare), others=True)
-    old = _answers(settings, old_model, folder, call.limit, len(samples))
+    old_model = load_base(settings, tuned) if call.compare == BASE else _load(settings, call.compare, others=True)
+    old = _answers(settings, old_model, folder, samples)
     return new, old, tuned.name, old_model.name
 
 
@@ -175,38 +176,26 @@ def _load(settings: Settings, name: str, *, others: bool = False) -> ChatModel:
     return load_predictor(settings, name, **own)
 
 
-def _base_of(tuned: ChatModel) -> Any:
-    """Where the base of a run lies, known before hours are spent on answers."""
+def _check_base(tuned: ChatModel) -> None:
+    """Look where the base of a run lies before hours are spent on answers. Raises ModelError."""
     from burnish.model.source import trained_from
 
     assert tuned.source is not None
     try:
-        return trained_from(tuned.source, log.say)
+        trained_from(tuned.source, log.say)
     except ModelError as error:
         raise ModelError(error.what, at=error.at, fix="name what to compare with: --compare OTHER") from error
 
 
-def _load_base(shell: ChatModel, settings: Settings) -> ChatModel:
-    from burnish.generate.chat import load_base_of
-
-    return load_base_of(
-        shell,
-        use_cpu=settings.training.use_cpu,
-        trust_remote_code=settings.model.trust_remote_code,
-        infer_dtype=settings.model.infer_dtype,
-        say=log.say,
-    )
-
-
-def _answers(settings: Settings, model: ChatModel, folder: Path, limit: float | None, count: int) -> list[Row]:
+def _answers(settings: Settings, model: ChatModel, folder: Path, samples: Sequence[Sample]) -> list[Row]:
     """A model's answers to the data, in a folder of their own below the results; gone on with after a kill."""
     from burnish.api import answer_data
     from burnish.evaluate.judging.rows import read_rows
 
     log.say(f"\nanswers of {model.name}")
     own = folder / "judge" / f"answers-{Path(model.name).stem}-{_short(model.name)}"
-    answer_data(settings, model, own, limit=limit, renew=True)
-    return read_rows(own / _PREDICTIONS)[:count]
+    answer_data(settings, model, own, samples=samples, renew=True)
+    return read_rows(own / _PREDICTIONS)[: len(samples)]
 
 
 def _short(name: str) -> str:
@@ -216,8 +205,9 @@ def _short(name: str) -> str:
 
 def _assumed(samples: Sequence[Any], settings: Settings) -> list[Row]:
     """Rows for an estimate: each answer as long as the data's own, or as max_new_tokens allows."""
+    from burnish.data.export import openai_messages
     from burnish.evaluate.judging.rows import row_of
-    from burnish.evaluate.predict import messages_of, question_of
+    from burnish.evaluate.predict import question_of
 
     longest = "word " * settings.generating.max_new_tokens
     rows: list[Row] = []
@@ -226,7 +216,7 @@ def _assumed(samples: Sequence[Any], settings: Settings) -> list[Row]:
         question, answer = question_of(sample.record, sample)
         without += answer is None
         said = answer.content if answer is not None else longest
-        line: dict[str, Any] = {"messages": list(messages_of(question)), "prediction": said}
+        line: dict[str, Any] = {"messages": openai_messages(question.turns), "prediction": said}
         line |= {"dataset": sample.dataset, "row": sample.row, "reference": said if answer is not None else None}
         rows.append(row_of(line, "the data", 0))
     as_long = "as long as the data's own" + (f", {without} without one of max_new_tokens" if without else "")

@@ -28,7 +28,7 @@ def run_list(root: str, *, sort: str = "newest", status: str | None = None, as_j
     if status:
         found = [run for run in found if (run["silent"] if status == "silent" else run["status"] == status)]
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif found:
         log.console().print(render_runs(found, width=_width()), markup=False, soft_wrap=True)
     else:
@@ -39,7 +39,7 @@ def run_show(run_dir: str, *, as_json: bool = False) -> None:
     """Print one run."""
     if as_json:
         log.set_quiet(True)  # notes about broken lines would stand in the JSON
-        _print_json(show_json(Path(run_dir)))
+        print_json(show_json(Path(run_dir)))
         return
     width = min(_width() or 72, 100)
     log.console().print(show_run(Path(run_dir), width=width), markup=False, soft_wrap=True)
@@ -67,7 +67,7 @@ def run_compare(
     curves = [run.curve(metric, by) for run in runs]
     drawn = _draw(curves, png, metric, by) if png else False
     if as_json:
-        _print_json(compare_json(runs, metric, by))
+        print_json(compare_json(runs, metric, by))
     elif as_markdown:
         print(compare_markdown(runs, png if drawn else None))
     else:
@@ -104,5 +104,6 @@ def _width() -> int | None:
     return console.width if console.is_terminal or "COLUMNS" in os.environ else None
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """A value on stdout, for scripts."""
     print(json.dumps(json.loads(to_json(value)), ensure_ascii=False, indent=2))

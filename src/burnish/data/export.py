@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +67,11 @@ def openai_message(turn: Turn) -> Row:
     if turn.weight != 1.0:
         message["weight"] = turn.weight
     return message
+
+
+def openai_messages(turns: Iterable[Turn]) -> list[Row]:
+    """Turns as a model is asked them: without the weights of training."""
+    return [openai_message(replace(turn, weight=1.0)) for turn in turns]
 
 
 def _openai_call(call: ToolCall) -> Row:

@@ -37,7 +37,6 @@ class NearDuplicates:
         self._times = rng.integers(0, 1 << 63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
         self._plus = rng.integers(0, 1 << 63, HASHES, dtype=np.uint64)
         self._blocks: list[np.ndarray] = []
-        self._filled = 0
         self._numbers: list[int] = []
 
     def add(self, number: int, text: str) -> None:
@@ -50,29 +49,29 @@ class NearDuplicates:
             self.left_out += 1
             return
         hashed = np.fromiter(triples, dtype=np.uint64, count=len(triples))
-        if self._filled % _BLOCK == 0:
+        place = len(self._numbers) % _BLOCK
+        if not place:
             self._blocks.append(np.empty((_BLOCK, HASHES), dtype=np.uint32))
         # multiply, add and keep the upper half: Dietzfelbinger et al. 1997, "A reliable randomized algorithm"
         smallest = (hashed[:, None] * self._times + self._plus).min(axis=0)
-        self._blocks[-1][self._filled % _BLOCK] = smallest >> np.uint64(32)
-        self._filled += 1
+        self._blocks[-1][place] = smallest >> np.uint64(32)
         self._numbers.append(number)
 
     def pairs(self) -> Iterator[tuple[int, int, float]]:
         """Numbers of a row and of the first earlier one that it nearly repeats, with the share they agree in."""
         if not self._numbers:
             return
-        rows = np.concatenate(self._blocks)[: self._filled]
+        rows = np.concatenate(self._blocks)[: len(self._numbers)]
         earlier = np.full(len(rows), -1, dtype=np.int64)
         agreed = np.zeros(len(rows))
         for start in range(0, HASHES, BAND):
             keys = np.ascontiguousarray(rows[:, start : start + BAND]).view(f"V{4 * BAND}").reshape(-1)
             _, first, group = np.unique(keys, return_index=True, return_inverse=True)
             other = first[group.reshape(-1)]  # the first row with the same band
-            for at in np.flatnonzero(other < np.arange(len(rows))).tolist():
-                if earlier[at] < 0:
-                    share = float((rows[at] == rows[other[at]]).mean())
-                    if share >= SHARE:
-                        earlier[at], agreed[at] = other[at], share
-        for at in np.flatnonzero(earlier >= 0).tolist():
-            yield self._numbers[at], self._numbers[int(earlier[at])], float(agreed[at])
+            found = np.flatnonzero((other < np.arange(len(rows))) & (earlier < 0))
+            for at in np.array_split(found, len(found) // _BLOCK + 1):  # in parts, so that it takes little memory
+                share = (rows[at] == rows[other[at]]).mean(axis=1)
+                same = share >= SHARE
+                earlier[at[same]], agreed[at[same]] = other[at[same]], share[same]
+        for place in np.flatnonzero(earlier >= 0).tolist():
+            yield self._numbers[place], self._numbers[int(earlier[place])], float(agreed[place])

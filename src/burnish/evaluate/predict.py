@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from burnish import log
 from burnish.batch.chunks import DROPPED_NOT_RENDERED, where
-from burnish.data.export import openai_message
+from burnish.data.export import openai_messages
 from burnish.data.records import Conversation, Document, Feedback, Preference, Prompt, Record, Sample, Turn
 from burnish.errors import DataError
 from burnish.evaluate.prediction_files import PAGE, PREDICTIONS, RESULTS, PredictionFiles
@@ -87,11 +87,6 @@ def question_of(record: Record, sample: Sample) -> tuple[Conversation, Turn | No
     return record, None
 
 
-def messages_of(question: Conversation) -> tuple[dict[str, Any], ...]:
-    """A question in OpenAI's form."""
-    return tuple(openai_message(replace(turn, weight=1.0)) for turn in question.turns)
-
-
 def make_items(samples: Iterable[Sample], template: ChatTemplate, room: int) -> list[Item]:
     """Render every row as inference sees it.
 
@@ -102,7 +97,7 @@ def make_items(samples: Iterable[Sample], template: ChatTemplate, room: int) -> 
     for place, sample in enumerate(samples):
         question, answer = question_of(sample.record, sample)
         named = (place, sample.dataset, sample.row)
-        asked = messages_of(question)
+        asked = tuple(openai_messages(question.turns))
         try:
             ids = tuple(template.prompt_ids(question))
             text = template.text(question, generate=True)

@@ -56,8 +56,10 @@ class PredictionFiles:
         except OSError as error:
             raise _cannot_write(folder, error) from error
         with hold(folder):
-            others = (read_results(folder) or {}).get("fingerprints") != dict(fingerprints)
-            if (overwrite and not _broke_off(folder, fingerprints)) or (renew and others):
+            there = read_results(folder) or {}
+            same = there.get("fingerprints") == dict(fingerprints)
+            broke_off = same and there.get("status") == "running"
+            if (overwrite and not broke_off) or (renew and not same):
                 for name in (PREDICTIONS, RESULTS, PAGE):
                     (folder / name).unlink(missing_ok=True)
             about = _about(folder, fingerprints)
@@ -105,12 +107,6 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _broke_off(folder: Path, fingerprints: Mapping[str, str]) -> bool:
-    """Whether the very same predictions were begun here and not ended."""
-    about = read_results(folder) or {}
-    return about.get("status") == "running" and about.get("fingerprints") == dict(fingerprints)
 
 
 def _about(folder: Path, fingerprints: Mapping[str, str]) -> dict[str, Any]:

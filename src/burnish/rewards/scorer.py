@@ -8,13 +8,12 @@ import os
 import time
 import urllib.error
 import urllib.request
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from burnish.data.export import openai_message
+from burnish.data.export import openai_messages
 from burnish.errors import BurnishError
-from burnish.rewards.records import Call, RewardFunction, RewardSample, Surroundings, Unanswered
+from burnish.rewards.records import Call, RewardFunction, Surroundings, Unanswered
 
 _AT = "reward_funcs: http_scorer"
 _LARGEST = 64 * 1024 * 1024
@@ -42,7 +41,7 @@ def http_scorer(
         asked = {
             "model": model,
             "messages": [around.render(sample.prompt, sample.completion) for sample in samples],
-            "prompts": [_messages(sample) for sample in samples],
+            "prompts": [openai_messages(sample.prompt.turns) for sample in samples],
             "completions": [sample.completion for sample in samples],
             "references": [sample.reference for sample in samples],
         }
@@ -54,10 +53,6 @@ def http_scorer(
         call.answers[start : start + len(samples)] = scores if isinstance(scores, list) else [scores] * len(samples)
 
     return RewardFunction(run, is_async=True)
-
-
-def _messages(sample: RewardSample) -> list[dict[str, Any]]:
-    return [openai_message(replace(turn, weight=1.0)) for turn in sample.prompt.turns]
 
 
 def _post(url: str, asked: dict[str, Any], key: str | None, timeout_s: float) -> Any:

@@ -11,7 +11,8 @@ from burnish.serve.errors import ApiError, bad_request
 from burnish.serve.grammar import Either, Many, Node, control, one_of, seq, text
 from burnish.serve.schema import any_object, of_schema
 from burnish.template import ChatTemplate
-from burnish.template.call_form import CALL_IDS, NAME, CallForm
+from burnish.template.call_form import CallForm
+from burnish.template.probe import CALL_IDS, TOOL_NAME
 
 _NO_ARGUMENTS = {"type": "object", "additionalProperties": False}
 
@@ -58,7 +59,7 @@ def _written(template: ChatTemplate, form: str, name: str = "") -> Node:
     encoder = template.encoder
     marks = sorted((each for each in encoder.names if each), key=len, reverse=True)
     parts: list[Node] = []
-    for piece in re.split("(" + "|".join(map(re.escape, [*CALL_IDS, *marks])) + ")", form.replace(NAME, name)):
+    for piece in re.split("(" + "|".join(map(re.escape, [*CALL_IDS, *marks])) + ")", form.replace(TOOL_NAME, name)):
         number = encoder.token_id(piece)
         if piece in CALL_IDS:
             parts += [one_of(string.ascii_letters + string.digits)] * len(piece)

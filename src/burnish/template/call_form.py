@@ -9,26 +9,23 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from burnish.data.records import Conversation, ToolCall, Turn
+from burnish.data.records import ToolCall
 from burnish.errors import TemplateError
-from burnish.template.calls import as_written
-from burnish.template.probe import TOOL
+from burnish.template.calls import asked_and_called, up_to_stop
+from burnish.template.probe import ARGUMENTS, ASKED, CALL_IDS, TOOL, TOOL_NAME
 
 if TYPE_CHECKING:
     from burnish.template.chat import ChatTemplate
 
-NAME = "probe_tool"
-"""Stands in a form where the name of a tool is to stand."""
-CALL_IDS = ("probe0001", "probe0002")
-"""Stand in a form where the template writes the id of a call."""
-_ASKED = Turn("user", "probe")
-_ARGUMENTS = {"probe_argument": "probe value"}
 _DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
 class CallForm:
     """What stands around the arguments of calls, which themselves are a JSON object.
+
+    In them `probe.TOOL_NAME` stands where the name of a tool is to stand, and `probe.CALL_IDS` where the template
+    writes the ids of calls.
 
     `one`: before and after those of a single call. `two`: before, between and after those of two; None where the
     template writes a single call only.
@@ -50,15 +47,14 @@ def call_form_of(template: ChatTemplate) -> CallForm | None:
 
 def _around(template: ChatTemplate, count: int) -> list[str] | None:
     """What stands before, between and after the arguments of some calls."""
-    calls = tuple(ToolCall(NAME, dict(_ARGUMENTS), call_id) for call_id in CALL_IDS[:count])
+    calls = tuple(ToolCall(TOOL_NAME, ARGUMENTS, call_id) for call_id in CALL_IDS[:count])
     try:
-        prompt = template.text(Conversation((_ASKED,), (TOOL,)), generate=True)
-        whole = template.text(Conversation((_ASKED, Turn("assistant", "", tool_calls=calls)), (TOOL,)), generate=False)
-        written = as_written(template, _ASKED, calls, (TOOL,))
+        prompt, whole = asked_and_called(template, ASKED, calls, (TOOL,))
     except TemplateError:
         return None
     if not whole.startswith(prompt):
         return None
+    written = up_to_stop(template, prompt, whole)
     parts: list[str] = []
     place = 0
     for _ in calls:
@@ -70,10 +66,10 @@ def _around(template: ChatTemplate, count: int) -> list[str] | None:
             found, end = _DECODER.raw_decode(written, begin)
         except ValueError:
             return None
-        if found != _ARGUMENTS:
+        if found != ARGUMENTS:
             return None
         parts.append(written[place:begin])
         place = end
-    if any(part.count(NAME) != 1 for part in parts) or NAME in written[place:]:
+    if any(part.count(TOOL_NAME) != 1 for part in parts) or TOOL_NAME in written[place:]:
         return None
     return [*parts, written[place:]]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from burnish.data.records import Conversation, ToolCall, Turn
 from burnish.errors import TemplateError
-from burnish.template.probe import TOOL
+from burnish.template.probe import ARGUMENTS, ASKED, CALL_IDS, TOOL, TOOL_NAME
 
 if TYPE_CHECKING:
     from burnish.template.chat import ChatTemplate
@@ -63,9 +63,9 @@ class CallFormat:
 
 def format_of(template: ChatTemplate) -> CallFormat | None:
     """The format in which a template writes calls; None where it writes none, or in a way that is not known."""
-    call = ToolCall("probe_tool", {"probe_argument": "probe value"}, "probe0001")
+    call = ToolCall(TOOL_NAME, ARGUMENTS, CALL_IDS[0])
     try:
-        written = as_written(template, Turn("user", "probe"), (call,), (TOOL,))
+        written = as_written(template, ASKED, (call,), (TOOL,))
     except TemplateError:
         return None
     for known in FORMATS:
@@ -82,9 +82,18 @@ def as_written(template: ChatTemplate, asked: Turn, calls: tuple[ToolCall, ...],
     Raises:
         TemplateError: the template knows no calls.
     """
+    return up_to_stop(template, *asked_and_called(template, asked, calls, tools))
+
+
+def asked_and_called(template: ChatTemplate, asked: Turn, calls: tuple[ToolCall, ...], tools: Tools) -> tuple[str, str]:
+    """A prompt, and the text with an answer that makes these calls. Raises TemplateError."""
     told = tuple(dict(tool) for tool in tools)
     prompt = template.text(Conversation((asked,), told), generate=True)
-    whole = template.text(Conversation((asked, Turn("assistant", "", tool_calls=calls)), told), generate=False)
+    return prompt, template.text(Conversation((asked, Turn("assistant", "", tool_calls=calls)), told), generate=False)
+
+
+def up_to_stop(template: ChatTemplate, prompt: str, whole: str) -> str:
+    """What stands in the whole after what it has in common with the prompt, up to the first stop token."""
     both = min(len(prompt), len(whole))
     same = next((place for place in range(both) if prompt[place] != whole[place]), both)
     ends = [place for name in template.stop_names if (place := whole.find(name, same)) >= 0]

@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from burnish.template.catalogue import Family
 
 PROBE = "probe"
+TOOL_NAME, ARGUMENTS = "probe_tool", {"probe_argument": "probe value"}
+CALL_IDS = ("probe0001", "probe0002")
+ASKED = Turn("user", PROBE)
 _SYSTEM = Turn("system", "probe system")
-_ASKED = Turn("user", PROBE)
 _TOLD = Turn("assistant", PROBE)
-_CALLED = Turn("assistant", "", tool_calls=(ToolCall("probe_tool", {"probe_argument": "probe value"}, "probe0001"),))
-_RESULT = Turn("tool", "probe result", name="probe_tool", call_id="probe0001")
+_CALLED = Turn("assistant", "", tool_calls=(ToolCall(TOOL_NAME, ARGUMENTS, CALL_IDS[0]),))
+_RESULT = Turn("tool", "probe result", name=TOOL_NAME, call_id=CALL_IDS[0])
 TOOL = {
     "type": "function",
     "function": {
-        "name": "probe_tool",
+        "name": TOOL_NAME,
         "description": "probe description",
         "parameters": {
             "type": "object",
@@ -50,11 +52,11 @@ def probe(text: Text) -> Abilities:
     """Render small conversations and see what is left of them."""
     thought = Turn("assistant", PROBE, reasoning="probe thought")
     return Abilities(
-        system=_writes(text, Conversation((_SYSTEM, _ASKED, _TOLD)), _SYSTEM.content),
-        tools=_writes(text, Conversation((_ASKED, _TOLD), (TOOL,)), "probe_tool"),
-        calls=_writes(text, Conversation((_ASKED, _CALLED), (TOOL,)), "probe value")
-        and _writes(text, Conversation((_ASKED, _CALLED, _RESULT, _TOLD), (TOOL,)), "probe result"),
-        reasoning=_writes(text, Conversation((_ASKED, thought)), "probe thought"),
+        system=_writes(text, Conversation((_SYSTEM, ASKED, _TOLD)), _SYSTEM.content),
+        tools=_writes(text, Conversation((ASKED, _TOLD), (TOOL,)), TOOL_NAME),
+        calls=_writes(text, Conversation((ASKED, _CALLED), (TOOL,)), "probe value")
+        and _writes(text, Conversation((ASKED, _CALLED, _RESULT, _TOLD), (TOOL,)), "probe result"),
+        reasoning=_writes(text, Conversation((ASKED, thought)), "probe thought"),
     )
 
 
@@ -73,14 +75,14 @@ def renderer_of(family: Family) -> Text:
 
 def after_a_plain_answer(text: Text) -> str:
     """What the template writes after the last answer."""
-    whole = text(Conversation((_ASKED, _TOLD)), False)
+    whole = text(Conversation((ASKED, _TOLD)), False)
     return whole[whole.rindex(PROBE) + len(PROBE) :] if PROBE in whole else ""
 
 
 def after_a_call(text: Text) -> str:
     """What the template writes after the arguments of a tool call, the last turn; empty where it knows no calls."""
     try:
-        whole = text(Conversation((_ASKED, _CALLED), (TOOL,)), False)
+        whole = text(Conversation((ASKED, _CALLED), (TOOL,)), False)
     except CannotRender:
         return ""
     return whole[whole.rindex("probe value") + len("probe value") :] if "probe value" in whole else ""
@@ -89,7 +91,7 @@ def after_a_call(text: Text) -> str:
 def of_a_question(text: Text) -> str:
     """A user turn alone."""
     try:
-        return text(Conversation((_ASKED,)), False)
+        return text(Conversation((ASKED,)), False)
     except CannotRender:
         return ""
 

@@ -7,7 +7,7 @@ pin the day that some templates print. `tests/unit/template` holds it to the sam
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -109,18 +109,29 @@ class Renderer:
                 fix="mend the template, or choose another with template:",
             ) from error
 
+    def values(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Any] | None,
+        *,
+        generate: bool,
+        clock: Callable[[str], str],
+    ) -> dict[str, Any]:
+        """All that the template sees of a conversation; `clock` writes the time in a format."""
+        return dict(
+            strftime_now=clock,
+            **self.variables,
+            messages=messages,
+            tools=tools or None,
+            documents=None,
+            add_generation_prompt=generate,
+        )
+
     def text(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, *, generate: bool) -> str:
         """The conversation as text. Raises CannotRender where the template refuses it."""
         now = self.today or datetime.now()
         try:
-            return self._template.render(
-                strftime_now=now.strftime,
-                **self.variables,
-                messages=messages,
-                tools=tools or None,
-                documents=None,
-                add_generation_prompt=generate,
-            )
+            return self._template.render(self.values(messages, tools, generate=generate, clock=now.strftime))
         except Exception as error:
             raise CannotRender(
                 f"the chat template cannot render this conversation: {error}",

@@ -244,14 +244,8 @@ def render_symbols(
         return renderer.today.strftime(_)
 
     try:
-        written = _compiled(renderer.source).render(
-            strftime_now=clock,
-            **renderer.variables,
-            messages=messages,
-            tools=None,
-            documents=None,
-            add_generation_prompt=generate,
-        )
+        seen = renderer.values(messages, None, generate=generate, clock=clock)
+        written = _compiled(renderer.source).render(seen)
         return _merged(_parts(written)), tuple(run.conditions)
     except Exception as error:  # whatever a template may raise when its contents are no strings
         raise NotSymbolic(str(error)) from error

@@ -20,10 +20,6 @@ class Prices:
     prompt: float | None = None
     reply: float | None = None
 
-    @property
-    def known(self) -> bool:
-        return self.prompt is not None and self.reply is not None
-
     def of(self, prompt_tokens: float, reply_tokens: float) -> float | None:
         """What so many tokens cost; None where prices are not known."""
         if self.prompt is None or self.reply is None:

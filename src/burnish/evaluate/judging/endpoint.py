@@ -15,7 +15,6 @@ from burnish.evaluate.judging.prompts import reply_schema
 from burnish.generate.remote import told
 from burnish.rewards.judge import judge_client
 
-FORMATS = ("auto", "json_schema", "text")
 _LONGEST_WAIT_S = 600.0  # a server that asks for more has closed for today
 _GIVE_UP_AFTER = 5  # requests in a row that were never answered: the server is gone
 _REFUSED_IN_A_ROW = 10  # requests that were refused one by one without any success before: it is not the text

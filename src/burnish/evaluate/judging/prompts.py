@@ -19,7 +19,6 @@ from burnish.registry import did_you_mean
 
 LOW, HIGH = 1, 10
 CHOICES = ("A", "B", "tie")
-LANGUAGES = ("auto", "en", "zh")
 
 
 @dataclass(frozen=True, slots=True)

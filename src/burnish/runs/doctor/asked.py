@@ -8,7 +8,7 @@ from statistics import mean
 from burnish.runs.doctor.curves import loss_rises
 from burnish.runs.doctor.evidence import Evidence, Finding
 from burnish.runs.doctor.probe import Asked, Dependence
-from burnish.runs.doctor.rows import named
+from burnish.runs.doctor.rows import named, shortened
 
 _FEWEST = 5  # answers from which on they say something
 _SURE = 0.1  # of a loss: an interval that reaches further up is too wide to say that there is nothing
@@ -206,11 +206,7 @@ def _examples(part: Asked) -> tuple[str, ...]:
     """The first wrong answers."""
     wrong = [each for each in part.said if not each.exact][:2]
     return tuple(
-        f"{named(each.file, each.row, each.dataset)}: wanted “{_short(each.reference)}”, said “{_short(each.answer)}”"
+        f"{named(each.file, each.row, each.dataset)}: wanted “{shortened(each.reference, 48)}”, "
+        f"said “{shortened(each.answer, 48)}”"
         for each in wrong
     )
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 48 else line[:47] + "…"

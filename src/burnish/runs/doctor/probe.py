@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-from burnish.runs.doctor.rows import named
+from burnish.runs.doctor.rows import named, shortened
 from burnish.runs.tables import table
 
 _SHOWN = 3  # answers
@@ -160,10 +160,8 @@ def _fair(said: Sequence[Said]) -> Sequence[Said]:
 
 def _answer(each: Said) -> str:
     texts = (("asked", each.prompt), ("wanted", each.reference), ("said", each.answer))
-    lines = [f"  {named(each.file, each.row, each.dataset)}", *(f"    {name:<7}{_short(text)}" for name, text in texts)]
+    lines = [
+        f"  {named(each.file, each.row, each.dataset)}",
+        *(f"    {name:<7}{shortened(text, _WIDTH)}" for name, text in texts),
+    ]
     return "\n".join(lines)
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"

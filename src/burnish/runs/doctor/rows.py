@@ -91,3 +91,9 @@ def render_rows(rows: Sequence[OddRow]) -> str:
     ]
     title = f"The {len(rows)} rows whose loss stands out most among rows of their length (rows count from 0):"
     return f"{title}\n{table([head, *lines])}"
+
+
+def shortened(text: str, width: int) -> str:
+    """A text in one line of at most so many letters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
