@@ -16,7 +16,7 @@ from burnish.log import logger, note
 from burnish.model.decoding import Decoder, NotUnderstood
 
 NEAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""How far logits may be from the model's own, as a share of the largest. A formula that is not the model's is beyond."""
+"""How far logits may be from the model's own, as a share of the largest; another formula than the model's is beyond."""
 _proven: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()  # of each model, what was tried and found equal
 _told: set[str] = set()
 

@@ -8,6 +8,7 @@ whatever the weights are. `Reference` does the same operations with torch and de
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +53,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """out (+)= scale · (input weightᵀ) + bias.  weight: [n, k], contiguous.  bias: [n] float32 or None."""
+    """out (+)= scale · (input weightᵀ) + bias.  weight: [n, k], contiguous rows.  bias: [n] float32 or None."""
 
     input: str
     out: str
@@ -141,12 +142,22 @@ class NativeDecode:
         assert self._call.burnish_operation_size() == ctypes.sizeof(_Operation)
         self.buffers = {name: torch.zeros(rows, width) for name, width in program.widths.items()}
         steps = [(place == 0, step) for stage in program.stages for place, step in enumerate(stage)]
+        self._steps = list(enumerate(step for _, step in steps))
         self._operations = (_Operation * len(steps))(*(self._operation(sync, step) for sync, step in steps))
-        self._attending = [(place, step) for place, (_, step) in enumerate(steps) if isinstance(step, Attend)]
+        self._attending = [(place, step) for place, step in self._steps if isinstance(step, Attend)]
         self._next = torch.zeros(len(steps), dtype=torch.int32)
         self._widest = max((step.weight.shape[1] for _, step in steps if isinstance(step, Linear)), default=0)
+        self._held: list[Tensor] = []  # what the operations point at and nobody else keeps
         self._scratch = torch.zeros(0)
         self._kept: tuple[int, ...] = ()
+
+    def narrow(self, narrowed: Callable[[Tensor], Tensor | None]) -> None:
+        """Read weights where `narrowed` says that the same numbers lie in fewer bytes."""
+        for place, step in self._steps:
+            if isinstance(step, Linear) and (weight := narrowed(step.weight)) is not None:
+                self._operations[place].weight = _contiguous(weight)
+                self._operations[place].type = TYPES[weight.dtype]
+                self._held.append(weight)
 
     def run(self, inputs: Tensor, places: Tensor, keys: dict[int, Tensor], values: dict[int, Tensor]) -> Tensor:
         """One step.
@@ -182,8 +193,8 @@ class NativeDecode:
         for place, step in self._attending:
             operation, key, value = self._operations[place], keys[step.layer], values[step.layer]
             cosines, sines = self.program.tables[step.rope]
-            assert key.is_contiguous() and value.is_contiguous() and len(cosines) >= key.shape[2]
-            operation.keys, operation.values = key.data_ptr(), value.data_ptr()
+            assert len(cosines) >= key.shape[2]
+            operation.keys, operation.values = _contiguous(key), _contiguous(value)
             operation.room, operation.cache_type = key.shape[2], TYPES[key.dtype]
             operation.cos, operation.sin = cosines.data_ptr(), sines.data_ptr()
             operation.turned = cosines.shape[1]
@@ -228,8 +239,22 @@ def _float(tensor: Tensor | None) -> int | None:
 
 
 def _contiguous(tensor: Tensor) -> int:
-    assert tensor.is_contiguous() and tensor.device.type == "cpu"
+    assert tensor.is_contiguous()
+    assert tensor.device.type == "cpu"
     return tensor.data_ptr()
+
+
+def in_bfloat16(weight: Tensor) -> Tensor | None:
+    """Float32 weights as bfloat16, where not a bit of them is lost; else None.
+
+    Weights that are computed with in float32 mostly came from a checkpoint in bfloat16, and half the bytes hold them.
+    """
+    if weight.dtype != torch.float32 or not torch.equal(weight[:1].bfloat16().float(), weight[:1]):
+        return None
+    half = weight.bfloat16()
+    rows = 4096  # looked at together: it bounds the memory that looking takes
+    pairs = zip(half.split(rows), weight.split(rows), strict=True)
+    return half if all(torch.equal(narrow.float(), wide) for narrow, wide in pairs) else None
 
 
 class Reference:
@@ -264,9 +289,7 @@ class Reference:
             return step.value * torch.tanh(held[step.out] / step.value)
         return held[step.out] + result if step.add else result
 
-    def _attended(
-        self, step: Attend, held: dict[str, Tensor], places: Tensor, keys: Tensor, values: Tensor
-    ) -> Tensor:
+    def _attended(self, step: Attend, held: dict[str, Tensor], places: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         results = []
         for row, place in enumerate(places.tolist()):
             query = held[step.query][row].view(step.heads, step.size)

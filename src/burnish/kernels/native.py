@@ -35,7 +35,7 @@ def native(name: str) -> ctypes.CDLL:
         CannotCompile: there is no C compiler, or it refused, or what it made cannot be loaded.
     """
     source = Path(__file__).with_name(f"{name}.c")
-    text = source.read_bytes()
+    text = b"".join(file.read_bytes() for file in sorted((source, *source.parent.glob("*.h"))))
     options = (*_OPTIONS, "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native")
     compiler = _compiler()
     mark = hashlib.sha256(b"\0".join([text, repr(options).encode(), _processor().encode()])).hexdigest()[:16]

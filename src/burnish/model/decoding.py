@@ -10,7 +10,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -25,11 +27,12 @@ from burnish.kernels.decode import (
     Softcap,
     Step,
     Table,
+    in_bfloat16,
 )
 from burnish.model.fused import activation_of, is_lora, is_watched, norm_of
 
 FAMILIES = frozenset(
-    "llama mistral qwen2 qwen3 smollm3 phi3 gemma gemma2 gemma3_text granite olmo2".split()
+    ["llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text", "granite", "olmo2"]
 )
 
 
@@ -41,8 +44,16 @@ Parts = tuple[Tensor, Tensor | None, list[tuple[Tensor, Tensor, float]]]
 """A linear layer's weight [N, K], bias [N], and the A [r, K], B [N, r] and scale of each adapter over it."""
 
 
+_STEPS_BEFORE = 16  # steps after which it pays to look for weights that fit in fewer bytes
+_SHARE = 8  # of the free memory, at most one part in so many is taken for them
+_Held = dict[tuple[int, torch.Size, int], Tensor | None]
+_narrow: WeakKeyDictionary[Any, _Held] = WeakKeyDictionary()  # of each model, the weights that were looked at
+
+
 class Decoder:
     """One step of a model in native code, for at most `rows` rows, with the adapters that are active when it is made.
+
+    Float32 weights that fit in bfloat16 to the last bit are read from a copy in half the bytes, where memory allows.
 
     Raises:
         NotUnderstood: the model has something that the kernel does not do.
@@ -58,6 +69,9 @@ class Decoder:
         self.kind = (self.dtype, *(type(step).__name__ for stage in program.stages for step in stage))
         """What the step is made of: that of two adapters is mostly the same."""
         self._native = NativeDecode(program, rows)
+        self._steps = 0
+        if self._model in _narrow:
+            self._narrow(looked_at=True)
 
     @property
     def fresh(self) -> bool:
@@ -73,12 +87,38 @@ class Decoder:
         Returns:
             [B, V] float32, overwritten by the next step.
         """
+        self._steps += 1
+        if self._steps == _STEPS_BEFORE:
+            self._narrow()
         tables, room = self._native.program.tables, next(iter(keys.values())).shape[2]
         for name, (cosines, _) in tables.items():
             if len(cosines) < room:
                 tables[name] = _table(self._base, name, room)
         inputs = self._base.embed_tokens(torch.tensor(tokens)[:, None])[:, 0].float()
         return self._native.run(inputs * self._factor, places, keys, values)
+
+    def _narrow(self, looked_at: bool = False) -> None:
+        """Use narrow copies of the weights: those that are there already, or all that fit."""
+        before, held = _narrow.get(self._model, {}), _Held()
+        room = psutil.virtual_memory().available // _SHARE + sum(
+            kept.nbytes for kept in before.values() if kept is not None
+        )
+
+        def narrowed(weight: Tensor) -> Tensor | None:
+            nonlocal room
+            if weight.is_inference():  # whether it changes could not be told
+                return None
+            key = (weight.data_ptr(), weight.shape, weight._version)
+            if key not in held:
+                if key not in before and looked_at:
+                    return None
+                fits = weight.nbytes // 2 <= room
+                held[key] = found = before[key] if key in before else in_bfloat16(weight) if fits else None
+                room -= 0 if found is None else found.nbytes
+            return held[key]
+
+        self._native.narrow(narrowed)
+        _narrow[self._model] = held
 
 
 def _base(model: Any) -> Any:
@@ -94,11 +134,10 @@ def _base(model: Any) -> Any:
 
 
 def _state(model: Any) -> tuple[Any, ...]:
-    """What a program depends on: where the weights lie, the versions of those that are copied, the active adapters."""
+    """What a program depends on: where the weights lie and their versions, as some are copied; the active adapters."""
     found: list[Any] = []
     for parameter in model.parameters():
-        copied = parameter.ndim == 1 and parameter.dtype != torch.float32 and not parameter.is_inference()
-        found.append((parameter.data_ptr(), parameter._version) if copied else parameter.data_ptr())
+        found.append((parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version))
     for module in model.modules():
         if is_lora(module):
             scales = tuple(module.scaling.get(name) for name in module.active_adapters)
