@@ -12,7 +12,7 @@
 #include "vectors.h"
 
 enum { NORM = 0, LINEAR = 1, ATTEND = 2, GATED = 3, SOFTCAP = 4 };
-enum { SILU = 0, GELU = 1, GELU_TANH = 2 };
+enum { SILU = 0, GELU = 1, GELU_TANH = 2, RELU = 3 };
 
 typedef struct {
     int32_t kind, sync; /* sync: all threads finish what is before it */
@@ -104,6 +104,7 @@ static void gated(const operation *op, int batch, int thread, int threads) {
             if (op->type == SILU) acted = x / (exponential(-x) + 1.0f);
             else if (op->type == GELU_TANH)
                 acted = x * 0.5f * (hyperbolic_tangent((x + x * x * x * 0.044715f) * 0.7978845608f) + 1.0f);
+            else if (op->type == RELU) acted = chosen(x > all(0.0f), x, all(0.0f));
             else for (int j = 0; j < LANES; j++) acted[j] = 0.5f * x[j] * (1.0f + erff(x[j] * 0.70710678f));
             acted = acted * other;
             if (whole) store(out + i, acted);

@@ -20,7 +20,7 @@ from burnish.kernels.cached_attention import cached_attention_reference
 from burnish.kernels.native import native
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
-ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2}
+ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 _NORM, _LINEAR, _ATTEND, _GATED, _SOFTCAP = range(5)
 _LANES = 16
 _INT, _FLOAT, _POINTER, _LONG = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p, ctypes.c_int64
@@ -321,6 +321,7 @@ def _turned(heads: Tensor, weight: Tensor | None, step: Attend, cosines: Tensor,
 
 _ACTIVATED: dict[str, Any] = {
     "silu": F.silu,
+    "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }

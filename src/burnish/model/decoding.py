@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from burnish.kernels.decode import (
+    ACTIVATIONS,
     TYPES,
     Attend,
     Gated,
@@ -32,7 +33,7 @@ from burnish.kernels.decode import (
 from burnish.model.fused import activation_of, is_lora, is_watched, norm_of
 
 FAMILIES = frozenset(
-    ["llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text", "granite", "olmo2"]
+    {"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text", "granite", "olmo2"}
 )
 
 
@@ -260,7 +261,7 @@ class _Reader:
 
     def _mlp(self, mlp: Any, source: str) -> None:
         activation = activation_of(getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None))
-        if activation is None:
+        if activation not in ACTIVATIONS:
             raise NotUnderstood("its MLPs have an activation that the kernel does not know")
         if hasattr(mlp, "gate_up_proj"):
             whole = _parts(mlp.gate_up_proj)
