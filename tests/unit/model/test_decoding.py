@@ -1,4 +1,4 @@
-"""A model's step in native code gives the model's own logits, for every family and adapter, or is refused with a reason."""
+"""A model's step in native code gives the model's own logits, or is refused with a reason."""
 
 import pytest
 import torch
