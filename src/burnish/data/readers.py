@@ -22,6 +22,10 @@ READERS.add(".tsv", "burnish.data.read_tables:read_tsv")
 READERS.add(".parquet", "burnish.data.read_arrow:read_parquet")
 READERS.add(".arrow", "burnish.data.read_arrow:read_arrow")
 READERS.add(".txt", "burnish.data.read_tables:read_text")
+_GROUPERS = LazyTable("file type")
+"""File ending → `groups(path)`, the rows of each group that the file is written in; not for packed files."""
+_GROUPERS.add(".parquet", "burnish.data.read_arrow:parquet_groups")
+_GROUPERS.add(".arrow", "burnish.data.read_arrow:arrow_groups")
 _JSON = (".json", ".jsonl")
 _COUNTERS = LazyTable("file type")
 """File ending → `count(path)`, for types whose rows can be counted without making them."""
@@ -67,6 +71,12 @@ def count_rows(path: Path) -> int:
     if ending(path) in _COUNTERS:
         return int(_COUNTERS.get(ending(path))(path))
     return sum(1 for _ in read_rows(path, []))
+
+
+def row_groups(path: Path) -> list[int]:
+    """The rows of each group that a Parquet or Arrow file is written in; none of files that are no such groups."""
+    kind = path.suffix.lower()
+    return list(_GROUPERS.get(kind)(path)) if kind in _GROUPERS else []
 
 
 def is_data_file(name: str) -> bool:
