@@ -182,21 +182,27 @@ class StreamPlan:
         """What was read up to here, for run.json. Called on all processes.
 
         Returns:
-            `rows_read` and `dropped` since the run was begun or resumed; `lanes`, and where there are several, the
-            `passes` over each that were begun.
+            `rows_read` and `dropped` since the run was begun or resumed; a lane counts once, however many processes
+            read it. `lanes`, and where there are several, `passes`: in which pass over each of them the run is.
         """
-        lanes = self._opened.items()
-        mine = [
-            (number, lane.samples_read, dict(lane.dropped), lane.epoch_before(self._row(number, step)) + 1)
-            for number, lane in lanes
-        ]
-        passes = {number: int(place.get("row_epoch", 0)) + 1 for number, place in enumerate(self._places)}
-        read, dropped = 0, Counter[str]()
-        for number, samples, lost, begun in (one for told in self.gather(mine) for one in told):
-            read, passes[number] = read + samples, begun
+        mine = {
+            number: (lane.samples_read, dict(lane.dropped), lane.epoch_before(self._row(number, step)) + 1)
+            for number, lane in self._opened.items()
+        }
+        most: dict[int, tuple[int, dict[str, int], int]] = {}
+        for told in self.gather(mine):
+            most |= {number: max(one, most.get(number, one), key=lambda each: each[0]) for number, one in told.items()}
+        dropped = Counter[str]()
+        for _, lost, _ in most.values():
             dropped.update(lost)
-        found = {"rows_read": read, "dropped": dict(dropped.most_common()), "lanes": self.lanes}
-        return found if self.lanes == 1 else {**found, "passes": [passes[lane] for lane in range(self.lanes)]}
+        found = {
+            "rows_read": sum(read for read, *_ in most.values()),
+            "dropped": dict(dropped.most_common()),
+            "lanes": self.lanes,
+        }
+        before = [int(place.get("row_epoch", -1)) + 1 for place in self._places]
+        passes = [most[number][2] if number in most else before[number] for number in range(self.lanes)]
+        return found if self.lanes == 1 else {**found, "passes": passes}
 
     def close(self) -> None:
         """Stop preparing ahead."""

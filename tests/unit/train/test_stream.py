@@ -275,3 +275,14 @@ def test_what_does_not_suit_is_read_by_all(folder, capsys):
     assert [one.lanes for one in plans] == [1, 1]
     assert "each of the 2 processes reads all of the data" in capsys.readouterr().out
     assert micro_batches(plans, 4) == micro_batches(processes(folder, 1, 2), 4)
+
+
+def test_rows_that_several_processes_read_count_once(folder):
+    plans = processes(folder, 2, 1, 1)
+    micro_batches(plans, 3)
+    for one in plans:
+        for lane in one._opened.values():
+            lane._coming.result()
+    told = [{n: (lane.samples_read, {}, 1) for n, lane in one._opened.items()} for one in plans]
+    plans[0].gather = lambda _: told
+    assert plans[0].summary(3)["rows_read"] == max(read for each in told for read, *_ in each.values()) <= 24
