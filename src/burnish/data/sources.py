@@ -103,7 +103,7 @@ def _local(spec: DatasetSpec, notes: list[str], picks: bool) -> list[Path]:
     for name in ("subset", "folder", "revision"):
         if getattr(spec, name):
             notes.append(f"{spec.name}: {name} '{getattr(spec, name)}' means nothing for a local file")
-    files = data_files(spec.path, spec.split)
+    files = _with_rows(data_files(spec.path, spec.split), spec, notes)
     splits = list(dict.fromkeys(filter(None, (split_of(file.name) for file in files))))
     if picks and not parted:
         files = _of_split(files, splits, spec)
@@ -114,6 +114,17 @@ def _local(spec: DatasetSpec, notes: list[str], picks: bool) -> list[Path]:
     if spec.sha1 and len(files) == 1 and _sha1(files[0]) != spec.sha1:
         notes.append(f"{spec.name}: the file is not the one that file_sha1 describes")
     return files
+
+
+def _with_rows(files: list[Path], spec: DatasetSpec, notes: list[str]) -> list[Path]:
+    """The files without those of no bytes, which programs that write in parts leave; all, where all are so."""
+    kept = [file for file in files if file.stat().st_size]
+    if not kept or len(kept) == len(files):
+        return files
+    empty = [file.name for file in files if file not in kept]
+    few = ", ".join(empty[:3]) + (", …" if len(empty) > 3 else "")
+    notes.append(f"{spec.name}: {len(empty)} of {len(files)} files are empty and passed over: {few}")
+    return kept
 
 
 def _of_split(files: list[Path], splits: list[str], spec: DatasetSpec) -> list[Path]:
