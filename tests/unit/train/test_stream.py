@@ -9,12 +9,16 @@ import pytest
 
 from burnish.batch.chunks import LabelOptions, conversation_chunk, document_chunk
 from burnish.batch.truncation import Limits
+from burnish.config import load_settings
 from burnish.data import iterate
 from burnish.data.corpus import Corpus
 from burnish.data.records import Conversation, Document, Sample, Turn
 from burnish.errors import DataError
+from burnish.model.source import find_model
 from burnish.template import load_template
+from burnish.train.data import build_data, build_template
 from burnish.train.lanes import Counted, StreamOptions
+from burnish.train.stages import STAGES
 from burnish.train.stream import StreamPlan
 from tests.conftest import build_tokenizer
 
@@ -286,3 +290,19 @@ def test_rows_that_several_processes_read_count_once(folder):
     told = [{n: (lane.samples_read, {}, 1) for n, lane in one._opened.items()} for one in plans]
     plans[0].gather = lambda _: told
     assert plans[0].summary(3)["rows_read"] == max(read for each in told for read, *_ in each.values()) <= 24
+
+
+def test_what_is_held_out_of_datasets_that_take_turns_is_not_trained_on(tiny_folder, tmp_path):
+    """The first samples of the mixture are held out, and not the first ones of the first dataset."""
+    for name in "ab":
+        rows = [{"instruction": f"{name}{row}", "output": "yes"} for row in range(6)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {"model_name_or_path": str(tiny_folder), "dataset": [str(tmp_path / f"{name}.jsonl") for name in "ab"]}
+    values |= {"streaming": True, "max_steps": 1, "val_size": 4, "mix_strategy": "interleave_once"}
+    settings = load_settings({**values, "do_eval": True})
+    template = build_template(settings, find_model(str(tiny_folder)))
+    data = build_data(settings, template, STAGES.get("sft"))
+    trained = [sample.record.turns[0].content for sample in data.source.read()]
+    assert trained == ["a2", "b2", "a3", "b3", "a4", "b4", "a5", "b5"]
+    held = [data.eval[""].origin(place)[2] for place in range(4)]
+    assert held == [0, 0, 1, 1]
