@@ -12,7 +12,7 @@ from torch import Tensor
 
 from burnish.kernels.cached_attention import SlotStore
 from burnish.kernels.native import CannotCompile
-from burnish.log import logger, note
+from burnish.log import aside, logger
 from burnish.model.decoding import Decoder, NotUnderstood
 
 NEAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -68,8 +68,9 @@ class QuickSteps:
         text = f"tokens are made without the decoding kernel: {reason}"
         if text not in _told:
             _told.add(text)
-            note(text)
-        logger.info(text)
+            aside(text)
+        else:
+            logger.info(text)
 
 
 def _device(model: Any) -> str:

@@ -24,7 +24,7 @@ def model():
 @pytest.fixture
 def told(monkeypatch):
     lines = []
-    monkeypatch.setattr(quick, "note", lines.append)
+    monkeypatch.setattr(quick, "aside", lines.append)
     monkeypatch.setattr(quick, "_told", set())
     return lines
 
