@@ -1,6 +1,6 @@
 """vLLM in the place of our own engine, where it is installed: whole weights, our rendering, its scheduler.
 
-Written from vLLM's documentation, and tested against a stand-in with its signatures; it was never run on a GPU.
+Run with vLLM 0.32 on a CPU, and tested against a stand-in with its signatures; it was never run on a GPU.
 """
 
 from __future__ import annotations
