@@ -123,6 +123,9 @@ def pytest_configure(config):
     config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
     if models.is_dir():
         (cache / "models").symlink_to(models)
+    native = cache_folder() / "native"  # named by their content: what is there need not be compiled again
+    if native.is_dir():
+        shutil.copytree(native, cache / "native")
     os.environ["BURNISH_CACHE"] = str(cache)
 
 

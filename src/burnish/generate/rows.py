@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from burnish.generate.quick import QuickSteps
 from burnish.kernels.cached_attention import Decode, Prefill, SlotStore, packed_positions, slot_attention, slot_cache
 
 _WORTH_KEEPING = 16  # tokens in common from which on a finished row's keys are used again
@@ -50,6 +51,7 @@ class SlotRows:
         self.store = SlotStore(slots)
         self.cache = slot_cache(self.store)
         self.kept: list[list[int]] = [[] for _ in range(slots)]  # the ids whose keys are in each slot
+        self._quick = QuickSteps(model, slots)
 
     def free(self) -> int:
         return self.store.slots - self.count
@@ -60,6 +62,7 @@ class SlotRows:
             starts.append(self._place(prompt))
             slots.append(self.count)
             self.count += number
+        self._quick.look()
         lengths = [len(prompt) - start for prompt, start in zip(prompts, starts, strict=True)]
         step = Prefill(tuple(slots), tuple(starts), tuple(lengths))
         self.store.make_room(max(map(len, prompts)) + 1)
@@ -90,10 +93,12 @@ class SlotRows:
         places = [len(kept) for kept in self.kept[: self.count]]
         longest = max(places) + 1
         self.store.make_room(longest)
-        device = device_of(self.model)
-        step = Decode(torch.tensor(places, device=device), longest)
         for kept, token in zip(self.kept, tokens, strict=False):
             kept.append(token)
+        return self._quick.step(tokens, places, self.store, lambda: self._plain_step(tokens, places, longest))
+
+    def _plain_step(self, tokens: Sequence[int], places: Sequence[int], longest: int) -> Tensor:
+        step = Decode(torch.tensor(places, device=device_of(self.model)), longest)
         return self._forward(step, torch.tensor([tokens]).T, torch.tensor([places]).T, 1)[:, -1]
 
     def _forward(self, step: Prefill | Decode, ids: Tensor, positions: Tensor, keep: Any) -> Tensor:

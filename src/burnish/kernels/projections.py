@@ -8,7 +8,7 @@ right.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from burnish.kernels.rms_norm import Source, normed_again, source_of
 
 Tensors = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 """A projection's weight, bias, A and B."""
@@ -41,7 +43,7 @@ class Projection:
 
 def linear(inputs: Tensor, projection: Projection) -> Tensor:
     """A linear layer with its adapter: [..., K] → [..., N]."""
-    return _Linear.apply(inputs, *projection.tensors, projection.scale)
+    return _Linear.apply(inputs, *projection.tensors, projection.scale, source_of(inputs))
 
 
 def gated_mlp(inputs: Tensor, gate: Projection, up: Projection, down: Projection, activation: str) -> Tensor:
@@ -52,7 +54,8 @@ def gated_mlp(inputs: Tensor, gate: Projection, up: Projection, down: Projection
     Source: Shazeer, GLU Variants Improve Transformer, arXiv:2002.05202, eq. 5.
     """
     scales = gate.scale, up.scale, down.scale
-    return _GatedMLP.apply(inputs, *gate.tensors, *up.tensors, *down.tensors, scales, activation)
+    tensors = (*gate.tensors, *up.tensors, *down.tensors)
+    return _GatedMLP.apply(inputs, *tensors, scales, activation, source_of(inputs))
 
 
 def linear_reference(inputs: Tensor, projection: Projection) -> Tensor:
@@ -94,29 +97,31 @@ class _Linear(torch.autograd.Function):
         down: Tensor | None,
         up: Tensor | None,
         scale: float,
+        source: Source | None,
     ) -> Tensor:
         rows = inputs.reshape(-1, inputs.shape[-1])
         outputs, narrow = _project(rows, weight, bias, down, up, scale)
-        ctx.save_for_backward(inputs, weight, down, up, narrow)
+        ctx.save_for_backward(*_kept(ctx, inputs, source), weight, down, up, narrow)
         ctx.scale = scale
         return outputs.view(*inputs.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, weight, down, up, narrow = ctx.saved_tensors
+        *kept, weight, down, up, narrow = ctx.saved_tensors
+        inputs = _read(ctx, kept)
         slope = grad_outputs[0].reshape(-1, weight.shape[0])
         rows = inputs.reshape(-1, inputs.shape[-1])
         needs = ctx.needs_input_grad
         own = _own_gradients(slope, rows, narrow, down, up, ctx.scale, needs[1:5])
         back = _backward(slope, weight, own.narrow, down, ctx.scale) if needs[0] else None
-        return (back.view_as(inputs) if back is not None else None, *own.tensors, None)
+        return (back.view_as(inputs) if back is not None else None, *own.tensors, None, None)
 
 
 class _GatedMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, *rest: Any) -> Tensor:
-        *tensors, scales, activation = rest
+        *tensors, scales, activation, source = rest
         gate: Tensors = tuple(tensors[:4])
         up: Tensors = tuple(tensors[4:8])
         down: Tensors = tuple(tensors[8:])
@@ -128,15 +133,16 @@ class _GatedMLP(torch.autograd.Function):
         narrow = gate_narrow, up_narrow, down_narrow
         # Biases are not needed to go back.
         kept = [tensor for part in (gate, up, down) for tensor in (part[0], part[2], part[3])]
-        ctx.save_for_backward(inputs, gated, raised, *narrow, *kept)
+        ctx.save_for_backward(gated, raised, *narrow, *kept, *_kept(ctx, inputs, source))
         ctx.scales, ctx.activation = scales, activation
         return outputs.view(*inputs.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, gated, raised, gate_narrow, up_narrow, down_narrow, *kept = ctx.saved_tensors
-        (gate, gate_a, gate_b), (up, up_a, up_b), (down, down_a, down_b) = kept[:3], kept[3:6], kept[6:]
+        gated, raised, gate_narrow, up_narrow, down_narrow, *kept = ctx.saved_tensors
+        (gate, gate_a, gate_b), (up, up_a, up_b), (down, down_a, down_b) = kept[:3], kept[3:6], kept[6:9]
+        inputs = _read(ctx, kept[9:])
         scales, needs = ctx.scales, ctx.needs_input_grad
         act, act_backward = ACTIVATIONS[ctx.activation]
         slope = grad_outputs[0].reshape(-1, down.shape[0])
@@ -155,7 +161,20 @@ class _GatedMLP(torch.autograd.Function):
         if needs[0]:
             back = _backward(up_slope, up, second.narrow, up_a, scales[1])
             back = _backward(gate_slope, gate, first.narrow, gate_a, scales[0], onto=back).view_as(inputs)
-        return (back, *first.tensors, *second.tensors, *last.tensors, None, None)
+        return (back, *first.tensors, *second.tensors, *last.tensors, None, None, None)
+
+
+def _kept(ctx: Any, inputs: Tensor, source: Source | None) -> tuple[Tensor, ...]:
+    """What is kept of the inputs: themselves, or what they can be made from again and is kept by the norm as well."""
+    ctx.offset = None if source is None else source.offset
+    return (inputs,) if source is None else (source.inputs, source.inverse, source.weight)
+
+
+def _read(ctx: Any, kept: Sequence[Tensor]) -> Tensor:
+    if ctx.offset is None:
+        return kept[0]
+    inputs, inverse, weight = kept
+    return normed_again(Source(inputs, inverse, weight, ctx.offset))
 
 
 def _project(

@@ -62,11 +62,11 @@ def projection_of(module: nn.Module, inputs: Tensor) -> Projection | None:
     """A linear layer's tensors as a call with these inputs uses them; None where there is more to it than a product."""
     if type(module) is nn.Linear:
         return _if_like(inputs, Projection(module.weight, module.bias))
-    if not _is_lora(module):
+    if not is_lora(module):
         return None
     layer: Any = module
     base: Any = layer.base_layer
-    if type(base) is not nn.Linear or _watched(base):
+    if type(base) is not nn.Linear or is_watched(base):
         return None
     if layer.merged and layer.disable_adapters:  # the layer's own code takes them out again
         return None
@@ -77,7 +77,7 @@ def projection_of(module: nn.Module, inputs: Tensor) -> Projection | None:
     name = active[0]
     down, up, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
     drops = isinstance(dropout, nn.Dropout) and dropout.training and dropout.p > 0
-    if len(active) > 1 or name in layer.lora_variant or drops or up.bias is not None or _watched(down, up):
+    if len(active) > 1 or name in layer.lora_variant or drops or up.bias is not None or is_watched(down, up):
         return None
     return _if_like(inputs, Projection(base.weight, base.bias, down.weight, up.weight, float(layer.scaling[name])))
 
@@ -88,11 +88,11 @@ def _if_like(inputs: Tensor, projection: Projection) -> Projection | None:
     return projection if all(each.dtype == inputs.dtype and each.numel() for each in here) else None
 
 
-def _is_lora(module: nn.Module) -> bool:
+def is_lora(module: nn.Module) -> bool:
     return hasattr(module, "lora_A") and hasattr(module, "lora_variant") and hasattr(module, "base_layer")
 
 
-def _watched(*modules: nn.Module) -> bool:
+def is_watched(*modules: nn.Module) -> bool:
     """Whether somebody is called when one of these layers is: calls cannot be left out then."""
     return any(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
@@ -105,7 +105,7 @@ def _computes_as_stored(inputs: Tensor) -> bool:
 
 
 def _lora(module: nn.Module, tried: dict[Any, Any]) -> Callable[..., Any] | None:
-    if not _is_lora(module) or type(getattr(module, "base_layer", None)) is not nn.Linear:
+    if not is_lora(module) or type(getattr(module, "base_layer", None)) is not nn.Linear:
         return None
     return _lora_forward
 
@@ -125,7 +125,7 @@ def _mlp(module: nn.Module, tried: dict[Any, Any]) -> Callable[..., Any] | None:
     children = {name for name, _ in module.named_children()}
     if not all(isinstance(part, nn.Module) for part in parts) or not children <= {*_MLP_PARTS, "act_fn"}:
         return None
-    activation = _activation(getattr(module, "act_fn", None))
+    activation = activation_of(getattr(module, "act_fn", None))
     key = (type(module), activation)
     if key not in tried:
         tried[key] = None if activation is None else _as_tried(module, _mlp_forward(activation), parts[0])
@@ -137,7 +137,7 @@ def _mlp_forward(activation: str) -> Callable[..., Any]:
         found: list[Projection | None] = [None]
         if not args and not kwargs and _computes_as_stored(x):
             parts = [getattr(self, name) for name in _MLP_PARTS]
-            found = [None if _watched(part) else projection_of(part, x) for part in parts]
+            found = [None if is_watched(part) else projection_of(part, x) for part in parts]
         ready = [part for part in found if part is not None]
         if len(ready) < len(found):
             return type(self).forward(self, x, *args, **kwargs)
@@ -147,7 +147,7 @@ def _mlp_forward(activation: str) -> Callable[..., Any]:
     return forward
 
 
-def _activation(function: Any) -> str | None:
+def activation_of(function: Any) -> str | None:
     """The kernel's name of an activation, found by what it gives; None for one that it does not know."""
     if not callable(function):
         return None
@@ -166,18 +166,27 @@ def _activation(function: Any) -> str | None:
 # -- norms --------------------------------------------------------------------------------------------------
 
 
-def _norm(module: nn.Module, tried: dict[Any, Any]) -> Callable[..., Any] | None:
-    kind = type(module)
-    if not kind.__name__.endswith("RMSNorm") or _epsilon(module) is None:
+def norm_of(module: nn.Module, tried: dict[Any, Any]) -> tuple[float, float] | None:
+    """The epsilon and the offset of an RMSNorm, as `rms_norm` takes them; None for any other layer.
+
+    Args:
+        tried: keeps what was found for a class.
+    """
+    kind, epsilon = type(module), _epsilon(module)
+    if not kind.__name__.endswith("RMSNorm") or epsilon is None:
         return None
     weight = getattr(module, "weight", None)
     if not isinstance(weight, nn.Parameter) or weight.ndim != 1 or list(module.children()):
         return None
     if kind not in tried:
-        tried[kind] = next(
-            (done for offset in (0.0, 1.0) if (done := _as_tried(module, _norm_forward(offset), module))), None
-        )
-    return tried[kind]
+        fits = (offset for offset in (0.0, 1.0) if _as_tried(module, _norm_forward(offset), module))
+        tried[kind] = next(fits, None)
+    return None if tried[kind] is None else (epsilon, tried[kind])
+
+
+def _norm(module: nn.Module, tried: dict[Any, Any]) -> Callable[..., Any] | None:
+    found = norm_of(module, tried)
+    return None if found is None else _norm_forward(found[1])
 
 
 def _epsilon(module: Any) -> float | None:

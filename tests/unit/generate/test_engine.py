@@ -73,8 +73,10 @@ def ask(prompt, count=9, **changes):
     return Request(tuple(prompt), frozenset(), Sampling(max_new_tokens=count), **changes)
 
 
+@pytest.mark.parametrize("way", ["plain", "native"])
 @pytest.mark.parametrize("name", [*FAMILIES, *PADDED])
-def test_every_family_equals_greedy_search_without_a_cache(name):
+def test_every_family_equals_greedy_search_without_a_cache(name, way, monkeypatch):
+    monkeypatch.setenv("BURNISH_DECODE", way)
     model = family(name)
     engine = Engine(model, slots=3)
     assert (engine.plain_because is not None) == (name in PADDED)

@@ -13,6 +13,7 @@ from burnish.kernels.projections import (
     linear,
     linear_reference,
 )
+from burnish.kernels.rms_norm import _last, rms_norm, rms_norm_reference
 
 
 def projection(outputs, inputs, *, rank=0, bias=False, trained=False, dtype=torch.float32):
@@ -117,3 +118,65 @@ def test_less_is_kept_for_the_backward_pass():
         return sum(sizes.values())
 
     assert kept(gated_mlp) < 0.75 * kept(gated_mlp_reference)
+
+
+def saved_by(run):
+    """Where the tensors lie that are kept for the backward pass."""
+    kept = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.data_ptr()) or tensor, lambda x: x
+    )
+    with hooks:
+        result = run()
+    return result, set(kept)
+
+
+def layer(norms, parts, mlp, inputs, forms):
+    """Two norms, three projections of the first and a gated MLP of the second."""
+    norm, project, gated = forms
+    first = norm(inputs, norms[0], 1e-6)
+    seen = [first]
+    middle = inputs + sum(project(first, part) for part in parts)
+    second = norm(middle, norms[1], 1e-6, 1.0)
+    return middle + gated(second, *mlp, "silu"), [*seen, second]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_what_a_norm_gave_is_made_again_and_not_kept(trained):
+    torch.manual_seed(5)
+    inputs = torch.randn(2, 7, 12, requires_grad=True)
+    norms = [torch.randn(12).requires_grad_(trained) for _ in range(2)]
+    parts = [projection(12, 12, rank=2, bias=True, trained=trained) for _ in range(3)]
+    mlp = [projection(*size, rank=2, trained=trained) for size in ((20, 12), (20, 12), (12, 20))]
+    leaves = [inputs, *norms, *(tensor for part in (*parts, *mlp) for tensor in part.tensors)]
+    (fast, normed), kept = saved_by(lambda: layer(norms, parts, mlp, inputs, (rms_norm, linear, gated_mlp)))
+    assert not kept & {tensor.data_ptr() for tensor in normed}
+    forms = rms_norm_reference, linear_reference, gated_mlp_reference
+    same(fast, layer(norms, parts, mlp, inputs, forms)[0], leaves, **NEAR)
+    assert _last.normed is None
+
+
+def test_a_norm_that_was_changed_since_is_kept_itself():
+    torch.manual_seed(6)
+    inputs, weight = torch.randn(5, 12, requires_grad=True), torch.randn(12)
+    one = projection(8, 12, rank=2)
+
+    def run(norm, project):
+        normed = norm(inputs, weight, 1e-6)
+        normed.mul_(2.0)
+        return project(normed, one)
+
+    same(run(rms_norm, linear), run(rms_norm_reference, linear_reference), [inputs, *one.tensors], **NEAR)
+
+
+def test_norms_that_are_read_in_turns_are_not_taken_for_each_other():
+    torch.manual_seed(7)
+    inputs = [torch.randn(5, 12, requires_grad=True) for _ in range(2)]
+    weight, parts = torch.randn(12), [projection(8, 12, rank=2) for _ in range(4)]
+
+    def run(norm, project):
+        normed = [norm(each, weight, 1e-6) for each in inputs]
+        return sum(project(normed[place % 2], part) for place, part in enumerate(parts))
+
+    leaves = [*inputs, *(tensor for part in parts for tensor in part.tensors)]
+    same(run(rms_norm, linear), run(rms_norm_reference, linear_reference), leaves, **NEAR)
