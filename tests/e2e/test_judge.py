@@ -387,9 +387,9 @@ def test_what_cannot_be_with_a_served_model(chat_file, tmp_path):
     with judge_server() as grader:
         with pytest.raises(BurnishError, match="the connection to the server failed"):
             judge("http://127.0.0.1:9/v1", grader, call={"overrides": words, "output": str(tmp_path / "out")})
-        with judge_server(lambda _: (500, {"error": {"message": "broken"}}, {"x-should-retry": "false"})) as server:
-            with pytest.raises(BurnishError, match="the server answers 500: broken"):
-                judge(server.url, grader, call={"overrides": words, "output": str(tmp_path / "out")})
+        broken = judge_server(lambda _: (500, {"error": {"message": "broken"}}, {"x-should-retry": "false"}))
+        with broken as server, pytest.raises(BurnishError, match="the server answers 500: broken"):
+            judge(server.url, grader, call={"overrides": words, "output": str(tmp_path / "out")})
         assert grader.asked == []
 
 

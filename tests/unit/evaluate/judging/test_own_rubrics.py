@@ -97,7 +97,7 @@ def test_other_mistakes(tmp_path):
     with pytest.raises(BurnishError, match="no rubric in this folder"):
         read_rubrics([str(tmp_path)])
     one = written(tmp_path, "tone: x\nonly: {en: x}")
-    with pytest.raises(BurnishError, match="there is a rubric 'tone' already, in .*rubrics"):
+    with pytest.raises(BurnishError, match=r"there is a rubric 'tone' already, in .*rubrics"):
         read_rubrics([one, written(tmp_path, "tone: y", "other.yaml")])
     with pytest.raises(BurnishError, match="this is no JSON"):
         read_rubrics([written(tmp_path, "{", "x.json")])
