@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,29 +78,50 @@ def write(path: Path, lines: list[dict[str, Any]]) -> Path:
     return path
 
 
-# Name → (rows, settings, what the doctor must find, one of these; nothing for a healthy run).
-Case = tuple[list[dict[str, Any]], dict[str, Any], set[str]]
+def letters(count: int, seed: int) -> list[dict[str, Any]]:
+    """Questions whose answer is drawn letters: they cannot be learned, so their loss stays high."""
+    draw = random.Random(seed)
+    return [_row(sentence(draw), "".join(draw.choice("abcdefghijklm") for _ in range(12))) for _ in range(count)]
+
+
+# Name → (rows of each dataset, settings, what the doctor must find, one of these; nothing for a healthy run).
+Case = tuple[Sequence[list[dict[str, Any]]], dict[str, Any], set[str]]
 PROBED, WORST = 16, 20
 WITH_PROBE = {"shuffled-answers": {"answers-shuffled"}, "rate-by-1000": {"not-learned"}}
 """What must be found as well where the model is asked."""
+NO_ANSWERS = {"shuffled-answers", "sawtooth-mix"}
+"""Answers that do not depend on their prompts: drawn letters do not either."""
 
 
 def cases() -> dict[str, Case]:
     """The broken runs and the healthy ones."""
     cut = [_row(question, " ".join([question] * 6)) for question in (sentence(random.Random(n)) for n in range(200))]
     many, few = rows(400, 1), rows(12, 2)
+    alone = {"val_size": 0.0, "eval_strategy": "no"}
+    whole = {**alone, "per_device_train_batch_size": 32, "lr_scheduler_type": "constant", "max_grad_norm": 0}
     lora = {"finetuning_type": "lora", "lora_rank": 8, "learning_rate": 5e-3}
     return {
-        "rate-x100": (many, {"learning_rate": 0.1}, {"loss-rises", "loss-spikes", "never-generalised"}),
-        "rate-by-1000": (many, {"learning_rate": 1e-6}, {"loss-flat"}),
-        "shuffled-answers": (rows(80, 3, shuffled=True), {"num_train_epochs": 25}, {"never-generalised", "overfit"}),
-        "tiny-set-20-epochs": (few, {"num_train_epochs": 20, "val_size": 0.0, "eval_strategy": "no"}, {"memorised"}),
-        "no-stop-token": (cut, {}, {"stop-not-taught"}),
-        "healthy-full": (many, {}, set()),
-        "healthy-lora": (many, lora, set()),
-        "healthy-long": (rows(800, 4), {"num_train_epochs": 3, "eval_steps": 50}, set()),
-        "healthy-noisy": (many, {"per_device_train_batch_size": 1, "num_train_epochs": 1, "eval_steps": 50}, set()),
-        "healthy-clipped": (many, {"max_grad_norm": 0.3}, set()),
+        "rate-x100": ([many], {"learning_rate": 0.1}, {"loss-rises", "loss-spikes", "never-generalised"}),
+        "rate-by-1000": ([many], {"learning_rate": 1e-6}, {"loss-flat"}),
+        "shuffled-answers": ([rows(80, 3, shuffled=True)], {"num_train_epochs": 25}, {"never-generalised", "overfit"}),
+        "tiny-set-20-epochs": ([few], {"num_train_epochs": 20, "val_size": 0.0, "eval_strategy": "no"}, {"memorised"}),
+        "no-stop-token": ([cut], {}, {"stop-not-taught"}),
+        # All rows in each step: no noise hides that steps of this length leap over the valley and back.
+        "sawtooth-rate": (
+            [rows(32, 1)],
+            {**whole, "learning_rate": 0.03, "num_train_epochs": 200, "seed": 1},
+            {"sawtooth-rate", "loss-rises"},
+        ),
+        "sawtooth-mix": (
+            [rows(160, 5), letters(160, 9)],
+            {**alone, "disable_shuffling": True, "num_train_epochs": 4},
+            {"sawtooth-mix"},
+        ),
+        "healthy-full": ([many], {}, set()),
+        "healthy-lora": ([many], lora, set()),
+        "healthy-long": ([rows(800, 4)], {"num_train_epochs": 3, "eval_steps": 50}, set()),
+        "healthy-noisy": ([many], {"per_device_train_batch_size": 1, "num_train_epochs": 1, "eval_steps": 50}, set()),
+        "healthy-clipped": ([many], {"max_grad_norm": 0.3}, set()),
     }
 
 
@@ -112,7 +134,7 @@ def make(name: str, case: Case, base: Path, folder: Path) -> Path:
         {
             **BASE,
             "model_name_or_path": str(base),
-            "dataset": [str(write(folder / f"{name}.jsonl", data))],
+            "dataset": [str(write(folder / f"{name}-{part}.jsonl", of)) for part, of in enumerate(data)],
             "output_dir": str(folder / name),
             **changes,
         }
@@ -130,7 +152,7 @@ def judge(name: str, case: Case, run_dir: Path) -> tuple[bool, str]:
     first, second = ({finding.name for finding in diagnose(each)} for each in (run, asked))
     if case[2]:
         right = bool(first & case[2]) and second >= first and second >= WITH_PROBE.get(name, set())
-        right = right and ("answers-shuffled" in second) == (name == "shuffled-answers")
+        right = right and ("answers-shuffled" in second) == (name in NO_ANSWERS)
     else:
         right = not first and not second
     return right, render(asked, diagnose(asked))

@@ -176,7 +176,7 @@ def answer_data(
             "template": template.name,
             "sampling": asdict(chat.sampling) | {"seed": seed},
         },
-        fingerprints={**_fingerprints(settings, chat.source), "settings": _digest(how)},
+        fingerprints={**_fingerprints(settings, chat.source), "settings": digest(how)},
         batch_size=settings.training.per_device_eval_batch_size,
         seed=seed,
         overwrite=overwrite,
@@ -201,7 +201,7 @@ def _score_data(settings: Settings, model: str, folder: Path, *, overwrite: bool
         predicted_samples(settings),
         folder,
         about={"model": model, "datasets": list(names), "held_out": held_out, "template": scorer.template.name},
-        fingerprints={**_fingerprints(settings, scorer.source), "settings": _digest(how)},
+        fingerprints={**_fingerprints(settings, scorer.source), "settings": digest(how)},
         batch_size=batch_size,
         overwrite=overwrite,
     )
@@ -209,16 +209,19 @@ def _score_data(settings: Settings, model: str, folder: Path, *, overwrite: bool
 
 def _fingerprints(settings: Settings, source: ModelSource) -> dict[str, str]:
     """What predictions depend on besides how they are made: the weights and the rows."""
-    from burnish.data.load import source_fingerprint
     from burnish.evaluate.prediction_files import weights_digest
+
+    return {"weights": weights_digest(source), "data": data_fingerprint(settings)}
+
+
+def data_fingerprint(settings: Settings) -> str:
+    """A digest of the rows that are predicted, and of which of them are."""
+    from burnish.data.load import source_fingerprint
     from burnish.train.sets import data_folder, reading
 
     names, held_out = predicted_data(settings)
     rows = source_fingerprint(names, data_folder(settings), **reading(settings))
-    return {
-        "weights": weights_digest(source),
-        "data": _digest([rows, settings.data.val_size if held_out else None]),
-    }
+    return digest([rows, settings.data.val_size if held_out else None])
 
 
 def predicted_samples(settings: Settings, limit: float | None = None) -> Iterator[Sample]:
@@ -240,7 +243,8 @@ def predicted_samples(settings: Settings, limit: float | None = None) -> Iterato
     return samples if limit is None else islice(samples, int(limit))
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Of anything that JSON can show."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -315,6 +315,84 @@ def test_a_run_against_its_base(run_dir, chat_file, capsys):
     assert "helpfulness pairs against" in show_run(run_dir)
 
 
+def test_rubrics_of_ones_own(new, tmp_path, capsys):
+    file = tmp_path / "ours.yaml"
+    file.write_text("tone: Is it friendly?\n", encoding="utf-8")
+    with judge_server() as server:
+        found = judge(new, server, rubric_file=(str(file),))
+        assert list(found["grades"]) == ["tone"]
+        assert found["settings"]["own"]["tone"]["en"]["text"] == "Is it friendly?"
+        assert all("Is it friendly?" in asked["messages"][0]["content"] for asked in server.asked)
+        asked = len(server.asked)
+        judge(new, server, rubric_file=(str(file),))
+        assert len(server.asked) == asked
+        file.write_text("tone: Is it plain?\n", encoding="utf-8")
+        judge(new, server, rubric_file=(str(file),))
+        assert len(server.asked) == 2 * asked, "other words are another question"
+
+
+def candidate(asked):
+    """Two models behind one address: one is worth more; conversations that speak of 3 are against its rules."""
+    if "number 3" in asked["messages"][-1]["content"]:
+        return 400, {"error": {"message": "not this"}}, {}
+    return f"worth {7 if asked['model'] == 'tuned' else 4}"
+
+
+def test_a_served_model_is_judged(chat_file, tmp_path, capsys):
+    words = (f"eval_dataset={chat_file}", "max_new_tokens=8", "temperature=0.5")
+    call = {"overrides": words, "limit": 5, "output": str(tmp_path / "out"), "served": "tuned"}
+    with judge_server(candidate, models=["tuned", "base"]) as server, judge_server() as grader:
+        found = judge(server.url, grader, call=call)
+        assert found["answers_of"] == f"tuned at {server.url}"
+        grades = found["grades"]["helpfulness"]["new"]
+        assert (grades["n"], grades["mean"]) == (4, 7.0)
+        assert "1 rows have no answer and were not judged: the server refuses it (400)" in capsys.readouterr().out
+        sent = server.asked[0]
+        assert sent["messages"][-1] == {"role": "user", "content": "Say the number 0 "}
+        wanted = {"model": "tuned", "max_tokens": 8, "temperature": 0.5, "top_p": 0.7, "seed": 42}
+        assert {name: sent.get(name) for name in wanted} == wanted
+        asked = len(server.asked)
+        assert judge(server.url, grader, call={**call, "limit": 2})["questions"] == 2
+        assert len(server.asked) == asked, "answers are known"
+        judge(server.url, grader, call={**call, "limit": 2}, judge_fresh=True)
+        assert len(server.asked) == asked + 2
+        both = {**call, "compare": server.url, "compare_served": "base"}
+        pairs = judge(server.url, grader, call=both)["pairs"]["helpfulness"]
+        assert (pairs["n"], pairs["wins"], pairs["losses"]) == (4, 4, 0)
+
+
+def test_a_run_against_a_served_model(run_dir, chat_file, tmp_path):
+    words = (f"eval_dataset={chat_file}", "use_cpu=true", "infer_dtype=float32", "max_new_tokens=4", "do_sample=false")
+    call = {"overrides": words, "limit": 3, "output": str(tmp_path / "out")}
+    with judge_server(lambda asked: "a long answer of the server", models=["base"]) as server:
+        with judge_server(longer) as grader:
+            found = judge(run_dir, grader, call={**call, "compare": server.url})
+            assert found["compared_with"] == f"base at {server.url}"
+            assert found["pairs"]["helpfulness"]["losses"] == 3
+        assert server.asked[0]["temperature"] == 0.0
+
+
+def test_what_cannot_be_with_a_served_model(chat_file, tmp_path):
+    served = JudgeOptions("http://127.0.0.1:9/v1", judge_model="m", dry_run=True)
+    words = (f"eval_dataset={chat_file}",)
+    for changes, what in (
+        ({"compare": BASE}, "what a served model was tuned from is not known"),
+        ({"overrides": (*words, "template=qwen3")}, "'template' has no effect on a served model"),
+        ({"overrides": (*words, "max_length=9")}, "'max_length' has no effect on a served model"),
+        ({"compare_served": "x"}, "--compare-model chooses one of a server's models"),
+        ({"overrides": ()}, "no data is named"),
+    ):
+        with pytest.raises(BurnishError, match=what):
+            run_judge(JudgeCall("http://127.0.0.1:9/v1", **{"overrides": words, **changes}), served)
+    with judge_server() as grader:
+        with pytest.raises(BurnishError, match="the connection to the server failed"):
+            judge("http://127.0.0.1:9/v1", grader, call={"overrides": words, "output": str(tmp_path / "out")})
+        broken = judge_server(lambda _: (500, {"error": {"message": "broken"}}, {"x-should-retry": "false"}))
+        with broken as server, pytest.raises(BurnishError, match="the server answers 500: broken"):
+            judge(server.url, grader, call={"overrides": words, "output": str(tmp_path / "out")})
+        assert grader.asked == []
+
+
 def test_burnishs_own_server_as_the_judge(new, old, tmp_path, capsys):
     """A random model speaks nonsense; held to the shape of a reply it gives grades, which mean as little."""
     from burnish.serve.load import Wanted, load_serving
@@ -397,8 +475,6 @@ def test_what_the_user_can_mend(new, old, tmp_path, monkeypatch):
             judge(new, server, call={"compare": BASE})
         with pytest.raises(BurnishError, match="compared with another one"):
             judge(new, server, call={"compare": "some-model"})
-        with pytest.raises(BurnishError, match="answers of a served model"):
-            judge(server.url, server)
         with pytest.raises(BurnishError, match="predictions are there already"):
             judge(new, server, call={"overrides": ("do_sample=false",)})
         with pytest.raises(BurnishError, match="--limit must be"):
@@ -427,8 +503,8 @@ def test_options_of_judges_and_of_tasks_are_kept_apart(new):
     assert "--rubric needs a judge" in str(alone.exception)
     mixed = run(app, ["eval", str(new), "--judge", "http://127.0.0.1:9/v1", "--tasks", "gsm8k"])
     assert "--tasks has no effect with --judge" in str(mixed.exception)
-    named = run(app, ["eval", str(new), "--judge", "http://127.0.0.1:9/v1", "--model", "x"])
-    assert "--model has no effect with --judge" in str(named.exception)
+    named = run(app, ["eval", str(new), "--judge", "http://127.0.0.1:9/v1", "--model", "x", "--dry-run"])
+    assert "--model chooses one of a server's models" in str(named.exception)
     slip = run(app, ["eval", str(new), "--judge", "http://127.0.0.1:9/v1", "--judge-modle", "x"])
     assert "did you mean '--judge-model'?" in str(slip.exception)
     assert run(app, ["eval", str(new), "--judge"]).exit_code == 2

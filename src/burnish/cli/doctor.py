@@ -17,6 +17,7 @@ from burnish.runs.doctor import Evidence, diagnose, render
 from burnish.runs.doctor.curves import spiking_steps
 from burnish.runs.doctor.probe import Asked, Probe
 from burnish.runs.doctor.rows import RowLoss, odd_rows
+from burnish.runs.doctor.sawtooth import waves_of
 
 if TYPE_CHECKING:
     from burnish.batch.store import Origin
@@ -51,7 +52,7 @@ def run_doctor(run_dir: str, *, probe: int = 0, worst: int = 0, as_json: bool = 
 
 
 def examined(run: Evidence, probe: int, worst: int) -> Evidence:
-    """The evidence with what is measured for it: what was asked for, and the rows of spikes if there are any.
+    """The evidence with what is measured for it: what was asked for, and what was in the batches of spikes and waves.
 
     Args:
         probe: training prompts to ask the model, and as many held-out ones.
@@ -59,7 +60,8 @@ def examined(run: Evidence, probe: int, worst: int) -> Evidence:
     Raises:
         BurnishError: what was asked for cannot be measured.
     """
-    return _Examination(run).evidence(probe, worst) if probe or worst or spiking_steps(run) else run
+    wanted = probe or worst or spiking_steps(run) or waves_of(run)
+    return _Examination(run).evidence(probe, worst) if wanted else run
 
 
 class _Examination:
@@ -79,7 +81,7 @@ class _Examination:
         except BurnishError as error:
             if probe or worst:
                 raise
-            return replace(self.run, batches=_reason(error))
+            return replace(self.run, batches=_reason(error), order=_reason(error))
         found = self._batches(data)
         if not (probe or worst):
             return found
@@ -112,15 +114,18 @@ class _Examination:
         return data_of_run(self.settings, self.run.summary)
 
     def _batches(self, data: RunData) -> Evidence:
-        from burnish.train.retrace import rows_of_steps
+        """The rows of spikes, and where the loss goes up and down what was in all its steps."""
+        from burnish.train.retrace import order_of_run, rows_of_steps
 
-        steps = {step for each in spiking_steps(self.run) for step in range(each.first, each.last + 1)}
-        if not steps:
-            return self.run
+        run = self.run
+        steps = {step for each in spiking_steps(run) for step in range(each.first, each.last + 1)}
+        every = range(1, run.series("loss")[-1][0] + 1) if waves_of(run) else ()
         try:
-            return replace(self.run, batches=rows_of_steps(self.settings, self.run.summary, data, sorted(steps)))
+            batches = rows_of_steps(self.settings, run.summary, data, sorted(steps)) if steps else {}
+            order = order_of_run(self.settings, run.summary, data, every) if every else None
         except BurnishError as error:
-            return replace(self.run, batches=_reason(error))
+            return replace(run, batches=_reason(error), order=_reason(error))
+        return replace(run, batches=batches, order=order)
 
     def _samples(self, names: Sequence[str], wanted: Collection[Origin]) -> Iterator[Sample]:
         """The rows that are wanted, in file order."""

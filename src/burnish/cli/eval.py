@@ -26,7 +26,10 @@ BASE = ""
 
 @dataclass(frozen=True)
 class Call:
-    """What the command line asks for; `compare` is None without a comparison."""
+    """What the command line asks for; `compare` is None without a comparison.
+
+    `served` and `compare_served`: which of a server's models answers, where MODEL or OTHER is an address.
+    """
 
     model: str
     tasks: tuple[str, ...]
@@ -44,6 +47,7 @@ class Call:
     fail_if_worse: float | None = None
     output: str | None = None
     served: str | None = None
+    compare_served: str | None = None
     unsafe_code: bool = False
     generation: dict[str, Any] = field(default_factory=dict)
 
@@ -129,11 +133,26 @@ def understand(overrides: Sequence[str], **given: Any) -> Call:
             raise BurnishError(
                 f"{option} needs something to compare with", at=option, fix="add --compare-base, or --compare OTHER"
             )
+    check_served(call.model, call.served, call.compare, call.compare_served)
     if call.limit is not None and call.limit <= 0:
         raise BurnishError("--limit must be above 0", at="--limit", fix="a number of questions, or a share below 1")
     if call.fail_if_worse is not None and call.fail_if_worse < 0:
         raise BurnishError("--fail-if-worse must not be negative", at="--fail-if-worse", fix="0.02 is two points")
     return call
+
+
+def check_served(model: str, served: str | None, compare: str | None, compare_served: str | None) -> None:
+    """Raise where a server's model is named and there is no server."""
+    from burnish.generate.remote import is_url
+
+    for option, value, of in (("--model", served, model), ("--compare-model", compare_served, compare or "")):
+        if value is not None and not is_url(of):
+            where = "MODEL" if option == "--model" else "--compare"
+            raise BurnishError(
+                f"{option} chooses one of a server's models, and {where} is no address of a server",
+                at=f"{option} {value}",
+                fix="leave it out, or give a URL such as http://127.0.0.1:8000/v1",
+            )
 
 
 def run_eval(call: Call) -> None:
@@ -224,7 +243,7 @@ def _other(call: Call, tuned: Subject) -> Subject:
     if call.compare != BASE:
         tuned.lm = None
         assert call.compare is not None
-        return load_subject(call, call.compare)
+        return load_subject(call, call.compare, call.compare_served)
     from burnish.api import load_base
     from burnish.evaluate.lm import EngineLM
 

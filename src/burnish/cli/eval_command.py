@@ -38,6 +38,9 @@ def evaluate(
     ] = None,
     output: Annotated[str | None, typer.Option(help="Folder of the results; a run folder by default.")] = None,
     served: Annotated[str | None, typer.Option("--model", help="Of a URL: which of the server's models.")] = None,
+    compare_served: Annotated[
+        str | None, typer.Option("--compare-model", help="Of --compare URL: which of the server's models.")
+    ] = None,
     confirm_run_unsafe_code: Annotated[
         bool, typer.Option("--confirm-run-unsafe-code", help="Let tasks run code that the model writes.")
     ] = False,
@@ -45,6 +48,7 @@ def evaluate(
     judge: of_judge.Judge = None,
     judge_model: of_judge.JudgeModel = None,
     rubric: of_judge.RubricNames = None,
+    rubric_file: of_judge.RubricFiles = None,
     judge_by: of_judge.JudgeBy = None,
     judge_language: of_judge.Language = _JUDGE.judge_language,
     judge_repeats: of_judge.Repeats = _JUDGE.judge_repeats,
@@ -89,7 +93,12 @@ def evaluate(
 
       burnish eval runs/mine --judge http://127.0.0.1:8000/v1 --rubric helpfulness,honesty --limit 100
 
+      burnish eval runs/mine --judge http://127.0.0.1:8000/v1 --rubric-file rubrics.yaml
+
       burnish eval runs/mine eval_dataset=test.jsonl do_sample=false --judge http://127.0.0.1:8000/v1 --compare-base
+
+      burnish eval http://127.0.0.1:8000/v1 --model mine --compare http://127.0.0.1:8000/v1 --compare-model base
+      --data test.jsonl --judge https://judge.example/v1
 
       burnish eval new/predictions.jsonl --compare old/predictions.jsonl --judge http://127.0.0.1:8000/v1 --max-cost 2 …
     """
@@ -103,7 +112,8 @@ def evaluate(
     if judge is not None:
         from burnish.cli.eval_judge import JudgeCall, run_judge
 
-        options = {name: context.params[name] for name in of_judge.OWN} | {"rubric": work.split_names(rubric)}
+        options = {name: context.params[name] for name in of_judge.OWN}
+        options |= {"rubric": work.split_names(rubric), "rubric_file": tuple(rubric_file or ())}
         run_judge(
             JudgeCall(
                 model=work.named(model),
@@ -112,6 +122,8 @@ def evaluate(
                 data=tuple(data or ()),
                 limit=limit,
                 seed=seed if "seed" in given else None,
+                served=served,
+                compare_served=compare_served,
                 output=output,
                 fail_if_worse=fail_if_worse,
             ),
@@ -140,6 +152,7 @@ def evaluate(
             fail_if_worse=fail_if_worse,
             output=output,
             served=served,
+            compare_served=compare_served,
             unsafe_code=confirm_run_unsafe_code,
         )
     )

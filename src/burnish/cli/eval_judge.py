@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from burnish import __version__, log
+from burnish.cli.eval import check_served
 from burnish.cli.judge_options import BOTH, GRADES, PAIRS, JudgeOptions, check
 from burnish.errors import BurnishError, RunFolderError
 from burnish.runs.evaluations import earlier_of, read_evaluation, write_evaluation
@@ -31,7 +31,10 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class JudgeCall:
-    """What the command line asks for besides the judge's own options; `compare` is as in `cli.eval.Call`."""
+    """What the command line asks for besides the judge's own options; `compare` is as in `cli.eval.Call`.
+
+    `served` and `compare_served`: which of a server's models answers, where MODEL or OTHER is an address.
+    """
 
     model: str
     overrides: tuple[str, ...] = ()
@@ -39,6 +42,8 @@ class JudgeCall:
     data: tuple[str, ...] = ()
     limit: float | None = None
     seed: int | None = None
+    served: str | None = None
+    compare_served: str | None = None
     output: str | None = None
     fail_if_worse: float | None = None
 
@@ -51,14 +56,17 @@ def run_judge(call: JudgeCall, options: JudgeOptions) -> None:
     """
     from burnish.cli.judge_answers import gather
     from burnish.evaluate.judging.ask import Plan
+    from burnish.evaluate.judging.own_rubrics import read_rubrics
     from burnish.evaluate.judging.prompts import chosen_rubrics
 
     check(options)
-    rubrics = chosen_rubrics(options.rubric)
+    own = read_rubrics(options.rubric_file)
+    rubrics = chosen_rubrics(options.rubric, own, options.judge_language)
     by = _by(call, options)
     _check_limits(call)
+    check_served(call.model, call.served, call.compare, call.compare_served)
     endpoint = reach(options)
-    case, folder = gather(call, graded=by != PAIRS, compared=by != GRADES, dry=options.dry_run)
+    case, folder = gather(call, graded=by != PAIRS, compared=by != GRADES, options=options)
     if options.judge_labels:
         from burnish.evaluate.judging.report import human_labels
 
@@ -74,6 +82,7 @@ def run_judge(call: JudgeCall, options: JudgeOptions) -> None:
         options.judge_reasons,
         options.judge_reference,
         seed,
+        {name: own[name] for name in rubrics if name in own},
     )
     heard, spending = ask(case, plan, endpoint, options)
     if heard is None:
@@ -216,6 +225,8 @@ def _send(
 
 
 def _tell_plan(case: Case, plan: Plan, endpoint: JudgeEndpoint, options: JudgeOptions) -> None:
+    from burnish.generate.remote import shown_url
+
     how = " and ".join([*(["grades"] if case.graded else []), *(["pairs in both orders"] if case.compared else [])])
     times = f", {plan.repeats} times" if plan.repeats > 1 else ""
     against = f" against {case.other}" if case.old else ""
@@ -233,12 +244,6 @@ def estimate_lines(expected: Estimate) -> list[str]:
     if expected.cost is not None and expected.most_cost is not None:
         lines.append(f"cost: about {expected.cost:.4g}, at most about {expected.most_cost:.4g}")
     return lines
-
-
-def shown_url(url: str) -> str:
-    """An address without the name and password that may stand in it."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def report(
@@ -345,6 +350,8 @@ def _block(
     without: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """What eval.json says under `judge`."""
+    from burnish.generate.remote import shown_url
+
     return {
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "model": endpoint.model,

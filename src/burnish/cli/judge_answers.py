@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from burnish import log
 from burnish.cli.eval import BASE
+from burnish.cli.judge_options import JudgeOptions
 from burnish.errors import BurnishError, DataError, ModelError
 from burnish.runs.preflight import SUMMARY
 
@@ -21,16 +24,17 @@ if TYPE_CHECKING:
     from burnish.evaluate.judging.report import Case
     from burnish.evaluate.judging.rows import Row
     from burnish.generate.chat import ChatModel
+    from burnish.generate.remote import RemoteModel
 
 _MODEL_FILES = ("config.json", "adapter_config.json", SUMMARY)
 _PREDICTIONS = "predictions.jsonl"
 
 
-def gather(call: JudgeCall, *, graded: bool, compared: bool, dry: bool) -> tuple[Case, Path]:
+def gather(call: JudgeCall, *, graded: bool, compared: bool, options: JudgeOptions) -> tuple[Case, Path]:
     """The answers to judge, question by question, and the folder of the results.
 
     Args:
-        dry: make no answers; where there are none yet, they are taken to be as long as the data's own.
+        options: a dry run makes no answers; where there are none yet, they are taken to be as long as the data's own.
     Raises:
         BurnishError: there is nothing to judge, or the two models were not asked the same.
     """
@@ -45,8 +49,8 @@ def gather(call: JudgeCall, *, graded: bool, compared: bool, dry: bool) -> tuple
         old, other = (read_rows(other_file), _made_by(other_file)) if other_file else ([], "")
     else:
         settings, name = _understood(call)
-        folder = results_folder(call, _home(name))
-        new, old, name, other = _asked(call, settings, name, folder, other_file, dry=dry)
+        folder = results_folder(call, _home(name, call.served))
+        new, old, name, other = _asked(call, settings, name, folder, other_file, options)
     if call.compare is None:
         return Case(new[: _count(call.limit, len(new))] if file else new, [], name, "", graded, compared), folder
     pairs, alone = pair_rows(new, old)
@@ -73,8 +77,12 @@ def results_folder(call: JudgeCall, home: Path) -> Path:
     return Path(call.output).expanduser() if call.output else home
 
 
-def _home(model: str) -> Path:
+def _home(model: str, served: str | None) -> Path:
     """The run folder that a model is; for others a folder of their own."""
+    from burnish.generate.remote import is_url
+
+    if is_url(model):
+        return Path(f"runs/judge-{_slug('-'.join([urlsplit(model).netloc.rpartition('@')[2], served or '']))}")
     run = Path(model).expanduser()
     return run if (run / SUMMARY).is_file() else Path(f"runs/judge-{run.stem}")
 
@@ -92,19 +100,33 @@ def _understood(call: JudgeCall) -> tuple[Settings, str]:
     for key, fix in (("output_dir", "use --output"), ("overwrite_output_dir", "leave it out")):
         if settings.origins.get(key) == "command line":
             raise BurnishError(f"'{key}' has no effect with --judge", at="command line", fix=fix)
+    _refuse_of_models_here(call, settings)
     return settings, name
+
+
+def _refuse_of_models_here(call: JudgeCall, settings: Settings) -> None:
+    """Raise for settings that a server decides: of loading, where no model is loaded, and those it has no name for."""
+    from burnish.cli.chat import LOADS
+    from burnish.generate.remote import is_url
+
+    served = [is_url(name) for name in (call.model, *([call.compare] if call.compare is not None else []))]
+    idle = {"max_length"} if any(served) else set()
+    if served[0] and (len(served) == 1 or served[1] or (call.compare and predictions_of(call.compare))):
+        idle |= LOADS | {"per_device_eval_batch_size"}
+    for key in sorted(idle & settings.given):
+        if settings.origins.get(key) == "command line":
+            raise BurnishError(f"'{key}' has no effect on a served model", at="command line", fix="leave it out")
 
 
 def _check(call: JudgeCall, file: Path | None, other_file: Path | None) -> None:
     from burnish.generate.remote import is_url
 
-    for name, at in ((call.model, "MODEL"), (call.compare or "", "--compare")):
-        if is_url(name):
-            raise BurnishError(
-                "the answers of a served model are not made here",
-                at=f"{at}: {name}",
-                fix="give its folder, or a predictions.jsonl with prompt and prediction",
-            )
+    if is_url(call.model) and call.compare == BASE:
+        raise BurnishError(
+            "what a served model was tuned from is not known",
+            at="--compare-base",
+            fix="name it: --compare OTHER, or --compare URL --compare-model NAME",
+        )
     if file is None:
         return
     if call.compare == BASE:
@@ -137,11 +159,13 @@ def _made_by(file: Path) -> str:
 
 
 def _asked(
-    call: JudgeCall, settings: Settings, name: str, folder: Path, other_file: Path | None, *, dry: bool
+    call: JudgeCall, settings: Settings, name: str, folder: Path, other_file: Path | None, options: JudgeOptions
 ) -> tuple[list[Row], list[Row], str, str]:
     """Answers of models: (new, old, name, name of the other)."""
     from burnish.api import load_base, predicted_samples, refuse_several_processes
+    from burnish.cli.judge_served import load_served
     from burnish.evaluate.judging.rows import read_rows
+    from burnish.generate.remote import is_url
 
     refuse_several_processes()
     samples = list(predicted_samples(settings, call.limit))
@@ -149,23 +173,31 @@ def _asked(
         raise DataError(
             "there is no question to judge answers to", at="eval_dataset", fix="burnish data stats shows the data"
         )
-    if dry:
+    if options.dry_run:
         assumed = _assumed(samples, settings)
         other = other_file or call.compare
         old = read_rows(other_file) if other_file else [replace(row, answer=f"{row.answer} .") for row in assumed]
         return assumed, old, name, "its base" if call.compare == BASE else str(other)
-    tuned = _load(settings, name)
-    if call.compare == BASE:
-        _check_base(tuned)
-    new = _answers(settings, tuned, folder, samples)
+    # Servers are looked for before hours are spent on answers.
+    with_server = call.compare is not None and is_url(call.compare)
+    served = load_served(settings, str(call.compare), call.compare_served, "--compare-model") if with_server else None
+    if is_url(name):
+        remote, tuned = load_served(settings, name, call.served), None
+        new, named = _answers(settings, remote, folder, samples, options), _name(remote)
+    else:
+        tuned = _load(settings, name)
+        if call.compare == BASE:
+            _check_base(tuned)
+        new, named = _answers(settings, tuned, folder, samples, options), tuned.name
     if call.compare is None:
-        return new, [], tuned.name, ""
+        return new, [], named, ""
     if other_file:
-        return new, read_rows(other_file), tuned.name, _made_by(other_file)
-    tuned.model = None  # two models need not be in memory at once
-    old_model = load_base(settings, tuned) if call.compare == BASE else _load(settings, call.compare, others=True)
-    old = _answers(settings, old_model, folder, samples)
-    return new, old, tuned.name, old_model.name
+        return new, read_rows(other_file), named, _made_by(other_file)
+    if tuned is not None:
+        tuned.model = None  # two models need not be in memory at once
+    before = tuned if call.compare == BASE else None
+    other_model = served or (load_base(settings, before) if before else _load(settings, call.compare, others=True))
+    return new, _answers(settings, other_model, folder, samples, options), named, _name(other_model)
 
 
 def _load(settings: Settings, name: str, *, others: bool = False) -> ChatModel:
@@ -187,15 +219,36 @@ def _check_base(tuned: ChatModel) -> None:
         raise ModelError(error.what, at=error.at, fix="name what to compare with: --compare OTHER") from error
 
 
-def _answers(settings: Settings, model: ChatModel, folder: Path, samples: Sequence[Sample]) -> list[Row]:
+def _answers(
+    settings: Settings, model: ChatModel | RemoteModel, folder: Path, samples: Sequence[Sample], options: JudgeOptions
+) -> list[Row]:
     """A model's answers to the data, in a folder of their own below the results; gone on with after a kill."""
     from burnish.api import answer_data
+    from burnish.cli.judge_served import answer_data_served
     from burnish.evaluate.judging.rows import read_rows
+    from burnish.generate.remote import RemoteModel
 
-    log.say(f"\nanswers of {model.name}")
-    own = folder / "judge" / f"answers-{Path(model.name).stem}-{_short(model.name)}"
-    answer_data(settings, model, own, samples=samples, renew=True)
+    log.say(f"\nanswers of {_name(model)}")
+    if isinstance(model, RemoteModel):
+        own = folder / "judge" / f"answers-{_slug(model.model)}-{_short(f'{model.name} {model.model}')}"
+        fresh, at_once = options.judge_fresh, options.judge_concurrency
+        answer_data_served(settings, model, own, samples, at_once=at_once, overwrite=fresh)
+    else:
+        own = folder / "judge" / f"answers-{Path(model.name).stem}-{_short(model.name)}"
+        answer_data(settings, model, own, samples=samples, renew=True)
     return read_rows(own / _PREDICTIONS)[: len(samples)]
+
+
+def _name(model: ChatModel | RemoteModel) -> str:
+    """What a model is called in the results; a served one with its address."""
+    from burnish.generate.remote import RemoteModel, shown_url
+
+    return f"{model.model} at {shown_url(model.name)}" if isinstance(model, RemoteModel) else model.name
+
+
+def _slug(text: str) -> str:
+    """A text as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
 
 
 def _short(name: str) -> str:

@@ -18,7 +18,11 @@ Judge = Annotated[
 JudgeModel = Annotated[str | None, typer.Option(help="Which of its models; else BURNISH_JUDGE_MODEL, or its only one.")]
 RubricNames = Annotated[
     list[str] | None,
-    typer.Option(help="helpfulness (default), honesty, harmlessness; several with commas or twice."),
+    typer.Option(help="helpfulness (default), honesty, harmlessness, or your own; several with commas or twice."),
+]
+RubricFiles = Annotated[
+    list[str] | None,
+    typer.Option(help="Rubrics of your own: a YAML or JSON file, or a folder of them.", metavar="PATH"),
 ]
 JudgeBy = Annotated[
     str | None, typer.Option(help="grades, pairs or both; by default pairs where two models are compared.")
@@ -39,10 +43,14 @@ Temperature = Annotated[float, typer.Option(help="Of the judge.")]
 MaxTokens = Annotated[int, typer.Option(help="Tokens of one reply, at most.")]
 Form = Annotated[str, typer.Option(help="auto, json_schema (replies held to their shape) or text.")]
 Rpm = Annotated[float | None, typer.Option(help="Requests a minute, at most.")]
-Concurrency = Annotated[int, typer.Option(help="Requests under way at a time.")]
+Concurrency = Annotated[
+    int, typer.Option(help="Requests under way at a time, also to a server whose answers are judged.")
+]
 Timeout = Annotated[float, typer.Option(help="Seconds that one reply may take.")]
 Retries = Annotated[int, typer.Option(help="Times a request is sent again after 429, 5xx or silence.")]
-Fresh = Annotated[bool, typer.Option("--judge-fresh", help="Ask anew what is known from earlier calls.")]
+Fresh = Annotated[
+    bool, typer.Option("--judge-fresh", help="Ask anew what is known from earlier calls, served models as well.")
+]
 PriceIn = Annotated[float | None, typer.Option(help="Price of a million prompt tokens, in your currency.")]
 PriceOut = Annotated[float | None, typer.Option(help="Price of a million reply tokens.")]
 MaxCost = Annotated[float | None, typer.Option(help="Stop before this is exceeded; needs both prices.")]
@@ -58,6 +66,7 @@ class JudgeOptions:
     judge: str
     judge_model: str | None = None
     rubric: tuple[str, ...] = ()
+    rubric_file: tuple[str, ...] = ()
     judge_by: str | None = None
     judge_language: str = "auto"
     judge_repeats: int = 1
@@ -80,12 +89,13 @@ class JudgeOptions:
 
 # Options of `burnish eval` that a judge needs as well; all others belong to benchmarks.
 SHARED = {"model", "judge", "compare", "compare_base", "limit", "seed", "output", "data", "fail_if_worse"}
+SHARED |= {"served", "compare_served"}
 OWN = frozenset(JudgeOptions.__dataclass_fields__)
 
 
 def flag(name: str) -> str:
     """An option as it is typed."""
-    named = {"served": "model", "list_them": "list"}
+    named = {"served": "model", "compare_served": "compare-model", "list_them": "list"}
     return "--" + named.get(name, name).replace("_", "-")
 
 

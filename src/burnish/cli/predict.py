@@ -54,8 +54,10 @@ def understand(source: str, model: str | None, overrides: Sequence[str]) -> tupl
 
 def _refuse_sampling(settings: Settings, name: str) -> None:
     """A reward model samples nothing: settings of the sampler are errors, or in a file worth a note."""
+    from burnish.generate.remote import is_url
+
     idle = sorted(settings.given & _OF_ANSWERS)
-    if not idle:
+    if not idle or is_url(name):
         return
     from burnish.model.reward import head_folder
     from burnish.model.source import find_model

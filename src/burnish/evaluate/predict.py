@@ -168,7 +168,7 @@ def predict(
         before = files.seconds
         answer_items(model, engine, left, files.add, seed=seed, total=len(items))
         spent = before + time.perf_counter() - started
-        results = {**about, **_results(files.lines(), spent)}
+        results = {**about, **results_of(files.lines(), spent)}
         write_results(files, results, figures_of(results), answer_row, f"Predictions of {results['model']}", KINDS)
     return results
 
@@ -289,7 +289,8 @@ def answer_items(
                 bar.advance(1, **{"tokens/s": f"{speed:.0f}"})
 
 
-def _results(lines: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+def results_of(lines: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """Counts and figures of the lines of predictions.jsonl, which took so many seconds."""
     predicted = [line for line in lines if line["prediction"] is not None]
     compared = [line for line in predicted if line["reference"] is not None]
     tokens = sum(line["tokens"] for line in predicted)

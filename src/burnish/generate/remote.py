@@ -28,6 +28,12 @@ def is_url(name: str) -> bool:
     return name.startswith(("http://", "https://"))
 
 
+def shown_url(url: str) -> str:
+    """An address without the name and password that may stand in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 @dataclass
 class RemoteModel:
     """A served model. Only what was set by the user is sent; for the rest the server's own values hold."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from burnish.errors import BurnishError
 from burnish.evaluate.judging.cache import ReplyCache, reply_key
 from burnish.evaluate.judging.cost import Prices, guess_tokens
 from burnish.evaluate.judging.endpoint import JudgeEndpoint, Manner, Reply, deciding
-from burnish.evaluate.judging.prompts import comparing_prompt, grading_prompt, language_of
+from burnish.evaluate.judging.prompts import NONE, Own, comparing_prompt, grading_prompt, language_for, language_of
 from burnish.evaluate.judging.rows import Row
 
 _GRACE_S = 15.0  # for replies that are under way when the others end; they are paid
@@ -24,12 +24,13 @@ class Plan:
     """What is asked about the answers.
 
     Attributes:
-        rubrics: names of `RUBRICS`.
+        rubrics: names of `RUBRICS` or of `own`.
         language: auto, en or zh.
         repeats: times that everything is asked.
         reasons: whether the judge says why.
         referenced: whether it sees the data's own answer, where there is one.
         seed: of the first repeat; None sends none.
+        own: the user's rubrics.
     """
 
     rubrics: tuple[str, ...]
@@ -38,6 +39,7 @@ class Plan:
     reasons: bool = True
     referenced: bool = True
     seed: int | None = None
+    own: Own = field(default_factory=lambda: NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,9 @@ def grading_asks(rows: Sequence[Row], side: Side, plan: Plan) -> list[Ask]:
             continue
         language, reference = language_of(row.last, plan.language), row.reference if plan.referenced else None
         for rubric in plan.rubrics:
-            prompt = grading_prompt(rubric, language, row.question, row.answer, reference, reasons=plan.reasons)
+            spoken = language_for(rubric, language, plan.own)
+            asked = (rubric, spoken, row.question, row.answer, reference)
+            prompt = grading_prompt(*asked, reasons=plan.reasons, own=plan.own)
             asks += [Ask("score", rubric, number, side, repeat, prompt) for repeat in range(plan.repeats)]
     return asks
 
@@ -84,8 +88,10 @@ def comparing_asks(pairs: Sequence[tuple[Row, Row]], plan: Plan) -> list[Ask]:
         language, reference = language_of(new.last, plan.language), new.reference if plan.referenced else None
         orders: list[tuple[Side, str, str]] = [("new", new.answer, old.answer), ("old", old.answer, new.answer)]
         for rubric in plan.rubrics:
+            spoken = language_for(rubric, language, plan.own)
             for first, one, other in orders:
-                prompt = comparing_prompt(rubric, language, new.question, one, other, reference, reasons=plan.reasons)
+                asked = (rubric, spoken, new.question, one, other, reference)
+                prompt = comparing_prompt(*asked, reasons=plan.reasons, own=plan.own)
                 asks += [Ask("better", rubric, number, first, repeat, prompt) for repeat in range(plan.repeats)]
     return asks
 

@@ -116,7 +116,22 @@ RUBRICS: Mapping[str, Mapping[str, Rubric]] = {
     },
 }
 
-_BANDS = ("1-2", "3-4", "5-6", "7-8", "9-10")
+Own = Mapping[str, Mapping[str, Rubric]]
+"""Rubrics of the user's own: name → language → rubric."""
+NONE: Own = {}
+LANGUAGES = tuple(RUBRICS["helpfulness"])
+BANDS = ("1-2", "3-4", "5-6", "7-8", "9-10")
+PLAIN_SCALES: Mapping[str, tuple[str, str, str, str, str]] = {
+    "en": (
+        "fails it from end to end",
+        "mostly fails it",
+        "meets it in part",
+        "meets it, with small faults",
+        "meets it",
+    ),
+    "zh": ("完全不符合", "大部分不符合", "部分符合", "符合，但有小的不足", "完全符合"),
+}
+"""For a rubric of the user's own that has no scale."""
 _WORDS = {
     "en": {
         "grade": "You are a fair and strict examiner. Grade one answer that an assistant gave to a user, by one "
@@ -163,17 +178,33 @@ _WORDS = {
 }
 
 
-def chosen_rubrics(names: Sequence[str]) -> tuple[str, ...]:
-    """The rubrics that a user names, each once; helpfulness where none is named.
+def chosen_rubrics(names: Sequence[str], own: Own = NONE, language: str = "auto") -> tuple[str, ...]:
+    """The rubrics that a user names, each once; where none is named all of the user's own, else helpfulness.
 
+    Args:
+        own: the user's, by their names.
+        language: of the prompts, as the user wants it.
     Raises:
-        BurnishError: there is no such rubric.
+        BurnishError: there is no such rubric, or none in this language.
     """
     for name in names:
-        if name not in RUBRICS:
-            fix = f"{did_you_mean(name, RUBRICS)} The rubrics: {', '.join(RUBRICS)}"
+        if name not in RUBRICS and name not in own:
+            fix = f"{did_you_mean(name, [*own, *RUBRICS])} The rubrics: {', '.join([*own, *RUBRICS])}"
             raise BurnishError(f"there is no rubric '{name}'", at="--rubric", fix=fix)
-    return tuple(dict.fromkeys(names)) or ("helpfulness",)
+    chosen = tuple(dict.fromkeys(names)) or tuple(own) or ("helpfulness",)
+    for name in chosen:
+        if name in own and language != "auto" and language not in own[name]:
+            raise BurnishError(
+                f"the rubric '{name}' has no words in {language}",
+                at="--judge-language",
+                fix=f"write them, or leave it out: it has {', '.join(own[name])}",
+            )
+    return chosen
+
+
+def language_for(rubric: str, language: str, own: Own = NONE) -> str:
+    """The language in which a rubric is asked: `language`, or the one that it has."""
+    return language if rubric not in own or language in own[rubric] else next(iter(own[rubric]))
 
 
 def language_of(question: str, wanted: str) -> str:
@@ -184,19 +215,27 @@ def language_of(question: str, wanted: str) -> str:
 
 
 def grading_prompt(
-    rubric: str, language: str, question: str, answer: str, reference: str | None, *, reasons: bool
+    rubric: str, language: str, question: str, answer: str, reference: str | None, *, reasons: bool, own: Own = NONE
 ) -> str:
-    """What the judge is asked about one answer."""
-    parts = _head("grade", rubric, language, reference is not None)
+    """What the judge is asked about one answer; `own`: the user's rubrics."""
+    parts = _head("grade", rubric, language, reference is not None, own)
     parts += _material(language, question, reference, {"answer": answer})
     return "\n\n".join([*parts, _wanted(language, "score", f"{LOW}-{HIGH}", reasons)])
 
 
 def comparing_prompt(
-    rubric: str, language: str, question: str, first: str, second: str, reference: str | None, *, reasons: bool
+    rubric: str,
+    language: str,
+    question: str,
+    first: str,
+    second: str,
+    reference: str | None,
+    *,
+    reasons: bool,
+    own: Own = NONE,
 ) -> str:
-    """What the judge is asked about two answers; `first` is called A."""
-    parts = _head("compare", rubric, language, reference is not None)
+    """What the judge is asked about two answers; `first` is called A; `own` as before."""
+    parts = _head("compare", rubric, language, reference is not None, own)
     parts += _material(language, question, reference, {"answer_A": first, "answer_B": second})
     return "\n\n".join([*parts, _wanted(language, "better", '"A"|"B"|"tie"', reasons)])
 
@@ -212,11 +251,11 @@ def reply_schema(kind: str, reasons: bool) -> dict[str, Any]:
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
-def _head(task: str, rubric: str, language: str, referenced: bool) -> list[str]:
-    words, asked = _WORDS[language], RUBRICS[rubric][language]
+def _head(task: str, rubric: str, language: str, referenced: bool, own: Own) -> list[str]:
+    words, asked = _WORDS[language], (own.get(rubric) or RUBRICS[rubric])[language]
     parts = [words[task].format(title=asked.title), f"{words['criterion']}\n{asked.text}"]
     if task == "grade":
-        lines = [f"{band}: {text}" for band, text in zip(_BANDS, asked.scale, strict=True)]
+        lines = [f"{band}: {text}" for band, text in zip(BANDS, asked.scale, strict=True)]
         parts.append("\n".join([words["scale"], *lines]))
     way = words[f"{task}_way"] + (" " + words[f"reference_{task}"] if referenced else "")
     return [*parts, f"{words['way']}\n{way}", words["material"]]

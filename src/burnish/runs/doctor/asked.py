@@ -23,12 +23,18 @@ def answers_shuffled(run: Evidence) -> Iterator[Finding]:
     """Answers are as likely after other rows' prompts as after their own.
 
     A tuned model may know rows by heart, shuffled ones too, so the base is asked about them, and its word is needed.
-    The tuned model can contradict it: on held-out rows, or on training rows that it has seen but once.
+    It can be contradicted: by itself on held-out rows of the same files, and by the tuned model on these, or on
+    training rows that it has seen but once.
     """
     if run.probe is None:
         return
     training, held_out = run.probe.training, run.probe.held_out
     views = {"the model before training": training.base}
+    files = {each.file for each in training.said}
+    if held_out and not {each.file for each in held_out.said} <= files:
+        held_out = None  # other data may be in order where this is not
+    if held_out:
+        views["the model before training, on held-out rows,"] = held_out.base
     if _diverged(run):
         pass  # it knows nothing any more
     elif held_out:

@@ -35,7 +35,7 @@ def loss_rises(run: Evidence) -> Iterator[Finding]:
         evidence = f"the loss rose from {start:.3f} to {peak:.3f} before it fell to {last:.3f}"
     else:
         return
-    yield Finding("loss-rises", "problem", "The training diverged.", evidence, _lower(run))
+    yield Finding("loss-rises", "problem", "The training diverged.", evidence, lowered(run))
 
 
 def loss_flat(run: Evidence) -> Iterator[Finding]:
@@ -94,7 +94,7 @@ def spikes(run: Evidence) -> Iterator[Finding]:
         "warning",
         f"The loss leapt up {len(found)} times.",
         told + (", …" if len(found) > 3 else ""),
-        f"{_lower(run)}; or more warmup_ratio; or look at the rows of these steps",
+        f"{lowered(run)}; or more warmup_ratio; or look at the rows of these steps",
         lines,
         details,
     )
@@ -120,7 +120,7 @@ def always_clipped(run: Evidence) -> Iterator[Finding]:
         "warning",
         "Nearly every gradient was clipped, and by far.",
         f"{share:.0%} of the norms are above max_grad_norm {limit:g}; the middle one is {middle:.3g}",
-        f"{_lower(run)}, or a larger batch; raise max_grad_norm only if the loss falls smoothly",
+        f"{lowered(run)}, or a larger batch; raise max_grad_norm only if the loss falls smoothly",
     )
 
 
@@ -220,7 +220,8 @@ def preference_stays(run: Evidence) -> Iterator[Finding]:
         )
 
 
-def _lower(run: Evidence) -> str:
+def lowered(run: Evidence) -> str:
+    """The advice to take a lower rate."""
     low, high = run.usual_rates
     usual = f", and {low:g} to {high:g} is usual here" if run.rate > high else ""
     return f"lower learning_rate: it is {run.rate:g}{usual}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from burnish.runs.doctor import asked, curves, state
+from burnish.runs.doctor import asked, curves, sawtooth, state
 from burnish.runs.doctor.evidence import Evidence, Finding
 from burnish.runs.doctor.probe import render_probe
 from burnish.runs.doctor.rows import render_rows
@@ -15,6 +15,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     asked.answers_shuffled,
     curves.loss_rises,
     curves.spikes,
+    sawtooth.sawtooth,
     curves.always_clipped,
     curves.loss_flat,
     curves.overfits,
@@ -33,10 +34,18 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     state.adapter_size,
 )
 
+_OF_DATA = {"sawtooth-mix", "sawtooth-length", "sawtooth-order"}
+_SAID_BY_THEM = {"loss-rises", "loss-spikes"}
+
 
 def diagnose(run: Evidence) -> list[Finding]:
-    """What all checks find, problems first."""
+    """What all checks find, problems first.
+
+    Where batches that are not alike move the loss, a rise or a leap of it tells nothing more.
+    """
     found = [finding for check in CHECKS for finding in check(run)]
+    if any(finding.name in _OF_DATA for finding in found):
+        found = [finding for finding in found if finding.name not in _SAID_BY_THEM]
     return sorted(found, key=lambda finding: finding.level != "problem")
 
 

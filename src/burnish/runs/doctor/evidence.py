@@ -51,11 +51,27 @@ class Spike(NamedTuple):
     around: float
 
 
+class StepContent(NamedTuple):
+    """What was in an optimizer step: each dataset's share of its supervised tokens, and the mean tokens of its rows."""
+
+    shares: tuple[float, ...]
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was in the steps of a run, and the names of the datasets that the shares are of."""
+
+    names: tuple[str, ...]
+    steps: Mapping[int, StepContent]
+
+
 @dataclass(frozen=True)
 class Evidence:
     """A run's summary and its rows of metrics, and what was measured for the doctor alone.
 
     `batches`: dataset, file and row of the samples of steps that spikes lie in; a text says why they cannot be told.
+    `order`: what was in the steps, where the loss goes up and down; a text says why it cannot be told.
     `probe`: what the model answered. `odd_rows`: the rows that stand out by their loss, the worst first; `losses`: the
     loss of each row that was measured.
     """
@@ -65,6 +81,7 @@ class Evidence:
     rows: Sequence[Mapping[str, Any]]
     checkpoints: Sequence[int] = field(default_factory=tuple)
     batches: Mapping[int, Sequence[tuple[str, str, int]]] | str = field(default_factory=dict)
+    order: Order | str | None = None
     probe: Probe | None = None
     odd_rows: Sequence[OddRow] = ()
     losses: Mapping[tuple[str, str, int], float] = field(default_factory=dict)

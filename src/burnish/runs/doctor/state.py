@@ -7,12 +7,14 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from burnish.runs.doctor.evidence import Evidence, Finding, ends
+from burnish.runs.doctor.evidence import Evidence, Finding, ends, noise
 from burnish.runs.lock import is_held
 
 # First losses of models that know a language: nats a token. Below the first number there is nothing left to learn;
 # above the second one the model does not understand what it reads. Rough, from runs of many sizes.
 _FIRST_LOSS = ((1e9, 0.02, 5.0), (1e10, 0.02, 4.5), (float("inf"), 0.02, 4.0))
+
+_BEGIN = 8  # logged values that tell how far the first one may scatter
 
 
 def not_finished(run: Evidence) -> Iterator[Finding]:
@@ -51,7 +53,8 @@ def first_loss(run: Evidence) -> Iterator[Finding]:
     size = float(run.figure("model", "parameters") or 0)
     low, high = next((low, high) for limit, low, high in _FIRST_LOSS if size < limit)
     first = max(points[0][1], ends(points)[0]) if len(points) > 5 else points[0][1]
-    if points[0][1] > high:
+    # A first batch of one row may be an odd one: it counts by how far single losses scatter.
+    if points[0][1] - 2 * noise(points[:_BEGIN]) > high:
         yield Finding(
             "first-loss-high",
             "warning",

@@ -41,6 +41,9 @@ def asked(right=8, loss=0.5, base_loss=1.5, tuned=HELPS, base=HELPS, **changes):
     return Asked(**{**fields, **changes})
 
 
+OTHERS = tuple(replace(each, file="/data/others.jsonl") for each in said(8))
+
+
 def probed(tmp_path, training, held_out=None, **changes):
     run = run_of(tmp_path, rows_of(falling()), **changes)
     return replace(run, probe=Probe(training, held_out, ("the base is gone",)))
@@ -70,14 +73,16 @@ def test_creative_answers_need_not_be_equal(tmp_path):
 @pytest.mark.parametrize(
     ("training", "held_out", "wanted"),
     [
-        (asked(base=NOTHING), asked(tuned=NOTHING), True),
-        (asked(base=NOTHING), asked(tuned=UNSURE), True),
+        (asked(base=NOTHING), asked(base=NOTHING, tuned=NOTHING), True),
+        (asked(base=NOTHING), asked(base=UNSURE, tuned=UNSURE), True),
+        (asked(base=NOTHING), asked(base=HELPS, tuned=NOTHING), False),  # chance: on other rows the base knows better
+        (asked(base=NOTHING, tuned=NOTHING), replace(asked(), said=OTHERS), True),  # another file may be in order
         (asked(base=NOTHING), None, False),  # the tuned model may have found out
         (asked(base=NOTHING, tuned=NOTHING), None, True),
         (asked(base=NOTHING), asked(), False),  # it learned what the base did not know
         (asked(base=UNSURE), asked(tuned=NOTHING), False),  # too few rows to say
         (asked(tuned=NOTHING), asked(tuned=NOTHING), False),  # the base knows better
-        (asked(base_loss=1.5, base=Mean(-0.3, -0.4, -0.2)), asked(tuned=NOTHING), True),
+        (asked(base_loss=1.5, base=Mean(-0.3, -0.4, -0.2)), asked(base=NOTHING, tuned=NOTHING), True),
     ],
 )
 def test_shuffled_answers(tmp_path, training, held_out, wanted):

@@ -136,6 +136,8 @@ def test_a_small_set_seen_too_often(tmp_path):
 def test_first_losses(tmp_path):
     assert names(run_of(tmp_path, rows_of(falling(9.0, 3.0)))) == ["first-loss-high"]
     assert names(run_of(tmp_path, rows_of(falling(9.0, 3.0)), train_from_scratch=True)) == []
+    odd = [5.2, 4.2, 4.9, 3.6, 4.6, 4.0, 4.5, 3.7, *falling(4.0, 1.0)]  # batches of one row: the first one is odd
+    assert "first-loss-high" not in names(run_of(tmp_path, rows_of(odd)))
     low = [0.004] * 100
     assert names(run_of(tmp_path, rows_of(low))) == ["first-loss-low"]
 

@@ -1,0 +1,72 @@
+"""Answers of served models, for a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from burnish import log
+from burnish.config import Settings
+
+if TYPE_CHECKING:
+    from burnish.data.records import Sample
+    from burnish.generate.remote import RemoteModel
+
+
+def load_served(settings: Settings, url: str, model: str | None, option: str = "--model") -> RemoteModel:
+    """A served model that is to answer data, with the sampler that the settings ask for, so that it and a model that
+    is here are asked alike. What OpenAI's interface has no name for is sent only where it was set.
+
+    Args:
+        option: what the user names its model with.
+    """
+    from burnish.api import predicted_data, sampling_of
+    from burnish.generate.remote import load_remote_model
+
+    predicted_data(settings)  # an error there needs no server
+    remote = load_remote_model(url, model, option=option, note=log.note)
+    sampling, always = sampling_of(settings), {"max_new_tokens", "temperature", "top_p"}
+    if sampling.do_sample:
+        sampling = replace(sampling, seed=settings.training.seed)
+    else:
+        always.add("do_sample")
+    remote.steer(sampling, always | settings.given)
+    return remote
+
+
+def answer_data_served(
+    settings: Settings, remote: RemoteModel, folder: Path, samples: Sequence[Sample], *, at_once: int, overwrite: bool
+) -> dict[str, Any]:
+    """Ask a served model what the settings name; returns what predict.json holds.
+
+    Args:
+        samples: rows of `predicted_samples`.
+        at_once: requests under way at a time.
+        overwrite: ask anew, for a server whose model has changed under the same name.
+    """
+    from burnish.api import data_fingerprint, digest, predicted_data
+    from burnish.evaluate.served import predict_served
+    from burnish.generate.remote import shown_url
+
+    names, held_out = predicted_data(settings)
+    return predict_served(
+        remote,
+        samples,
+        folder,
+        about={
+            "model": remote.model,
+            "url": shown_url(remote.name),
+            "datasets": list(names),
+            "held_out": held_out,
+            "sampling": remote.arguments(),
+        },
+        fingerprints={
+            "weights": digest([remote.name, remote.model]),
+            "data": data_fingerprint(settings),
+            "settings": digest(remote.arguments()),
+        },
+        at_once=at_once,
+        overwrite=overwrite,
+    )
