@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -19,18 +20,21 @@ from tests.fake_vllm import CompletionOutput, EngineArgs, Logprob, RequestOutput
 
 @dataclass
 class _Weights:
-    """`model_runner.model`: takes weights by the names they have in a checkpoint."""
+    """The worker's weights: taken by the names they have in a checkpoint, all of them at each reload."""
 
     model: Any
     loads: list[list[str]] = field(default_factory=list)
 
-    def load_weights(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+    def reload_weights(self, weights_iterator: Iterator[tuple[str, torch.Tensor]]) -> None:
         own = dict(self.model.named_parameters())
+        names = []
         with torch.no_grad():
-            for name, tensor in weights:
+            for name, tensor in weights_iterator:
                 assert own[name].shape == tensor.shape, name
                 own[name].copy_(tensor)
-        self.loads.append([name for name, _ in weights])
+                names.append(name)
+        assert set(names) == set(own), "vLLM begins a reload with empty layers"
+        self.loads.append(names)
 
 
 class LLMEngine:
@@ -42,11 +46,11 @@ class LLMEngine:
         assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0", "else the weights are in another process"
         self.args = args
         self.weights = _Weights(AutoModelForCausalLM.from_pretrained(args.model).eval())
-        runner = SimpleNamespace(model=self.weights)
-        self.model_executor = SimpleNamespace(driver_worker=SimpleNamespace(model_runner=runner))
         self.model_config = SimpleNamespace(max_model_len=self.weights.model.config.max_position_embeddings)
         self._engine = self._new_engine()
         self._numbers: dict[int, tuple[str, int]] = {}
+        self.closed = 0
+        self.engine_core = SimpleNamespace(shutdown=self._shutdown)
         LLMEngine.made = self
 
     @classmethod
@@ -56,9 +60,17 @@ class LLMEngine:
     def _new_engine(self) -> Engine:
         return Engine(self.weights.model, slots=self.args.max_num_seqs or 1)
 
+    def _shutdown(self, timeout: float | None = None) -> None:
+        self.closed += 1
+
     def reset_prefix_cache(self) -> None:
         self.weights.loads.append([])
         self._engine = self._new_engine()  # ours keeps parts of the weights as they were
+
+    def collective_rpc(
+        self, method: str, timeout: float | None = None, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> list[Any]:
+        return [getattr(self.weights, method)(*args, **(kwargs or {}))]
 
     def has_unfinished_requests(self) -> bool:
         return self._engine.busy

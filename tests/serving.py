@@ -95,15 +95,21 @@ class ScriptedEngine:
         return len(self._waiting)
 
 
-def sampled(guide, spelling, stops, draw, rows, tokens=400):
-    """What a model without any sense writes under a guide; the likeliest end is preferred now and then."""
+def sampled(guide, spelling, stops, draw, rows, tokens=400, mark=""):
+    """What a model without any sense writes under a guide; the likeliest end is preferred now and then.
+
+    `mark` is what ends a text in the grammar, in the place of a quotation mark.
+    """
     made = []
     while len(made) < tokens:
         logits = guide.shape(made, torch.zeros(rows))
         allowed = torch.isfinite(logits).nonzero().flatten().tolist()
         assert allowed, "nothing may follow"
-        closing = [token for token in allowed if token in stops or spelling(token) in (b'"', b"}", b"]")]
-        token = draw.choice(closing if closing and draw.random() < 0.6 else allowed)
+        said = b"".join(map(spelling, made))
+        begun = max((n for n in range(len(mark)) if said.endswith(mark[:n].encode())), default=0)
+        ends = [mark[begun : begun + 1].encode(), *([] if begun else [b'"', b"}", b"]"])]
+        closing = [token for token in allowed if token in stops or spelling(token) in ends]
+        token = draw.choice(closing if closing and draw.random() < (0.95 if begun else 0.6) else allowed)
         if token in stops:
             return b"".join(map(spelling, made)).decode()
         made.append(token)

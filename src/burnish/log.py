@@ -61,6 +61,13 @@ def note(message: str) -> None:
         console().print(f"note: {message}", style="yellow", markup=False, soft_wrap=True)
 
 
+def aside(message: str) -> None:
+    """Say on stderr what concerns the machine and not the work: what a script reads of stdout stays as it is."""
+    logger.warning(message)
+    if not _quiet:
+        print(f"note: {message}", file=sys.stderr)
+
+
 def fail(message: str) -> None:
     """Print an error on stderr."""
     logger.error(message)

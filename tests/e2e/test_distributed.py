@@ -145,7 +145,57 @@ def engines(tiny_folder, tmp_path_factory):
     """Each engine's runs on two ranks, and the same runs on one."""
     folder = tmp_path_factory.mktemp("engines")
     chosen = {name: one for name, one in ENGINES.items() if "deepspeed" not in one or has("deepspeed")}
-    return folder, run_engines(chosen, tiny_folder, folder, judged_on_one(["ddp"], {"ddp": {}}, tiny_folder, folder))
+    more = judged_on_one(["ddp"], {"ddp": {}}, tiny_folder, folder) | streamed_on_one(tiny_folder, folder)
+    return folder, run_engines(chosen, tiny_folder, folder, more)
+
+
+def streamed_on_one(model, folder):
+    """Train on streamed data in two lanes on one process; returns the same run for two ranks, from the start and on."""
+    (folder / "files").mkdir()
+    for number, count in enumerate([6, 5, 5, 4]):
+        lines = [json.dumps({"instruction": f"{number} {row}", "output": "so " * row + "."}) for row in range(count)]
+        (folder / "files" / f"{number}.jsonl").write_text("\n".join(lines))
+    common = {"streaming": True, "max_steps": 6, "buffer_size": 3, "val_size": 2, "save_strategy": "steps"}
+    common |= {"save_steps": 1, "per_device_train_batch_size": 1, "finetuning_type": "full", "max_grad_norm": 0.5}
+
+    def job(name, **changes):
+        return settings(model, f"{folder / 'files'}/", folder / name, **common, **changes)
+
+    alone = job("one-streamed", stream_lanes=2, gradient_accumulation_steps=4)
+    assert train(alone)["data"]["passes"] == [2, 2]
+    shared = {"gradient_accumulation_steps": 2}
+    return {
+        "ddp-streamed": job("ddp-streamed", **shared),
+        "ddp-resumed": job("ddp-resumed", **shared, resume_from_checkpoint=str(folder / "one-streamed/checkpoint-2")),
+    }
+
+
+def check_streamed(before, after, first=1):
+    for one, two in zip(rows(before)[first - 1 :], rows(after), strict=True):
+        assert [two[key] for key in ("step", "tokens", "epoch")] == [one[key] for key in ("step", "tokens", "epoch")]
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    for name, tensor in weights(before).items():
+        torch.testing.assert_close(weights(after)[name], tensor, atol=1e-4, rtol=1e-4)
+
+
+def test_two_ranks_that_read_their_own_files_equal_one_process_that_reads_all(engines):
+    folder, done = engines
+    check_streamed(folder / "one-streamed", folder / "ddp-streamed")
+    assert "the data is read in 2 lanes, 1 by each process" in done.stdout
+    record = json.loads((folder / "ddp-streamed" / "run.json").read_text())["data"]
+    assert (record["lanes"], record["passes"]) == (2, [2, 2])
+
+
+def test_a_stream_goes_on_with_another_number_of_ranks(engines, tiny_folder):
+    folder = engines[0]
+    check_streamed(folder / "one-streamed", folder / "ddp-resumed", first=3)
+    alone = json.loads((folder / "one-streamed" / "run.json").read_text())["settings"]
+    values = settings(tiny_folder, alone["dataset"][0], folder / "resumed-on-one") | {
+        key: alone[key] for key in ("streaming", "max_steps", "buffer_size", "val_size", "max_grad_norm")
+    }
+    values |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "finetuning_type": "full"}
+    train({**values, "resume_from_checkpoint": str(folder / "ddp-streamed" / "checkpoint-3")})
+    check_streamed(folder / "one-streamed", folder / "resumed-on-one", first=4)
 
 
 WRAPPED = {

@@ -54,6 +54,8 @@ def test_the_run_is_that_of_our_own_engine(tiny_folder, tmp_path, vllm, name):
         assert two["sampling_gap"] < 1e-4, "our engine's and vLLM's are both after the temperature"
     assert vllm.made.args.gpu_memory_utilization == 0.4
     assert vllm.made.args.model == str(tiny_folder)
+    assert vllm.made.args.dtype == "float32", "as it is trained, whatever the checkpoint says"
+    assert vllm.made.closed == 1
     loads = vllm.made.weights.loads
     assert loads.count([]) == (4 if name != "grpo-lora" else 2 + 2), "once a rollout, and once an evaluation"
     assert not any("v_head" in one or "lora" in one for part in loads for one in part)

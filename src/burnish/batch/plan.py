@@ -35,8 +35,11 @@ class Plan(Protocol):
         """Passes over the data after `step` steps."""
         ...
 
-    def position(self, step: int) -> dict[str, int] | None:
-        """What a checkpoint keeps of the place in the data; None where it follows from the step."""
+    def position(self, step: int) -> dict[str, Any] | None:
+        """What a checkpoint keeps of the place in the data; None where it follows from the step.
+
+        Called on all processes.
+        """
         ...
 
     def step(self, step: int, rank: int = 0) -> list[list[int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import uuid
@@ -32,6 +33,7 @@ EXAMPLES, ABOUT = "examples.arrow", "set.json"
 STORE_VERSION = 2
 BATCH_TOKENS = 1 << 20
 """Tokens of a record batch. Looking at the lengths in it takes memory around them, so batches are large."""
+_LOOKED_BEFORE_LETTING_GO = 64
 Origin = tuple[str, str, int]
 """The dataset, file and row that an example came from."""
 
@@ -217,16 +219,18 @@ class StoredSet(Sequence[Example]):
         if about["examples"]:
             import pyarrow as pa
 
-            self._map = pa.memory_map(str(folder / EXAMPLES))
             try:
-                reader = pa.ipc.open_file(self._map)
+                with open(folder / EXAMPLES, "rb") as file:
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                reader = pa.ipc.open_file(pa.py_buffer(self._map))
                 self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-            except pa.ArrowInvalid as error:
+            except ValueError as error:  # Arrow's error for broken data is one, and so is mmap's for an empty file
                 raise DataError(
                     f"a prepared set cannot be read: {error}",
                     at=str(folder),
                     fix="remove the folder, or set overwrite_cache: true",
                 ) from error
+        self._looked = 0  # examples since memory was let go
         self._starts = np.concatenate([[0], np.cumsum([batch.num_rows for batch in self._batches])]).astype(np.int64)
 
     def __len__(self) -> int:
@@ -234,6 +238,9 @@ class StoredSet(Sequence[Example]):
 
     def __getitem__(self, index: Any) -> Any:
         number, place = self._find(index)
+        self._looked += 1
+        if self._looked >= _LOOKED_BEFORE_LETTING_GO:
+            self._let_go()
         starts, ids, trained, weights, marks = self._view(number)
         part = slice(starts[place], starts[place + 1])
         weighed = weights[part] if len(weights) else None
@@ -275,7 +282,7 @@ class StoredSet(Sequence[Example]):
     @cached_property
     def marks(self) -> np.ndarray:
         """The mark of each example, [N] float32."""
-        return self._per_example(lambda number: self._view(number)[4])
+        return self._per_example(lambda number: self._view(number)[4].copy())
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -288,8 +295,21 @@ class StoredSet(Sequence[Example]):
         return self._per_example(three).reshape(-1, 3)
 
     def _per_example(self, of_batch: Callable[[int], np.ndarray]) -> np.ndarray:
-        parts = [of_batch(number) for number in range(len(self._batches))]
+        parts = []
+        for number in range(len(self._batches)):
+            parts.append(of_batch(number))
+            self._let_go()
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def _let_go(self) -> None:
+        """Take the file's pages out of this process's memory; what is looked at again comes from the system's cache.
+
+        A system maps up to some megabytes around each place that is looked at, and they would stay for good: a process
+        would seem to need as much memory as the set is large.
+        """
+        self._looked = 0
+        if hasattr(self._map, "madvise"):  # not on Windows
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def _find(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

@@ -249,9 +249,10 @@ def serve(
 def env() -> None:
     """What this machine has, in one block to paste into a report. Secrets and the name of the user are left out."""
     from burnish.cache import cache_folder
+    from burnish.kernels.native import compiler_in_words
     from burnish.runs.environment import environment, render_environment, surroundings
 
-    print(render_environment(environment() | surroundings(cache_folder())))
+    print(render_environment(environment() | surroundings(cache_folder(), compiler_in_words())))
 
 
 @app.command()

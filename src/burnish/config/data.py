@@ -91,6 +91,12 @@ class DataSettings(RoomSettings):
         False, "Read the data while training, for corpora larger than disk or memory allow; needs `max_steps`."
     )
     buffer_size: Whole = setting(16384, "Samples that streamed data is shuffled over, a block at a time.", ge=1)
+    stream_lanes: Whole | None = setting(
+        None,
+        "Fixed shares of the files of streamed data that are read in turn; each process reads only its own.",
+        ge=1,
+        derived="one for each process, or 1 where files do not suit",
+    )
     eval_on_each_dataset: Flag = setting(
         False, "Measure the evaluation loss on each dataset of `eval_dataset` by itself."
     )

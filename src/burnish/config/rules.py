@@ -162,6 +162,12 @@ def streams_are_not_kept(draft: Draft) -> Iterator[Finding]:
         yield Finding(("tokenized_path", "streaming"), what, "keep one of them")
 
 
+def lanes_divide_streams(draft: Draft) -> Iterator[Finding]:
+    if draft["stream_lanes"] is not None and not draft["streaming"]:
+        what = "stream_lanes divides streamed data, and streaming is off"
+        yield Finding(("stream_lanes", "streaming"), what, "leave stream_lanes out, or set streaming: true")
+
+
 def probabilities_are_positive(draft: Draft) -> Iterator[Finding]:
     probs = draft["interleave_probs"]
     if probs and (min(probs) < 0 or sum(probs) <= 0):
@@ -347,6 +353,7 @@ RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     streams_hold_out_a_count,
     streams_save_by_steps,
     streams_are_not_kept,
+    lanes_divide_streams,
     probabilities_are_positive,
     loftq_needs_quantized_weights,
     one_start_for_lora,

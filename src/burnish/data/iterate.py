@@ -12,18 +12,18 @@ from typing import Any, Literal, NamedTuple
 from burnish.data.checks import STAGE_RECORD, Seen, check_columns, check_stage
 from burnish.data.converters import CONVERTERS, Converter
 from burnish.data.detect import detect
-from burnish.data.readers import read_rows
 from burnish.data.records import Sample
 from burnish.data.registry import resolve
 from burnish.data.rows import BadRow, BrokenRow, kind_of
-from burnish.data.sources import source_files
+from burnish.data.sources import source_stretches
 from burnish.data.spec import TAG_NAMES, DatasetSpec
 from burnish.data.split import choose
+from burnish.data.stretches import Stretch, files_of
 from burnish.errors import DataError
 
 BAD_ROWS_LISTED = 20
 BAD_SHARE = 0.05
-_HEAD = 1000
+HEAD = 1000
 Placed = tuple[Path, int, Any]
 """A file, the number of a row in it, and the row."""
 
@@ -49,6 +49,7 @@ class Tally:
         repairs: what was mended → number of rows.
         notes: what the user should know.
         files: every file that is read.
+        stretches: the rows of these files that belong to the data, where it is one dataset.
         read: the datasets, as they were understood, each with its files.
         listed: how many bad rows `bad` may hold.
     """
@@ -60,6 +61,7 @@ class Tally:
     repairs: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    stretches: list[Stretch] = field(default_factory=list)
     read: list[tuple[DatasetSpec, list[Path]]] = field(default_factory=list)
     listed: int = BAD_ROWS_LISTED
 
@@ -83,7 +85,9 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
+class Options:
+    """What decides which rows are read and what becomes of them; the fields are those of `iter_samples`."""
+
     stage: str
     max_samples: int | None
     on_bad_row: str
@@ -125,41 +129,49 @@ def iter_samples(
         DataError: at once for a name or stage that does not fit, else while samples are taken. That too many rows
             of a dataset are bad shows at its end.
     """
+    total = Tally() if tally is None else tally
+    specs = resolved(names, dataset_dir, stage, total.notes)
+    options = Options(stage, max_samples, on_bad_row, seed, cache_dir, hub_token, ms_hub_token, max_files)
+    return _all_samples(specs, options, total)
+
+
+def resolved(names: Sequence[str], dataset_dir: Path, stage: str, notes: list[str]) -> list[DatasetSpec]:
+    """The datasets that are named. Raises DataError for a name that is unknown or does not fit the stage."""
     if not names:
         raise DataError("no dataset is named", at="dataset", fix="set dataset to a name or a file")
-    total = Tally() if tally is None else tally
     specs = [resolve(name, dataset_dir) for name in names]
     for spec in specs:
         if spec.formatting is not None:
             check_stage(spec, stage)
     for name, count in Counter(names).items():
         if count > 1:
-            total.notes.append(f"{name}: named {count} times, so its rows are used {count} times")
-    options = _Options(stage, max_samples, on_bad_row, seed, cache_dir, hub_token, ms_hub_token, max_files)
-    return _all_samples(specs, options, total)
+            notes.append(f"{name}: named {count} times, so its rows are used {count} times")
+    return specs
 
 
-def _all_samples(specs: Sequence[DatasetSpec], options: _Options, total: Tally) -> Iterator[Sample]:
+def _all_samples(specs: Sequence[DatasetSpec], options: Options, total: Tally) -> Iterator[Sample]:
     for spec in specs:
         part = Tally(listed=total.listed)
         try:
-            part.files = _files(spec, options, part)
-            spec, head, rows = _begin(spec, options, part)
-            samples = _samples(spec, head, rows, options, part)
+            part.stretches = stretches_of(spec, options, part.notes)
+            part.files = files_of(part.stretches)
+            spec, head, rows = begin(spec, options, part)
+            samples = converted(spec, chain(head, rows), options, part, seen_in(head, spec, options), whole=True)
             yield from _drawn(spec, samples, options, part) if spec.num_samples else samples
         finally:
             total.add(spec, part)
 
 
-def _files(spec: DatasetSpec, options: _Options, part: Tally) -> list[Path]:
+def stretches_of(spec: DatasetSpec, options: Options, notes: list[str]) -> list[Stretch]:
+    """The rows of files that make up a dataset, fetched where they lie elsewhere."""
     token = options.ms_hub_token if spec.source_kind == "ms_hub" else options.hub_token
-    return source_files(spec, part.notes, options.cache_dir, token)[: options.max_files]
+    return source_stretches(spec, notes, options.cache_dir, token, options.max_files)
 
 
-def _begin(spec: DatasetSpec, options: _Options, part: Tally) -> tuple[DatasetSpec, list[Placed], Iterator[Placed]]:
-    """Read the first rows, and tell the format from them where it is not known."""
-    rows = _rows(part, go_on=options.on_bad_row == "report")
-    head = list(islice(rows, _HEAD))
+def begin(spec: DatasetSpec, options: Options, part: Tally) -> tuple[DatasetSpec, list[Placed], Iterator[Placed]]:
+    """Read the first rows of `part.stretches`, and tell the format from them where it is not known."""
+    rows = placed_rows(part, part.stretches, go_on=options.on_bad_row == "report")
+    head = list(islice(rows, HEAD))
     if spec.formatting is None:
         spec, guessed = detect([row for _, _, row in head], spec, STAGE_RECORD.get(options.stage))
         part.notes.append(guessed)
@@ -167,25 +179,36 @@ def _begin(spec: DatasetSpec, options: _Options, part: Tally) -> tuple[DatasetSp
     return spec, head, rows
 
 
-def _rows(part: Tally, *, go_on: bool) -> Iterator[Placed]:
-    for file in part.files:
-        for index, row in enumerate(read_rows(file, part.notes, go_on=go_on)):
-            yield file, index, row
+def placed_rows(part: Tally, stretches: Sequence[Stretch], *, go_on: bool) -> Iterator[Placed]:
+    """The rows of stretches, each with its file and its number there."""
+    for stretch in stretches:
+        for index, row in stretch.rows(part.notes, go_on=go_on):
+            yield stretch.file, index, row
 
 
-def _samples(
-    spec: DatasetSpec, head: list[Placed], rows: Iterator[Placed], options: _Options, part: Tally
-) -> Iterator[Sample]:
-    """Convert the rows of one dataset; bad ones are counted, and too many of them are an error."""
+def seen_in(head: Sequence[Placed], spec: DatasetSpec, options: Options) -> Seen:
+    """The keys of the first rows. Raises DataError where a column is in none of them that each row must have."""
     seen = Seen()
     for _, _, row in head:
         seen.add(row, spec)
-    check_columns(spec, seen, options.record, whole=len(head) < _HEAD)
+    check_columns(spec, seen, options.record, whole=len(head) < HEAD)
+    return seen
+
+
+def converted(
+    spec: DatasetSpec, rows: Iterator[Placed], options: Options, part: Tally, seen: Seen, *, whole: bool
+) -> Iterator[Sample]:
+    """The samples that rows of one dataset become; bad ones are counted, and too many of them are an error.
+
+    Args:
+        part: its counts go on from what they are.
+        whole: these are all rows of the dataset, so that at their end a column that none of them has is an error.
+    """
     convert: Converter = CONVERTERS.get(f"{spec.formatting}/{options.record}")
     limit = None if spec.num_samples else options.max_samples
-    for file, index, row in islice(chain(head, rows), limit):
+    for file, index, row in rows if limit is None else islice(rows, limit - part.rows):
         part.rows += 1
-        if part.rows > len(head):
+        if whole:
             seen.add(row, spec)
         try:
             record = convert(_checked(row), spec, part.repairs)
@@ -196,11 +219,11 @@ def _samples(
             continue
         part.kept += 1
         yield Sample(record, spec.name, index, str(file))
-    if limit is None or part.rows < limit:
+    if whole and (limit is None or part.rows < limit):
         check_columns(spec, seen, options.record, whole=True)
     if options.on_bad_row != "report":
         _check_dropped(spec, part)
-    if options.record not in ("prompt", "document"):  # a prompt keeps every column, a document wants only one
+    if whole and options.record not in ("prompt", "document"):  # a prompt keeps every column, a document wants only one
         part.notes += seen.unread(spec)
 
 
@@ -214,16 +237,17 @@ def _checked(row: Any) -> Mapping[str, Any]:
     return row
 
 
-def _drawn(spec: DatasetSpec, samples: Iterator[Sample], options: _Options, part: Tally) -> Iterator[Sample]:
+def _drawn(spec: DatasetSpec, samples: Iterator[Sample], options: Options, part: Tally) -> Iterator[Sample]:
     """A random part of a dataset: count its usable rows, draw, and read it again."""
     assert spec.num_samples is not None
     for _ in samples:
         pass
     drawn = choose(part.kept, spec.num_samples, options.seed, spec.name)[: options.max_samples]
     wanted = Counter(drawn)
-    again = Tally(files=part.files)
-    _, head, rows = _begin(spec, options, again)
-    for position, sample in enumerate(_samples(spec, head, rows, options, again)):
+    again = Tally(files=part.files, stretches=part.stretches)
+    _, head, rows = begin(spec, options, again)
+    seen = seen_in(head, spec, options)
+    for position, sample in enumerate(converted(spec, chain(head, rows), options, again, seen, whole=True)):
         for _ in range(wanted[position]):
             yield sample
 

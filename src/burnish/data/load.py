@@ -12,9 +12,10 @@ from typing import Any, Literal
 from burnish.data.iterate import NamedBadRow, Tally, iter_samples
 from burnish.data.records import Sample
 from burnish.data.registry import describe_registry, resolve
-from burnish.data.sources import source_files
+from burnish.data.sources import source_stretches
 from burnish.data.spec import DatasetSpec
 from burnish.data.split import split_samples
+from burnish.data.stretches import files_of
 
 __all__ = [
     "Loaded",
@@ -131,7 +132,7 @@ def source_fingerprint(
     for name in names:
         spec = resolve(name, dataset_dir)
         token = ms_hub_token if spec.source_kind == "ms_hub" else hub_token
-        tally.read.append((spec, source_files(spec, tally.notes, cache_dir, token)[:max_files]))
+        tally.read.append((spec, files_of(source_stretches(spec, tally.notes, cache_dir, token, max_files))))
     return fingerprint(tally, stage, max_samples, seed)
 
 

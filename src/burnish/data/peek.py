@@ -7,9 +7,8 @@ from pathlib import Path
 
 from burnish.data.checks import STAGE_RECORD
 from burnish.data.detect import guess
-from burnish.data.readers import read_rows
 from burnish.data.registry import resolve
-from burnish.data.sources import source_files
+from burnish.data.sources import source_stretches
 
 _STAGES = {"conversation": "sft", "document": "pt", "preference": "dpo", "feedback": "kto", "prompt": "grpo"}
 assert all(STAGE_RECORD[stage] == kind for kind, stage in _STAGES.items())
@@ -26,7 +25,7 @@ def natural_stage(name: str, dataset_dir: Path) -> str:
     """
     spec = resolve(name, dataset_dir)
     if spec.formatting is None:
-        rows = (row for file in source_files(spec, []) for row in read_rows(file, [], go_on=True))
+        rows = (row for stretch in source_stretches(spec, []) for _, row in stretch.rows([], go_on=True))
         head = list(islice(rows, _HEAD))
         found = guess(head, spec) or guess(head, spec, "prompt")
         if found is None:

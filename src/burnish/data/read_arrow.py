@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from burnish.data.read_json import NO_ROWS, ONE_ROW
 from burnish.data.text import open_seekable
@@ -33,25 +33,53 @@ def read_parquet(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
         yield from _rows(batches, file.schema_arrow, skip)
 
 
+def count_parquet(path: Path) -> int:
+    """The rows of a Parquet file, as it says itself."""
+    return sum(parquet_groups(path))
+
+
+def parquet_groups(path: Path) -> list[int]:
+    """The rows of each row group of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    with _readable(path, "Parquet"), open_seekable(path) as stream:
+        about = pq.read_metadata(stream)
+        return [about.row_group(number).num_rows for number in range(about.num_row_groups)]
+
+
+def count_arrow(path: Path) -> int:
+    """The rows of an Arrow file; its batches are gone through, but no row is made."""
+    return sum(arrow_groups(path))
+
+
+def arrow_groups(path: Path) -> list[int]:
+    """The rows of each record batch of an Arrow file."""
+    with _readable(path, "Arrow"), open_seekable(path) as stream:
+        return [batch.num_rows for batch in _batches(stream)[0]]
+
+
 def read_arrow(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
     """Rows of an Arrow file, in the stream form (as `datasets` writes it) or the file form."""
-    import pyarrow as pa
-
     with _readable(path, "Arrow"), open_seekable(path) as stream:
-        is_file = stream.read(len(_FILE_MAGIC)) == _FILE_MAGIC
-        stream.seek(0)
-        if is_file:
-            reader = pa.ipc.open_file(stream)
-            batches: Iterator[Any] = (reader.get_batch(index) for index in range(reader.num_record_batches))
-        else:
-            reader = pa.ipc.open_stream(stream)
-            batches = iter(reader)
         empty = True
-        for row in _rows(batches, reader.schema, start):
+        for row in _rows(*_batches(stream), start):
             empty = False
             yield row
         if empty and not start:
             _check_rows(0, path)
+
+
+def _batches(stream: BinaryIO) -> tuple[Iterator[pa.RecordBatch], pa.Schema]:
+    """The record batches of an open Arrow file, in either form."""
+    import pyarrow as pa
+
+    is_file = stream.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+    stream.seek(0)
+    if not is_file:
+        reader = pa.ipc.open_stream(stream)
+        return iter(reader), reader.schema
+    opened = pa.ipc.open_file(stream)
+    return (opened.get_batch(number) for number in range(opened.num_record_batches)), opened.schema
 
 
 @contextmanager

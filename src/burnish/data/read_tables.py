@@ -14,6 +14,8 @@ from burnish.data.text import read_lines
 from burnish.errors import DataError
 
 _LONGEST_FIELD = 2**31 - 1
+_OTHER_MARKS = {";": "';'", "\t": "tabs", "|": "'|'"}
+"""What stands between the fields of tables that were written for another program."""
 
 
 def read_csv(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
@@ -45,6 +47,8 @@ def _table(path: Path, notes: list[str], start: int, delimiter: str) -> Iterator
     row = 0
     try:
         header = _header(next((fields for fields in reader if fields), []), path)
+        if delimiter == "," and len(header) == 1:
+            _check_comma(header[0], path)
         for fields in reader:
             if not fields:
                 continue
@@ -70,6 +74,19 @@ def _header(names: list[str], path: Path) -> list[str]:
             f"two columns are called '{twice[0]}'", at=f"{path}: line 1", fix="name each column in the first line"
         )
     return names
+
+
+def _check_comma(name: str, path: Path) -> None:
+    """Raise DataError where the only column's name looks like several."""
+    for mark, spoken in _OTHER_MARKS.items():
+        if mark in name:
+            raise DataError(
+                f"the first line names one column, and has {spoken} where commas should be",
+                at=f"{path}: line 1",
+                fix="name the file .tsv"
+                if mark == "\t"
+                else "put commas between fields, or tabs and name the file .tsv",
+            )
 
 
 def _row(fields: list[str], header: list[str], line: int) -> Any:

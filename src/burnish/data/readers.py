@@ -22,7 +22,16 @@ READERS.add(".tsv", "burnish.data.read_tables:read_tsv")
 READERS.add(".parquet", "burnish.data.read_arrow:read_parquet")
 READERS.add(".arrow", "burnish.data.read_arrow:read_arrow")
 READERS.add(".txt", "burnish.data.read_tables:read_text")
+_GROUPERS = LazyTable("file type")
+"""File ending → `groups(path)`, the rows of each group that the file is written in; not for packed files."""
+_GROUPERS.add(".parquet", "burnish.data.read_arrow:parquet_groups")
+_GROUPERS.add(".arrow", "burnish.data.read_arrow:arrow_groups")
 _JSON = (".json", ".jsonl")
+_COUNTERS = LazyTable("file type")
+"""File ending → `count(path)`, for types whose rows can be counted without making them."""
+_COUNTERS.add(".jsonl", "burnish.data.read_json:count_json_lines")
+_COUNTERS.add(".parquet", "burnish.data.read_arrow:count_parquet")
+_COUNTERS.add(".arrow", "burnish.data.read_arrow:count_arrow")
 
 REGISTRY_FILES = ("dataset_info.json", "dataset_info.yaml", "dataset_info.yml")
 _ABOUT = (*REGISTRY_FILES, "state.json", "dataset_dict.json", "dataset_infos.json", "README.txt", "LICENSE.txt")
@@ -54,6 +63,20 @@ def read_rows(path: Path, notes: list[str], start: int = 0, *, go_on: bool = Fal
     more = {"go_on": True} if go_on and kind in _JSON else {}
     rows: Iterator[Any] = READERS.get(kind)(path, notes, start, **more)
     return rows
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a file holds. Raises DataError where it cannot be read, as `read_rows` does."""
+    check_file(path)
+    if ending(path) in _COUNTERS:
+        return int(_COUNTERS.get(ending(path))(path))
+    return sum(1 for _ in read_rows(path, []))
+
+
+def row_groups(path: Path) -> list[int]:
+    """The rows of each group that a Parquet or Arrow file is written in; none of files that are no such groups."""
+    kind = path.suffix.lower()
+    return list(_GROUPERS.get(kind)(path)) if kind in _GROUPERS else []
 
 
 def is_data_file(name: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 from burnish.data.readers import READERS, REGISTRY_FILES, is_pattern
 from burnish.data.rows import kind_of
+from burnish.data.slices import parse_split
 from burnish.data.spec import (
     CHAT_FORMATTINGS,
     COLUMN_NAMES,
@@ -39,6 +40,8 @@ from burnish.registry import did_you_mean, nearest
 _HUB_NAME = re.compile(
     r"(?P<source>(?P<owner>\w[\w.-]*)/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?(?P<parts>(?::[^/]*)*)", re.ASCII
 )
+_PARTS = re.compile(r":(?![^\[]*\])")
+"""What lies between the parts of a hub dataset's name: a colon, but not one inside a slice such as `[:10%]`."""
 _SOURCES: tuple[tuple[str, SourceKind], ...] = (
     ("hf_hub_url", "hf_hub"),
     ("ms_hub_url", "ms_hub"),
@@ -161,13 +164,14 @@ def _on_hub(name: str, dataset_dir: Path) -> DatasetSpec | None:
     found = _HUB_NAME.fullmatch(name)
     if found is None or any((place / found["owner"]).exists() for place in (Path(), dataset_dir)):
         return None
-    parts = found["parts"].split(":")[1:]
-    if any("[" in part or not part for part in parts) or len(parts) > 2:
+    parts = _PARTS.split(found["parts"])[1:]
+    if not all(parts) or len(parts) > 2:
         raise DataError(
             f"'{name}' names no part of a hub dataset",
             at="dataset",
-            fix="write owner/name:split or owner/name:subset:split; max_samples takes the first rows only",
+            fix="write owner/name:split, owner/name:subset:split or owner/name:split[:10%]",
         )
+    parse_split(parts[-1] if parts else "train", "dataset")
     return DatasetSpec(
         name=name,
         source_kind="ms_hub" if use_modelscope() else "hf_hub",
@@ -216,6 +220,8 @@ def parse_entry(name: str, entry: object, registry: Path) -> DatasetSpec:
     if count is not None and count < 1:
         raise DataError(f"num_samples is {count}", at=f"{at}.num_samples", fix="give a count of at least 1")
     ranking = bool(entry.get("ranking"))
+    split = entry.get("split") or "train"
+    parse_split(split, f"{at}.split")
     local = kind in ("file", "script")
     return DatasetSpec(
         name=name,
@@ -227,7 +233,7 @@ def parse_entry(name: str, entry: object, registry: Path) -> DatasetSpec:
         tags=_tags(entry.get("tags"), formatting, at),
         listed=frozenset(f"{part}.{key}" for part in ("columns", "tags") for key in entry.get(part) or ()),
         subset=entry.get("subset"),
-        split=entry.get("split") or "train",
+        split=split,
         folder=entry.get("folder"),
         revision=entry.get("revision"),
         sha1=entry.get("file_sha1") if kind == "file" else None,

@@ -91,8 +91,7 @@ def _limits(template: ChatTemplate) -> list[str]:
     """What the Go template does not do as the chat template does."""
     limits = []
     asked = (Turn("user", _WORDS[1]),)
-    spaced = _plain(template, (Turn("user", f"  {_WORDS[1]} \n"),))
-    if f"  {_WORDS[1]} \n" not in spaced:
+    if _cuts_blanks(template):
         limits.append("blanks around a message are cut off in training and kept by Ollama")
     if template.abilities.tools or template.abilities.calls:
         limits.append("tools and tool calls are left out: this is for plain chat")
@@ -101,6 +100,14 @@ def _limits(template: ChatTemplate) -> list[str]:
     if _prints_the_day(template, asked):
         limits.append("the day of this export stands in it as a constant")
     return limits
+
+
+def _cuts_blanks(template: ChatTemplate) -> bool:
+    """Whether blanks around anybody's words are left out; some templates do so with answers only."""
+    turns = zip(_ROLES, _WORDS, strict=True)
+    asked = tuple(Turn(role, f"  {text} \n") for role, text in turns if role != "system" or template.abilities.system)  # type: ignore[arg-type]
+    written = _plain(template, asked)
+    return any(turn.content not in written for turn in asked)
 
 
 def _prints_the_day(template: ChatTemplate, turns: tuple[Turn, ...]) -> bool:

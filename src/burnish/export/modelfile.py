@@ -42,17 +42,25 @@ def modelfile(
         lines += [f"# {limit}" for limit in limits]
         if text is not None:
             lines.append(f'TEMPLATE """{text}"""')
-        if template.default_system and '"""' in template.default_system:
-            limits.append("the system message holds three quotation marks and is left out")
-            lines.append(f"# {limits[-1]}")
-        elif template.default_system:
-            lines.append(f'SYSTEM """{template.default_system}"""')
-        lines += [f'PARAMETER stop "{_escaped(stop)}"' for stop in stop_texts(template)]
+        if template.default_system:
+            line, lost = _system(template.default_system)
+            limits += lost
+            lines += [*(f"# {limit}" for limit in lost), *line]
+        lines += [f'PARAMETER stop "{stop}"' for stop in stop_texts(template)]
     for key, name in _NAMES.items():
         if key in sampling:
             lines.append(f"PARAMETER {name} {sampling[key]}")
     return "\n".join(lines) + "\n", limits
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+def _system(text: str) -> tuple[list[str], list[str]]:
+    """The line that sets a system message, and what becomes of it otherwise.
+
+    Source: Ollama's parser of Modelfiles (parser/parser.go), which unescapes nothing and keeps what can be printed.
+    """
+    if '"""' in text:
+        return [], ["the system message holds three quotation marks and is left out"]
+    lost = sorted({each for each in text if not each.isprintable() and each not in "\n\r\t"})
+    named = ", ".join(f"U+{ord(each):04X}" for each in lost)
+    said = f"Ollama leaves out characters of the system message that print nothing ({named})"
+    return [f'SYSTEM """{text}"""'], [said] if lost else []

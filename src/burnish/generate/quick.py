@@ -12,7 +12,7 @@ from torch import Tensor
 
 from burnish.kernels.cached_attention import SlotStore
 from burnish.kernels.native import CannotCompile
-from burnish.log import logger, note
+from burnish.log import aside, logger
 from burnish.model.decoding import Decoder, NotUnderstood
 
 NEAR = {torch.float32: 1e-3, torch.bfloat16: 0.1}
@@ -58,19 +58,19 @@ class QuickSteps:
         apart = ((given - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6)).item()
         if apart <= NEAR[self._decoder.dtype]:
             proven.add(self._decoder.kind)
-        else:
-            self._decoder = None
-            self._give_up(f"it gives logits that are {apart:.2g} apart from the model's own")
-            return plainly()  # for the keys, which were written over
-        return wanted
+            return given  # so that a run that goes on in another process makes the same tokens, to the bit
+        self._decoder = None
+        self._give_up(f"it gives logits that are {apart:.2g} apart from the model's own")
+        return plainly()  # for the keys, which were written over
 
     def _give_up(self, reason: str) -> None:
         self._never = True
         text = f"tokens are made without the decoding kernel: {reason}"
         if text not in _told:
             _told.add(text)
-            note(text)
-        logger.info(text)
+            aside(text)
+        else:
+            logger.info(text)
 
 
 def _device(model: Any) -> str:

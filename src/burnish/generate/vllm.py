@@ -1,6 +1,6 @@
 """vLLM in the place of our own engine, where it is installed: whole weights, our rendering, its scheduler.
 
-Written from vLLM's documentation, and tested against a stand-in with its signatures; it was never run on a GPU.
+Run with vLLM 0.32 on a CPU, and tested against a stand-in with its signatures; it was never run on a GPU.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from burnish.errors import MissingExtraError, ModelError
 from burnish.generate.request import Completion, Ending, Event, Request
 from burnish.generate.sampler import generate
 from burnish.model.source import ModelSource
-
-_WEIGHTS_AT_A_TIME = 1 << 28  # bytes of weights that are handed over together
 
 
 def load_vllm_engine(source: ModelSource, *, slots: int, **options: Any) -> VllmEngine:
@@ -87,6 +85,10 @@ class VllmEngine:
         self._live[self._next] = request
         return self._next
 
+    def close(self) -> None:
+        """End what vLLM runs, and give its memory back."""
+        self._engine.engine_core.shutdown()
+
     def cancel(self, number: int) -> None:
         """Forget a request."""
         self._engine.abort_request([str(number)])
@@ -105,13 +107,13 @@ class VllmEngine:
                 del self._live[number]
         return events
 
-    def load_weights(self, named: Sequence[tuple[str, Tensor]]) -> None:
-        """Replace weights, by the names that they have on disk. Needs an engine that runs in this process."""
-        worker = self._engine.model_executor.driver_worker
-        worker.model_runner.model.load_weights(list(named))
+    def load_weights(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace all weights, by the names that they have on disk. Needs an engine that runs in this process.
 
-    def forget_prompts(self) -> None:
-        """Drop the keys and values of prompts, which belong to the weights before."""
+        vLLM's kernels keep weights in an order of their own, so the model cannot take them by itself once it has run;
+        the worker unpacks and packs again, layer by layer. Keys and values of prompts belong to the weights before.
+        """
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
         self._engine.reset_prefix_cache()
 
 
@@ -122,35 +124,33 @@ class VllmSampler:
         source: what training starts from; tells vLLM the shape of the model.
         slots: answers at a time.
         share: of the device's memory that vLLM may take.
+        dtype: what vLLM computes in, by torch's name: as training does, so that its probabilities are the same.
         trust_remote_code: let vLLM run code that comes with the model.
     Raises:
         MissingExtraError: vLLM is not installed.
     """
 
-    def __init__(self, source: ModelSource, *, slots: int, share: float, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, source: ModelSource, *, slots: int, share: float, dtype: str = "auto", trust_remote_code: bool = False
+    ) -> None:
         # In a process of its own it could not be given weights as they are in memory here.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         self.engine = load_vllm_engine(
             source,
             slots=slots,
+            dtype=dtype,
             gpu_memory_utilization=share,
             trust_remote_code=trust_remote_code,
             logprobs_mode="processed_logprobs",  # after the temperature, as ours
         )
 
     def update(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Take new weights, some at a time, so that no second copy of all of them is made."""
-        held: list[tuple[str, Tensor]] = []
-        size = 0
-        for name, tensor in weights:
-            held.append((name, tensor))
-            size += tensor.numel() * tensor.element_size()
-            if size >= _WEIGHTS_AT_A_TIME:
-                self.engine.load_weights(held)
-                held, size = [], 0
-        if held:
-            self.engine.load_weights(held)
-        self.engine.forget_prompts()
+        """Take new weights, as they come, so that no second copy of all of them is made."""
+        self.engine.load_weights(weights)
+
+    def close(self) -> None:
+        """Give vLLM's memory back, while the process group that it uses is still there."""
+        self.engine.close()
 
     def generate(self, prompts: Sequence[Sequence[int]], **asked: Any) -> list[Completion]:
         """As `burnish.generate.generate`, but for the model."""

@@ -13,10 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from burnish.errors import ShapeError
 
 PACKED = "burnish_packed"
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def packed_attention(
@@ -44,6 +47,8 @@ def packed_attention(
     """
     if query.shape[0] != 1 or sum(document_lengths) != query.shape[2]:
         raise ShapeError(f"documents {list(document_lengths)} do not fill a row of shape {tuple(query.shape)}")
+    if dropout == 0 and shared_prompts is None and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
+        return _Documents.apply(query, key, value, tuple(document_lengths), scaling)
     grouped = query.shape[1] != key.shape[1]
     lengths, parts = list(document_lengths), []
     # Split, not slices: the gradient of a slice is as long as the row, that of a split is one cat for all.
@@ -68,6 +73,47 @@ def packed_attention(
             )
         )
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+class _Documents(torch.autograd.Function):
+    """PyTorch's flash attention for CPUs, a document at a time, into one tensor for all.
+
+    Each document's own output would be kept beside their concatenation, which the layer behind keeps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scale: float) -> Tensor:
+        outputs = _in_rows(query)
+        sums = []  # of each document the logarithms of its softmax's sums, [1, H, L]
+        for asked, looked_at, read, out in _documents(lengths, query, key, value, outputs):
+            mixed, logarithms = _flash.default(asked, looked_at, read, 0.0, True, scale=scale)
+            out.copy_(mixed)
+            sums.append(logarithms)
+        ctx.save_for_backward(query, key, value, outputs, *sums)
+        ctx.lengths, ctx.scale = lengths, scale
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, outputs, *sums = ctx.saved_tensors
+        grads = [_in_rows(tensor) for tensor in (query, key, value)]
+        parts = _documents(ctx.lengths, grad_outputs[0], query, key, value, outputs, *grads)
+        for (slope, asked, looked_at, read, out, *into), logarithms in zip(parts, sums, strict=True):
+            found = _flash_backward.default(slope, asked, looked_at, read, out, logarithms, 0.0, True, scale=ctx.scale)
+            for grad, one in zip(into, found, strict=True):
+                grad.copy_(one)
+        return (*grads, None, None)
+
+
+def _in_rows(like: Tensor) -> Tensor:
+    """An empty [1, H, T, D] whose tokens lie one after another, as the layers before and behind have them."""
+    _, heads, length, size = like.shape
+    return like.new_empty(1, length, heads, size).transpose(1, 2)
+
+
+def _documents(lengths: Sequence[int], *wholes: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(whole.split(list(lengths), dim=2) for whole in wholes), strict=True)
 
 
 def masked_attention_reference(

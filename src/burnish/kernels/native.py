@@ -37,18 +37,23 @@ def native(name: str) -> ctypes.CDLL:
     source = Path(__file__).with_name(f"{name}.c")
     text = b"".join(file.read_bytes() for file in sorted((source, *source.parent.glob("*.h"))))
     options = (*_OPTIONS, "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native")
-    compiler = _compiler()
+    found = compiler()
     mark = hashlib.sha256(b"\0".join([text, repr(options).encode(), _processor().encode()])).hexdigest()[:16]
     kept = cache_folder() / "native" / f"{name}-{mark}.so"
     if not kept.exists():
-        _compile(compiler, options, source, kept)
+        _compile(found, options, source, kept)
     try:
         return ctypes.CDLL(str(kept))
     except OSError as error:
         raise CannotCompile(f"{kept.name} cannot be loaded: {error}") from error
 
 
-def _compiler() -> str:
+def compiler() -> str:
+    """The C compiler: that of `CC`, or the first of cc, gcc and clang.
+
+    Raises:
+        CannotCompile: there is none.
+    """
     if sys.platform == "win32":
         raise CannotCompile("Windows has no C compiler that is called as on other systems")
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
@@ -57,16 +62,24 @@ def _compiler() -> str:
     raise CannotCompile("no C compiler (cc, gcc or clang) was found")
 
 
-def _compile(compiler: str, options: tuple[str, ...], source: Path, target: Path) -> None:
+def compiler_in_words() -> str:
+    """The compiler's path, or why there is none and what follows."""
+    try:
+        return compiler()
+    except CannotCompile as reason:
+        return f"none: {reason}; tokens are made without the decoding kernel"
+
+
+def _compile(name: str, options: tuple[str, ...], source: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
-            command = [compiler, *options, str(source), "-o", str(made), "-lm"]
+            command = [name, *options, str(source), "-o", str(made), "-lm"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
             if done.returncode:
                 said = done.stderr.strip().splitlines()
-                raise CannotCompile(f"{Path(compiler).name} failed: {said[0] if said else done.returncode}")
+                raise CannotCompile(f"{Path(name).name} failed: {said[0] if said else done.returncode}")
             os.replace(made, target)  # whole or not at all, for processes that look at the same time
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotCompile(f"compiling failed: {error}") from error

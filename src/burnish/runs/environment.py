@@ -27,7 +27,16 @@ FLAGS_THAT_MATTER = (
 )
 # Environment variables that change what Burnish or the libraries below it do.
 VARIABLES = (
-    *("BURNISH_CACHE", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "USE_MODELSCOPE_HUB"),
+    *(
+        "BURNISH_CACHE",
+        "BURNISH_DECODE",
+        "CC",
+        "HF_HOME",
+        "HF_ENDPOINT",
+        "HF_HUB_OFFLINE",
+        "HF_TOKEN",
+        "USE_MODELSCOPE_HUB",
+    ),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM", "LD_PRELOAD"),
     *("FORCE_TORCHRUN", "NNODES", "NODE_RANK", "NPROC_PER_NODE", "MASTER_ADDR", "MASTER_PORT"),
@@ -92,11 +101,12 @@ def render_environment(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
 
 
-def surroundings(cache: Path) -> dict[str, Any]:
+def surroundings(cache: Path, compiler: str) -> dict[str, Any]:
     """Where things are on this machine, for the user's own eyes: not part of run.json.
 
     Args:
         cache: Burnish's cache folder.
+        compiler: the C compiler's path, or a sentence that there is none.
     Returns:
         places: installed, interpreter and cache (with the space that is free there), the home folder written `~`.
         variables: those of `VARIABLES` that are set; what looks like a secret only as `(set, not shown)`.
@@ -106,6 +116,7 @@ def surroundings(cache: Path) -> dict[str, Any]:
             "installed in": _short(str(Path(__file__).parents[1])),
             "interpreter": _short(sys.executable),
             "cache": f"{_short(str(cache))}, {free_bytes(cache) / _GB:.1f} GB free",
+            "c compiler": compiler,
         },
         "variables": {name: _shown(name, os.environ[name]) for name in VARIABLES if name in os.environ},
     }

@@ -29,6 +29,9 @@ OWN_FILES = frozenset(
         *("adapter_config.json", "adapter_model.safetensors"),
         *("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"),
         *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+        # Of certain stages and bases: left behind, they would tell a wrong thing of the next run.
+        *("value_head.safetensors", "critic_head.safetensors", "burnish_base.json", "burnish_merged.json"),
+        *("rewards.png", "completions.md", "nonfinite_rows.jsonl"),
         *("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja"),
     }
 )

@@ -29,13 +29,13 @@ class TextPart(Body):
 
 class CalledFunction(Body):
     name: str
-    arguments: str
+    arguments: str | dict[str, Any] = Field(description="JSON in a text, or the object itself.")
 
 
 class Call(Body):
-    """A tool call that an earlier answer made."""
+    """A tool call that an earlier answer made; data to train on often has no ids, and no template needs one."""
 
-    id: str
+    id: str | None = None
     type: Literal["function"] = "function"
     function: CalledFunction
     index: int | None = None

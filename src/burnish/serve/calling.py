@@ -1,11 +1,13 @@
-"""Calls of tools as a grammar: the form in which the template writes them, around arguments that are JSON."""
+"""Calls of tools as a grammar: the form in which the template writes them, around arguments that follow a schema."""
 
 from __future__ import annotations
 
 import re
 import string
 from collections.abc import Sequence
+from functools import partial
 
+from burnish.serve.arguments import any_arguments, listed_arguments
 from burnish.serve.bodies import FunctionTool, Tool
 from burnish.serve.errors import ApiError, bad_request
 from burnish.serve.grammar import Either, Many, Node, control, one_of, seq, text
@@ -26,7 +28,7 @@ def calls_of(form: CallForm, template: ChatTemplate, tools: Sequence[tuple[int, 
     Raises:
         ApiError: the parameters of a tool with `strict: true` cannot be followed.
     """
-    arguments = [(tool.function.name, _arguments(place, tool.function)) for place, tool in tools]
+    arguments = [(tool.function.name, _arguments(form, template, place, tool.function)) for place, tool in tools]
 
     def begun(before: str) -> Node:
         """One call up to the end of its arguments."""
@@ -40,18 +42,22 @@ def calls_of(form: CallForm, template: ChatTemplate, tools: Sequence[tuple[int, 
     return Either((single, seq(begun(first), more, Many(more), _written(template, last))))
 
 
-def _arguments(place: int, tool: FunctionTool) -> Node:
+def _arguments(form: CallForm, template: ChatTemplate, place: int, tool: FunctionTool) -> Node:
     """The arguments of a tool. What a schema asks that cannot be followed is an error with `strict: true` only."""
     schema = _NO_ARGUMENTS if tool.parameters is None else tool.parameters
     param = f"tools[{place}].function.parameters"
+    members = form.members
     try:
         if schema.get("type", "object") != "object" or ("type" not in schema and "properties" not in schema):
             raise bad_request("The parameters of a tool have to be of type object.", param)
-        return of_schema(schema, param, lenient=not tool.strict)
+        of = of_schema(schema, param, lenient=not tool.strict)
     except ApiError:
         if tool.strict:
             raise
-        return any_object()
+        return any_object() if members is None else any_arguments(members, partial(_written, template))
+    if members is None:
+        return of
+    return listed_arguments(members, partial(_written, template), schema, param, lenient=not tool.strict)
 
 
 def _written(template: ChatTemplate, form: str, name: str = "") -> Node:

@@ -8,14 +8,14 @@ with a set of bytes. States are numbered and their transitions kept, so that a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
-
-from burnish.serve.spelling import Spelling
 
 
 class Node:
@@ -194,19 +194,59 @@ def _depth(stack: Stack) -> int:
 
 
 class _Trie:
-    """Tokens by their bytes."""
+    """Tokens by their bytes: a part of a sorted list, taken apart where it is looked at.
 
-    __slots__ = ("below", "tokens")
+    Most of a vocabulary is never walked over; to build all of its nodes at once takes seconds.
 
-    def __init__(self) -> None:
-        self.below: dict[int, _Trie] = {}
-        self.tokens: list[int] = []
+    Args:
+        listed: (spelled, token), sorted. first, last: the part of it that begins with the same `depth` bytes.
+        controls: tokens by symbols that are no bytes.
+    """
 
-    def add(self, spelled: Iterable[int], token: int) -> None:
-        node = self
-        for byte in spelled:
-            node = node.below.setdefault(byte, _Trie())
-        node.tokens.append(token)
+    __slots__ = ("_below", "_depth", "_first", "_last", "_listed", "_tokens")
+
+    def __init__(
+        self, listed: list[tuple[bytes, int]], first: int, last: int, depth: int, controls: Mapping[int, int]
+    ) -> None:
+        self._listed, self._first, self._last, self._depth = listed, first, last, depth
+        self._tokens: list[int] = []
+        self._below: dict[int, _Trie] | None = None if first < last else {}
+        if controls:
+            self._open()
+            self.below.update({symbol: _leaf(token) for symbol, token in controls.items()})
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens that end here."""
+        self._open()
+        return self._tokens
+
+    @property
+    def below(self) -> dict[int, _Trie]:
+        """What follows, by the next byte."""
+        self._open()
+        assert self._below is not None
+        return self._below
+
+    def _open(self) -> None:
+        if self._below is not None:
+            return
+        listed, place, depth = self._listed, self._first, self._depth
+        while place < self._last and len(listed[place][0]) == depth:
+            self._tokens.append(listed[place][1])
+            place += 1
+        self._below = {}
+        while place < self._last:
+            byte = listed[place][0][depth]
+            end = bisect_right(listed, byte, place, self._last, key=lambda one: one[0][depth])
+            self._below[byte] = _Trie(listed, place, end, depth + 1, {})
+            place = end
+
+
+def _leaf(token: int) -> _Trie:
+    leaf = _Trie([], 0, 0, 0, {})
+    leaf.tokens.append(token)
+    return leaf
 
 
 class Vocabulary:
@@ -216,34 +256,31 @@ class Vocabulary:
     over only where a state is not inside a string.
 
     Args:
-        tokens: those that stand for bytes.
+        written: the bytes of those that stand for bytes.
         controls: those that stand for themselves.
     """
 
-    def __init__(self, spelling: Spelling, tokens: Iterable[int], controls: Iterable[int] = ()) -> None:
-        written = {token: spelling(token) for token in tokens}
-        self.spelled: dict[int, Sequence[int]] = {**written, **{token: (_CONTROL + token,) for token in controls}}
-        self.all, self.special = _Trie(), _Trie()
-        self.plain: list[int] = []
-        for token in self.spelled.keys() - written.keys():
-            self.all.add(self.spelled[token], token)
-            self.special.add(self.spelled[token], token)
-        for token, spelled in written.items():
-            if not spelled:
-                continue
-            self.all.add(spelled, token)
-            if _is_plain(spelled):
-                self.plain.append(token)
-            else:
-                self.special.add(spelled, token)
+    def __init__(self, written: Mapping[int, bytes], controls: Iterable[int] = ()) -> None:
+        symbols = {_CONTROL + token: token for token in controls}
+        self.spelled: dict[int, Sequence[int]] = {**written, **{token: (each,) for each, token in symbols.items()}}
+        listed = sorted((spelled, token) for token, spelled in written.items() if spelled)
+        special = [one for one in listed if not _is_plain(one[0])]
+        self.all = _Trie(listed, 0, len(listed), 0, symbols)
+        self.special = _Trie(special, 0, len(special), 0, symbols)
+        self.plain = [token for spelled, token in listed if _is_plain(spelled)]
+
+
+_NOT_IN_STRINGS = re.compile(rb'[\x00-\x1f"\\]')
 
 
 def _is_plain(spelled: bytes) -> bool:
+    if _NOT_IN_STRINGS.search(spelled):
+        return False
     try:
         spelled.decode()
     except UnicodeDecodeError:
         return False
-    return not any(byte < 0x20 or byte in b'"\\' for byte in spelled)
+    return True
 
 
 _PROBES = [bytes((byte,)) for byte in range(0x20, 0x80) if byte not in b'"\\']

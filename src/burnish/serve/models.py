@@ -51,7 +51,7 @@ class Served:
     def _vocabulary(self) -> Vocabulary:
         added = self.tokenizer.added_tokens_decoder
         plain = (token for token in range(self.rows) if token not in added)
-        return Vocabulary(self.spelling, plain, (token for token in added if token < self.rows))
+        return Vocabulary(self.spelling.of_all(plain), (token for token in added if token < self.rows))
 
     def guide_for(self, key: str, make: Callable[[], Node], param: str) -> Guide:
         """What keeps an answer to a grammar; kept for the next request that asks for the same.

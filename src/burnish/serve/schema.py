@@ -9,7 +9,7 @@ Source: JSON, RFC 8259; JSON Schema, draft 2020-12; UTF-8, RFC 3629, section 4.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -45,21 +45,40 @@ def of_schema(
         raise bad_request(f"This schema cannot be followed: {why}.", param) from None
 
 
+def properties_of(
+    schema: Mapping[str, Any], param: str, *, lenient: bool, bare: Node | None
+) -> list[tuple[str, Node, bool]] | None:
+    """The properties of an object one by one: name, JSON of the value, and whether it has to be there.
+
+    Args:
+        bare: stands for a value that is a text, in the place of a JSON string; None where it is one.
+        param, lenient: as in `of_schema`.
+    Returns:
+        None where any property may be there.
+    Raises:
+        ApiError: as `of_schema`.
+    """
+    try:
+        return _Compiler(schema, lenient).properties(bare)
+    except _CannotFollow as why:
+        raise bad_request(f"This schema cannot be followed: {why}.", param) from None
+
+
+def any_value() -> Node:
+    """Any JSON."""
+    return _any()
+
+
 def _space() -> Node:
     return Either((text(""), text(" "), seq(text("\n"), up_to(text(" "), 24))))
 
 
 @cache
-def _string() -> Node:
+def wide_character() -> Node:
+    """One character beyond ASCII, in UTF-8."""
     tail = between(0x80, 0xBF)
-    plain = one_of("".join(chr(byte) for byte in range(0x20, 0x80) if chr(byte) not in '"\\'))
-    digit = one_of("0123456789abcdefABCDEF")
-    code = Either(
-        (seq(one_of("0123456789abcefABCEF"), digit, digit, digit), seq(one_of("dD"), one_of("01234567"), digit, digit))
-    )
-    character = Either(
+    return Either(
         (
-            plain,
             seq(between(0xC2, 0xDF), tail),
             seq(between(0xE0, 0xE0), between(0xA0, 0xBF), tail),
             seq(Either((between(0xE1, 0xEC), between(0xEE, 0xEF))), tail, tail),
@@ -67,9 +86,19 @@ def _string() -> Node:
             seq(between(0xF0, 0xF0), between(0x90, 0xBF), tail, tail),
             seq(between(0xF1, 0xF3), tail, tail, tail),
             seq(between(0xF4, 0xF4), between(0x80, 0x8F), tail, tail),
-            seq(text("\\"), Either((one_of('"\\/bfnrt'), seq(text("u"), code)))),
         )
     )
+
+
+@cache
+def _string() -> Node:
+    plain = one_of("".join(chr(byte) for byte in range(0x20, 0x80) if chr(byte) not in '"\\'))
+    digit = one_of("0123456789abcdefABCDEF")
+    code = Either(
+        (seq(one_of("0123456789abcefABCEF"), digit, digit, digit), seq(one_of("dD"), one_of("01234567"), digit, digit))
+    )
+    escaped = seq(text("\\"), Either((one_of('"\\/bfnrt'), seq(text("u"), code))))
+    character = Either((plain, wide_character(), escaped))
     return seq(text('"'), Many(character), text('"'))
 
 
@@ -124,25 +153,58 @@ def _list_of(item: Node, least: int, most: int | None) -> Node:
     return seq(text("["), _space(), inner, text("]"))
 
 
+def chosen(members: Sequence[tuple[Node, bool]], *, begin: Node, joint: Node, end: Node) -> Node:
+    """Some members in their order, each with whether it has to be there; nothing at all where none is.
+
+    Args:
+        begin: before the first that is there. joint: between two. end: after the last.
+    """
+    rest: dict[bool, Node] = {True: text(""), False: end}  # whether none stands before
+    for member, needed in reversed(members):
+        there = {first: seq(begin if first else joint, member, rest[False]) for first in (True, False)}
+        rest = {first: one if needed else Either((one, rest[first])) for first, one in there.items()}
+    return rest[True]
+
+
 class _Compiler:
     """Turns the parts of one schema into nodes; references are followed when they are reached."""
 
     def __init__(self, root: Mapping[str, Any], lenient: bool = False) -> None:
         self.root, self.lenient = root, lenient
-        self._references: dict[str, Node] = {}
+        self._references: dict[tuple[str, bool], Node] = {}
 
     def whole(self) -> Node:
         """The root. Raises _CannotFollow."""
         return self._node(self._known(self.root), "schema")
 
-    def node(self, schema: Any, at: str) -> Node:
-        """A part. Raises _CannotFollow; a lenient compiler lets anything stand where it cannot follow."""
+    def properties(self, bare: Node | None) -> list[tuple[str, Node, bool]] | None:
+        """As `properties_of`. Raises _CannotFollow."""
+        schema = self._known(self.root)
+        self._node(schema, "schema")  # refuses what cannot be followed
+        if schema.get("type") != "object" and "properties" not in schema:
+            raise _refused("schema", "the arguments are not listed")
+        listed, needed = schema.get("properties") or {}, set(schema.get("required") or [])
+        more = schema.get("additionalProperties", True)
+        if not listed and not needed:
+            return [] if more is False else None
+        all_of_them = {**listed, **dict.fromkeys(self._further(schema, "schema"), more)}
+        return [
+            (name, self.node(each, f"schema.properties.{name}", bare), name in needed)
+            for name, each in all_of_them.items()
+        ]
+
+    def node(self, schema: Any, at: str, bare: Node | None = None) -> Node:
+        """A part. Raises _CannotFollow; a lenient compiler lets anything stand where it cannot follow.
+
+        Args:
+            bare: what stands for a text here, but not deeper, in the place of a JSON string.
+        """
         try:
-            return self._node(self._known(schema), at)
+            return self._node(self._known(schema), at, bare)
         except _CannotFollow:
             if not self.lenient:
                 raise
-            return _any()
+            return bare or _any()
 
     def _known(self, schema: Any) -> Any:
         """A lenient compiler leaves out the keywords that are not supported."""
@@ -150,9 +212,9 @@ class _Compiler:
             return schema
         return {name: value for name, value in schema.items() if name in _KNOWN}
 
-    def _node(self, schema: Any, at: str) -> Node:
+    def _node(self, schema: Any, at: str, bare: Node | None = None) -> Node:
         if schema is True:
-            return _any()
+            return bare or _any()
         if not isinstance(schema, Mapping):
             raise _refused(at, "this cannot be fulfilled")
         unknown = sorted(set(schema) - _SAID_ONLY - _KNOWN)
@@ -163,35 +225,37 @@ class _Compiler:
                 others = sorted(set(schema) - _SAID_ONLY - {alone, "type"})
                 if others or (alone in ("$ref", "anyOf") and "type" in schema):
                     raise _refused(at, f"'{alone}' together with '{(others or ['type'])[0]}' is not supported")
-                return self._alone(alone, schema, at)
+                return self._alone(alone, schema, at, bare)
         kinds = schema.get("type")
         if kinds is None:
             kinds = "object" if "properties" in schema else "array" if "items" in schema else None
         if kinds is None:
-            return _any()
+            return bare or _any()
         listed = kinds if isinstance(kinds, list) else [kinds]
-        return Either(tuple(self._typed(kind, schema, at) for kind in listed))
+        return Either(tuple(bare if bare and kind == "string" else self._typed(kind, schema, at) for kind in listed))
 
-    def _alone(self, keyword: str, schema: Mapping[str, Any], at: str) -> Node:
+    def _alone(self, keyword: str, schema: Mapping[str, Any], at: str, bare: Node | None) -> Node:
         value = schema[keyword]
         if keyword == "$ref":
-            return self._reference(value, at)
+            return self._reference(value, at, bare)
         if keyword == "anyOf":
             if not isinstance(value, list) or not value:
                 raise _refused(at, "'anyOf' has to be a list")
-            return Either(tuple(self.node(each, f"{at}.anyOf[{place}]") for place, each in enumerate(value)))
+            return Either(tuple(self.node(each, f"{at}.anyOf[{place}]", bare) for place, each in enumerate(value)))
         values = [value] if keyword == "const" else value
         kinds = schema.get("type")
         listed = kinds if isinstance(kinds, list) else [kinds]
         fitting = [each for each in values if kinds is None or _kind(each) in listed or _number_fits(each, listed)]
         if not fitting:
             raise _refused(at, f"'{keyword}' holds no value of the type")
-        return Either(tuple(text(json.dumps(each, ensure_ascii=False)) for each in fitting))
+        written = (each if bare and isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in fitting)
+        return Either(tuple(text(each) for each in written))
 
-    def _reference(self, name: Any, at: str) -> Node:
+    def _reference(self, name: Any, at: str, bare: Node | None) -> Node:
         if not isinstance(name, str) or not name.startswith("#"):
             raise _refused(at, "'$ref' can only lead to a part of this schema")
-        if name not in self._references:
+        key = name, bare is None
+        if key not in self._references:
             target: Any = self.root
             for part in name.removeprefix("#").strip("/").split("/") if name != "#" else ():
                 part = part.replace("~1", "/").replace("~0", "~")
@@ -199,11 +263,11 @@ class _Compiler:
                     raise _refused(at, "'$ref' leads nowhere")
                 target = target[part]
             found: list[Node] = []
-            self._references[name] = Later(lambda: found[0])
-            found.append(self.node(target, name))
+            self._references[key] = Later(lambda: found[0])
+            found.append(self.node(target, name, bare))
             if isinstance(found[0], Later):
                 raise _refused(at, "'$ref' leads to itself")
-        return self._references[name]
+        return self._references[key]
 
     def _typed(self, kind: Any, schema: Mapping[str, Any], at: str) -> Node:
         if kind == "object":
@@ -220,6 +284,15 @@ class _Compiler:
             raise _refused(at, "'type' names no type")
         return _any_of_type(kind)
 
+    def _further(self, schema: Mapping[str, Any], at: str) -> list[str]:
+        """Properties that have to be there and are described nowhere. Raises _CannotFollow."""
+        lost = [name for name in schema.get("required") or [] if name not in (schema.get("properties") or {})]
+        if lost and (
+            schema.get("additionalProperties", True) is False or not all(isinstance(each, str) for each in lost)
+        ):
+            raise _refused(at, "'required' names a property that may not be there")
+        return lost
+
     def _object(self, schema: Mapping[str, Any], at: str) -> Node:
         properties, required = schema.get("properties") or {}, schema.get("required") or []
         if not isinstance(properties, Mapping) or not isinstance(required, list):
@@ -228,26 +301,13 @@ class _Compiler:
         if not properties and not required:
             return seq(text("{"), _space(), text("}")) if more is False else _map_of(self.node(more, at))
         members = {name: self.node(each, f"{at}.properties.{name}") for name, each in properties.items()}
-        for name in required:
-            if name not in members:
-                if more is False or not isinstance(name, str):
-                    raise _refused(at, "'required' names a property that may not be there")
-                members[name] = self.node(more, at)
-        return seq(text("{"), _space(), _members(list(members.items()), set(required), first=True), text("}"))
-
-
-def _members(left: list[tuple[str, Node]], required: set[str], *, first: bool) -> Node:
-    """The rest of an object's members; `first`: none stands before them."""
-    rest: dict[bool, Node] = {True: text(""), False: _space()}
-    for name, value in reversed(left):
-        pair = seq(text(json.dumps(name, ensure_ascii=False)), text(":"), _space(), value)
-        made: dict[bool, Node] = {}
-        for begins in (True, False):
-            comma = text("") if begins else seq(_space(), text(","), _space())
-            there = seq(comma, pair, rest[False])
-            made[begins] = there if name in required else Either((there, rest[begins]))
-        rest = made
-    return rest[first]
+        members |= {name: self.node(more, at) for name in self._further(schema, at)}
+        listed = [
+            (seq(text(json.dumps(name, ensure_ascii=False)), text(":"), _space(), value), name in required)
+            for name, value in members.items()
+        ]
+        inner = chosen(listed, begin=text(""), joint=seq(_space(), text(","), _space()), end=_space())
+        return seq(text("{"), _space(), inner, text("}"))
 
 
 def _kind(value: Any) -> str:

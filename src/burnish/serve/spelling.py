@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -21,7 +22,8 @@ class Spelling:
         self._tokenizer = tokenizer
         self._added = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
         core = getattr(tokenizer, "backend_tokenizer", None)
-        kinds = _kinds(json.loads(core.to_str()).get("decoder")) if core is not None else set()
+        decoder = getattr(core, "decoder", None)  # asked by itself: the whole tokenizer as JSON takes a second
+        kinds = _kinds(json.loads(decoder.__getstate__())) if decoder is not None else set()
         self._byte_level = "ByteLevel" in kinds
         self._pieces = not self._byte_level and bool(kinds & {"ByteFallback", "Metaspace", "Replace"})
         self.exact = self._byte_level or self._pieces
@@ -31,11 +33,16 @@ class Spelling:
         if token in self._added:
             return self._added[token].encode()
         piece = self._tokenizer.convert_ids_to_tokens(token)
-        if piece is None:  # a row of the embeddings without a token
-            return b""
+        return b"" if piece is None else self._of(piece, token)  # a row of the embeddings without a token
+
+    def of_all(self, tokens: Iterable[int]) -> dict[int, bytes]:
+        """The bytes of many tokens that are not special, a whole vocabulary in a fraction of a second."""
+        pieces = {number: piece for piece, number in self._tokenizer.get_vocab().items()}
+        return {token: self._of(pieces[token], token) if token in pieces else b"" for token in tokens}
+
+    def _of(self, piece: str, token: int) -> bytes:
         if self._byte_level:
-            table = _byte_table()
-            return bytes(table[each] for each in piece if each in table)
+            return piece.translate(_byte_table()).encode("latin-1", "ignore")
         if self._pieces:
             found = _BYTE.fullmatch(piece)
             return bytes([int(found[1], 16)]) if found else piece.replace("▁", " ").encode()
@@ -50,11 +57,12 @@ def _kinds(decoder: Any) -> set[str]:
 
 
 @cache
-def _byte_table() -> dict[str, int]:
-    """The character by which byte-level tokenizers write each byte: itself where it can be seen, else a stand-in.
+def _byte_table() -> dict[int, str | None]:
+    """The byte, as a Latin-1 character, for each character by which byte-level tokenizers write one.
 
+    That is the byte's own character where it can be seen, else a stand-in; other characters below 256 are no bytes.
     Source: the byte encoder of GPT-2 (Radford et al., 2019, section 2.2).
     """
     seen = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     unseen = [byte for byte in range(256) if byte not in seen]
-    return {chr(byte): byte for byte in seen} | {chr(256 + place): byte for place, byte in enumerate(unseen)}
+    return dict.fromkeys(unseen) | {256 + place: chr(byte) for place, byte in enumerate(unseen)}

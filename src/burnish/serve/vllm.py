@@ -30,4 +30,4 @@ def load_vllm(source: ModelSource, *, slots: int, loading: Mapping[str, Any]) ->
         hf_token=hub.get("token"),
         max_logprobs=MOST_ALTERNATIVES,
     )
-    return Backend(engine, "vllm", slots, shapes_logits=False)
+    return Backend(engine, "vllm", slots, shapes_logits=False, close=engine.close)

@@ -201,22 +201,45 @@ def _read_tagged(text: str, tools: Tools) -> Answer:
 
 
 def _types(name: str, tools: Tools) -> dict[str, Any]:
-    """The declared type of each argument of a tool."""
+    """The declared schema of each argument of a tool."""
     for tool in map(_function, tools):
         if tool.get("name") == name:
-            properties = (tool.get("parameters") or {}).get("properties") or {}
-            return {key: value.get("type") for key, value in properties.items() if isinstance(value, dict)}
+            return dict((tool.get("parameters") or {}).get("properties") or {})
     return {}
 
 
-def _typed(value: str, kind: Any) -> Any:
-    """An argument that was written as text if it is text, and as JSON if it is anything else."""
-    if kind == "string":
+def _typed(value: str, schema: Any) -> Any:
+    """An argument that was written as text if it is text, and as JSON if it is anything else.
+
+    Text that spells JSON (`5`, `null`) is what the schema lets it be.
+    """
+    kinds = _kinds(schema)
+    if kinds == {"string"}:
         return value
     try:
-        return json.loads(value)
+        found = json.loads(value)
     except ValueError:
         return value
+    return value if kinds and "string" in kinds and _kind(found) not in kinds else found
+
+
+def _kinds(schema: Any) -> set[str]:
+    """The types that a schema allows; empty where it does not say."""
+    if not isinstance(schema, Mapping):
+        return set()
+    if "enum" in schema or "const" in schema:
+        return {_kind(each) for each in (schema.get("enum") or [schema.get("const")])}
+    said = schema.get("type")
+    if said is not None:
+        all_of_them = set(said if isinstance(said, list) else [said])
+        return all_of_them | ({"integer"} if "number" in all_of_them else set())
+    parts = [_kinds(each) for each in (schema.get("anyOf") or schema.get("oneOf") or ())]
+    return set().union(*parts) if all(parts) else set()
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "boolean", str: "string", int: "integer", float: "number", list: "array", dict: "object"}
+    return names.get(type(value), "null")
 
 
 def _read_python(text: str, tools: Tools) -> Answer:

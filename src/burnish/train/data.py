@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,6 +18,7 @@ from burnish import log
 from burnish.batch.store import Counts, Selection, StoredSet
 from burnish.batch.windows import Windows
 from burnish.config import Settings
+from burnish.data.corpus import Corpus
 from burnish.data.iterate import Tally
 from burnish.data.load import Loaded, iter_samples, load_samples
 from burnish.data.mix import interleave
@@ -26,6 +29,8 @@ from burnish.model.load import load_tokenizer, read_stop_ids
 from burnish.model.source import ModelSource
 from burnish.model.vocabulary import extend_tokenizer, new_tokens
 from burnish.template import ChatTemplate, load_template
+from burnish.train.engine import Engine
+from burnish.train.lanes import Counted, Source, StreamOptions
 from burnish.train.origin import hub_arguments
 from burnish.train.sets import (
     counts_of,
@@ -40,7 +45,7 @@ from burnish.train.sets import (
     workers,
 )
 from burnish.train.stages import Stage
-from burnish.train.stream import StreamOptions, StreamPlan
+from burnish.train.stream import StreamPlan
 
 TrainSet = Selection | Windows
 
@@ -49,7 +54,7 @@ TrainSet = Selection | Windows
 class RunData:
     """What a run trains and evaluates on. `eval` has the name "" for a single evaluation set.
 
-    `train` is None for a stream; `start` then begins a pass over its samples. `unit`: examples a sample is.
+    `train` is None for a stream; `source` then gives its samples. `unit`: examples a sample is.
     `teaches_stop`: the share of its examples that train a stop token; None where no answers are trained.
     """
 
@@ -57,7 +62,7 @@ class RunData:
     eval: dict[str, TrainSet]
     counts: Counts
     fingerprint: str = field(default="")
-    start: Callable[[], Iterator[Sample]] | None = None
+    source: Source | None = None
     unit: int = 1
     teaches_stop: float | None = None
 
@@ -191,37 +196,46 @@ def _evaluation(settings: Settings, template: ChatTemplate, stage: Stage) -> tup
 
 def _streamed(settings: Settings, template: ChatTemplate, stage: Stage) -> RunData:
     """A stream, whose samples are prepared while the run goes on; what is held out is prepared now."""
-    data, rows = settings.data, reading(settings)
-    folder, policy = data_folder(settings), data.on_bad_row
-    held_out_count = 0 if data.eval_dataset else int(data.val_size)
-
-    def of(names: Sequence[str]) -> Callable[[], Iterator[Sample]]:
-        return lambda: iter_samples(names, folder, on_bad_row=policy, **rows)
-
-    def start() -> Iterator[Sample]:
-        if data.mix_strategy == "concat" or len(data.dataset) < 2:
-            samples = of(data.dataset)()
-        else:
-            _check_probabilities(settings, list(data.dataset))
-            each = [of([name]) for name in data.dataset]
-            samples = interleave(each, data.mix_strategy, data.interleave_probs, data_seed(settings))
-        return islice(samples, held_out_count, None)
-
+    data = settings.data
+    corpus = Corpus(data.dataset, data_folder(settings), on_bad_row=data.on_bad_row, **reading(settings))
+    for number in range(len(corpus.specs)):
+        corpus.opened(number)  # what is wrong with the first rows shows before the model is loaded
+    for line in corpus.notes:
+        log.note(line)
+    source: Source = corpus
+    if data.mix_strategy != "concat" and len(data.dataset) > 1:
+        source = Counted(partial(_taking_turns, settings), "the datasets take turns")
+    elif corpus.draws:
+        source = Counted(partial(_samples_of, settings, data.dataset), "num_samples draws rows from all of a dataset")
     evaluation: dict[str, Selection] = {}
     if data.eval_dataset:
         evaluation, _ = _evaluation(settings, template, stage)
-    elif held_out_count:
-        held = islice(of(data.dataset)(), held_out_count)
+    elif data.val_size:
+        samples = source.read()
         target = sets_folder() / f"stream-{uuid.uuid4().hex[:16]}"
-        kept = prepare_into(settings, held, Tally(), template, stage, target, label_key(settings, template))
-        evaluation = {"": _all_of(kept)}
+        held, labels = islice(samples, int(data.val_size)), label_key(settings, template)
+        evaluation = {"": _all_of(prepare_into(settings, held, Tally(), template, stage, target, labels))}
+        source.hold_out(samples, int(data.val_size))
     shaped = {name: _shaped(one, settings) for name, one in evaluation.items()}
-    return RunData(None, shaped, Counts(), label_key(settings, template), start, stage.unit)
+    key = hashlib.sha256(f"{label_key(settings, template)} {corpus.identity()}".encode()).hexdigest()
+    return RunData(None, shaped, Counts(), key, source, stage.unit)
 
 
-def stream_plan(settings: Settings, data: RunData, template: ChatTemplate, stage: Stage, ranks: int) -> StreamPlan:
+def _samples_of(settings: Settings, names: Sequence[str]) -> Iterator[Sample]:
+    return iter_samples(names, data_folder(settings), on_bad_row=settings.data.on_bad_row, **reading(settings))
+
+
+def _taking_turns(settings: Settings) -> Iterator[Sample]:
+    """The samples of datasets that take turns."""
+    data = settings.data
+    _check_probabilities(settings, list(data.dataset))
+    each = [partial(_samples_of, settings, [name]) for name in data.dataset]
+    return interleave(each, data.mix_strategy, data.interleave_probs, data_seed(settings))
+
+
+def stream_plan(settings: Settings, data: RunData, template: ChatTemplate, stage: Stage, engine: Engine) -> StreamPlan:
     """The plan of a run on streamed data."""
-    assert data.start is not None
+    assert data.source is not None
     kept, training = settings.data, settings.training
     pack = "windows" if wants_windows(settings) else "whole" if kept.packing else "no"
     shuffle = not settings.tuning.disable_shuffling
@@ -229,14 +243,12 @@ def stream_plan(settings: Settings, data: RunData, template: ChatTemplate, stage
         kept.buffer_size, kept.cutoff_len, pack, shuffle, data_seed(settings), workers(settings), stage.unit
     )
     return StreamPlan(
-        data.start,
-        template,
-        label_options(settings),
-        stage.chunk,
-        options,
+        *(data.source, template, label_options(settings), stage.chunk, options),
         training.per_device_train_batch_size,
         training.gradient_accumulation_steps,
-        ranks,
+        engine.num_processes,
+        engine.process_index,
+        engine.gather_objects,
     )
 
 

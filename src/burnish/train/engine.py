@@ -128,6 +128,14 @@ class Engine:
         """The sum of a small tensor over all processes, the same on all of them."""
         return self.accelerator.reduce(figures, reduction=reduction)
 
+    def gather_objects(self, one: Any) -> list[Any]:
+        """What each process has, in the order of the ranks; for small things."""
+        if self.num_processes == 1:
+            return [one]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([one]))
+
     def wait_for_everyone(self) -> None:
         """Return when all processes have come here."""
         self.accelerator.wait_for_everyone()

@@ -56,7 +56,7 @@ from burnish.train.resume import Checkpoints, Weights
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Parts, RolloutParts, Stage, measured
 from burnish.train.stream import StreamPlan
-from burnish.train.summary import data_lines, judged_parts, model_line, reward_parts
+from burnish.train.summary import data_lines, judged_parts, model_line, reward_parts, stream_line
 from burnish.train.watch import Watch
 
 
@@ -113,6 +113,10 @@ class Job:
                 with stop.at_once(), log.progress("evaluating", 1) as bar:
                     loop.evaluate(bar)
                 loop.write_evaluation()
+            if isinstance(loop.plan, StreamPlan):
+                read = loop.plan.summary(loop.progress.step)
+                log.say(stream_line(read))
+                self.record(data=read)
         runtime = before + time.perf_counter() - started
         weights = self.engine.whole_weights(loaded.model) if settings.training.do_train else None
         if self.is_main:
@@ -206,8 +210,11 @@ class Job:
             known = precomputed(reference, data, layout, self.stage, eval_rows, self.engine)
             reference = None
         progress = self.checkpoints.resume(loaded, data)
-        if isinstance(plan, StreamPlan) and progress.stream:
-            plan.seek(progress.stream)
+        if isinstance(plan, StreamPlan):
+            if progress.stream:
+                plan.seek(progress.stream, progress.step, settings.data.stream_lanes)
+            else:
+                plan.divide(settings.data.stream_lanes)
         rollouts = self.checkpoints.rollouts
         names, datasets = ([], None) if rollouts else datasets_of(settings, data.train, plan)
         module = self.stage.module(Parts(settings, loaded.model, self._packs, names, reference))
@@ -263,7 +270,7 @@ class Job:
         """Which samples the steps see, and the samples by their numbers."""
         settings, training = self.settings, self.settings.training
         if data.train is None:
-            streamed = stream_plan(settings, data, template, self.stage, self.engine.num_processes)
+            streamed = stream_plan(settings, data, template, self.stage, self.engine)
             return streamed, streamed.example
         if self.stage.rollouts and isinstance(data.train, Selection):
             held_out = {name: one for name, one in data.eval.items() if isinstance(one, Selection)}
@@ -315,8 +322,6 @@ class Job:
         if progress.ended:
             train["ended"] = progress.ended
         gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
-        if isinstance(loop.plan, StreamPlan):
-            folder.update(data={"rows_read": loop.plan.samples_read, "dropped": dict(loop.plan.dropped)})
         folder.update(
             status="completed",
             train=train,

@@ -123,7 +123,11 @@ def find_reference(settings: Settings, loaded: Loaded) -> Reference:
 def _named(settings: Settings, loaded: Loaded) -> Reference:
     chosen, model = settings.preference, settings.model
     assert chosen.ref_model is not None
-    source = with_adapters(find_model(chosen.ref_model, log.say), chosen.ref_model_adapters, "ref_model_adapters")
+    try:
+        found = find_model(chosen.ref_model, log.say)
+    except ModelError as error:
+        raise ModelError(error.what, at=f"ref_model: {chosen.ref_model}", fix=error.fix) from error
+    source = with_adapters(found, chosen.ref_model_adapters, "ref_model_adapters")
     weights = next(loaded.model.parameters())
     other = load_model(
         source,

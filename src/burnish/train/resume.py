@@ -166,7 +166,7 @@ class Checkpoints:
                     if rank:
                         save_rng(folder, rank, random_state)
 
-        random_states = _random_states(self.engine)
+        random_states = self.engine.gather_objects(rng_tensors())
         path = None
         if self.is_main:
             self.folder.metrics.flush()  # a checkpoint must not survive the rows before it
@@ -340,11 +340,3 @@ def _copy_weights(loaded: Loaded, checkpoint: Path) -> list[str]:
     missing, unexpected = model.load_state_dict(weights, strict=False)
     tied = set(getattr(model, "_tied_weights_keys", None) or ())
     return [f"'{name}' has no counterpart" for name in [*unexpected, *(n for n in missing if n not in tied)]]
-
-
-def _random_states(engine: Engine) -> list[Any]:
-    if engine.num_processes == 1:
-        return []
-    from accelerate.utils import gather_object
-
-    return gather_object([rng_tensors()])

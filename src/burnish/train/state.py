@@ -39,7 +39,7 @@ class Progress:
     worse_evaluations: int = 0  # in a row, since the best one
     last_eval: dict[str, float] = field(default_factory=dict)  # what the last evaluation gave
     ended: str | None = None  # why the run ended before its last step
-    stream: dict[str, int] | None = None  # where streamed data stands
+    stream: dict[str, Any] | None = None  # where streamed data stands
     fingerprint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 

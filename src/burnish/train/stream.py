@@ -1,85 +1,44 @@
-"""Training on data that is read while the run goes on: no more of it in memory than two blocks, and exact resume.
+"""Training on data that is read while the run goes on, and exact resume.
 
-The samples of a pass over the data are cut into blocks of `buffer_size`. A block is tokenized, packed if asked for, and
-shuffled by itself; the blocks stay in the order of the data. Which rows an optimizer step sees is so a function of the
-seed and of the place in the data alone, and a checkpoint needs to keep no more than that place.
+The data is divided into lanes (`data.corpus`), and micro-batch after micro-batch is taken from each lane in its turn.
+Which rows an optimizer step sees so depends on the seed, the number of lanes and the place in each of them, and not on
+the number of processes. Where that number divides the lanes, the micro-batches of a lane always fall to the same
+process, so it reads only its own lanes, and all processes together read each row once a pass. A lane that has come to
+its end begins again by itself: no process ever waits for another one, or has fewer steps.
 """
 
 from __future__ import annotations
 
-import random
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import islice
-
-import numpy as np
+from collections.abc import Callable
+from math import gcd
+from typing import Any
 
 from burnish import log
-from burnish.batch.chunks import LabelOptions, MakeChunk, example_of
-from burnish.batch.plan import packed_units
-from burnish.batch.windows import window_starts
-from burnish.batch.workers import make_chunks
-from burnish.data.records import Sample
+from burnish.batch.chunks import LabelOptions, MakeChunk
+from burnish.data.corpus import Undivided
 from burnish.errors import DataError
 from burnish.template import ChatTemplate, Example
+from burnish.train.lanes import Lane, Position, Preparing, Source, StreamOptions
 
-_PART, _SAY_EVERY_S = 1000, 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a block begins: the pass over the data, samples taken before it, its number, its first row overall."""
-
-    epoch: int = 0
-    taken: int = 0
-    block: int = 0
-    first_row: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    place: Place
-    after: Place
-    examples: list[Example]
-    datasets: list[str]  # of each example
-    rows: list[list[int]]
-
-    @property
-    def end(self) -> int:
-        return self.place.first_row + len(self.rows)
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How blocks become rows. `pack`: "no", "whole" documents into rows, or "windows" over all of them.
-
-    `unit`: examples a sample becomes, which stay side by side.
-    """
-
-    block_samples: int
-    cutoff_len: int
-    pack: str = "no"
-    shuffle: bool = True
-    seed: int = 42
-    workers: int = 1
-    unit: int = 1
+_BLOCK_BITS = 20
+"""A number holds the lane and row of an example, and its place in the block; a block has fewer examples than 2^20."""
 
 
 class StreamPlan:
     """What `BatchPlan` is for data on disk: which samples each optimizer step sees, and the samples themselves.
 
     Args:
-        start: begins a pass over the samples; the same samples in the same order each time.
+        source: gives the samples.
         template, labels, make: how samples become examples, as in `workers.make_chunks`.
         batch_rows, accumulation, ranks: as in `BatchPlan`.
+        rank: the process that this is.
+        gather: what this process has → what all have, in the order of the ranks.
     """
 
     def __init__(
         self,
-        start: Callable[[], Iterator[Sample]],
+        source: Source,
         template: ChatTemplate,
         labels: LabelOptions,
         make: MakeChunk,
@@ -87,20 +46,16 @@ class StreamPlan:
         batch_rows: int,
         accumulation: int,
         ranks: int = 1,
+        rank: int = 0,
+        gather: Callable[[Any], list[Any]] = lambda one: [one],
     ) -> None:
-        self.start, self.template, self.labels, self.make, self.options = start, template, labels, make, options
+        self.source, self.preparing = source, Preparing(template, labels, make, options)
         self.batch_rows, self.accumulation, self.ranks = batch_rows, accumulation, ranks
-        self.samples_read = 0
-        self.dropped: Counter[str] = Counter()
-        self._closed = False
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="burnish-stream")
-        self._reader: Iterator[Sample] | None = None
-        self._reads: Place | None = None  # where the reader stands
-        self._blocks: list[_Block] = []
-        self._coming: Future[_Block] | None = None
-        self._next = Place()
-        self._sought_row, self._sought_epoch = 0, 0
-        self._oldest_row = 0  # blocks before it are let go
+        self.rank, self.gather = rank, gather
+        self.lanes = 1
+        self._opened: dict[int, Lane] = {}
+        self._places: list[Position] = [{}]  # where each lane is begun
+        self._first_step, self._turn = 0, 0  # the first step from there, and the lane of its first micro-batch
 
     @property
     def rows_a_step(self) -> int:
@@ -120,147 +75,175 @@ class StreamPlan:
         """Not known for a stream; it has `max_steps`."""
         return 1
 
-    def epoch_at(self, step: int) -> float:
-        """Passes over the data that are complete after `step` steps."""
-        if not step:
-            return 0.0
-        row = step * self.rows_a_step - 1
-        if row == self._sought_row - 1:  # it may lie in the block before the one that was sought
-            return float(self._sought_epoch)
-        return float(self._block_of(row).place.epoch)
+    # -- lanes --------------------------------------------------------------------------------------------
 
-    def position(self, step: int) -> dict[str, int]:
-        """What a checkpoint after `step` steps keeps: the place of the block in which the next row lies.
+    @property
+    def own_lanes(self) -> list[int]:
+        """The lanes that this process reads: only its own, where the processes divide the lanes."""
+        shared = gcd(self.lanes, self.ranks)
+        return list(range(self.rank % shared, self.lanes, shared))
 
-        `row` and `row_epoch` are the next row, and the pass over the data in which the row before it lies.
+    def divide(self, lanes: int | None = None) -> None:
+        """Divide the data for a run from the beginning; says how, where there are several processes or lanes.
+
+        Args:
+            lanes: None for one lane a process, or where the data cannot be divided so, one that all of them read.
+        Raises:
+            DataError: the data cannot be divided into the lanes that are asked for.
         """
-        row = step * self.rows_a_step
-        epoch = int(self.epoch_at(step))
-        return {**asdict(self._block_of(row).place), "row": row, "row_epoch": epoch}
+        wanted = lanes or self.ranks
+        try:
+            self.source.divide(wanted)
+        except Undivided as error:
+            if lanes:
+                raise _cannot(wanted, error.what) from None
+            log.note(f"each of the {self.ranks} processes reads all of the data and trains on its part: {error.what}")
+            wanted = 1
+        self._begin([{}] * wanted, 0, 0)
+        self._say()
 
-    def seek(self, position: dict[str, int]) -> None:
-        """Go to where a checkpoint left the data."""
-        if self._coming is not None:
-            self._coming.result()
-        self._blocks, self._coming, self._reader = [], None, None
-        self._next = Place(**{key: position[key] for key in asdict(self._next)})
-        self._sought_row, self._sought_epoch = position.get("row", 0), position.get("row_epoch", 0)
-        self._oldest_row = self._sought_row
+    def seek(self, position: Position, step: int, lanes: int | None = None) -> None:
+        """Go to where a checkpoint after `step` steps left the data, with whatever number of processes.
+
+        Args:
+            position: what `position` gave.
+            lanes: how many are asked for, if any.
+        Raises:
+            DataError: the checkpoint has another number of lanes, or the data cannot be divided as it was.
+        """
+        places = position.get("places", [position])
+        if lanes and lanes != len(places):
+            raise DataError(
+                f"the checkpoint's data is divided into {len(places)} lanes, and not into {lanes}",
+                at="stream_lanes",
+                fix=f"leave stream_lanes out, or set it to {len(places)}",
+            )
+        try:
+            self.source.divide(len(places))
+        except Undivided as error:
+            raise _cannot(len(places), error.what, " as in the checkpoint") from None
+        self._begin(places, step, position.get("turn", 0))
+        self._say()
+
+    def _begin(self, places: list[Position], step: int, turn: int) -> None:
+        self.close()
+        self.lanes, self._places, self._opened = len(places), places, {}
+        self._first_step, self._turn = step, turn
+
+    def _say(self) -> None:
+        if self.lanes == 1:
+            return
+        own = len(self.own_lanes)
+        if self.lanes % self.ranks:
+            log.note(
+                f"{self.lanes} lanes of data do not divide among {self.ranks} processes: each reads {own} of them and "
+                "trains on a part of what it reads"
+            )
+        else:
+            log.say(f"the data is read in {self.lanes} lanes, {own} by each process")
+
+    def _lane(self, number: int) -> Lane:
+        if number not in self._opened:
+            place = self._places[number]
+            self._opened[number] = Lane(self.source, self.preparing, number, self.lanes, place)
+        return self._opened[number]
+
+    def _row(self, lane: int, step: int) -> int:
+        """The next row of a lane after `step` steps."""
+        micro = self._turn + max(step - self._first_step, 0) * self.accumulation * self.ranks
+        return self._row_of(lane, micro)
+
+    def _row_of(self, lane: int, micro: int) -> int:
+        """The next row of a lane before a micro-batch. These are counted from the last one of lane 0 before `seek`."""
+        turns = (micro - lane + self.lanes - 1) // self.lanes - (lane < self._turn)
+        return int(self._places[lane].get("row", 0)) + turns * self.batch_rows
+
+    # -- what the loop asks -------------------------------------------------------------------------------
+
+    def epoch_at(self, step: int) -> float:
+        """Passes over this process's first lane that are complete after `step` steps."""
+        lane = self.own_lanes[0]
+        return float(self._lane(lane).epoch_before(self._row(lane, step)))
+
+    def position(self, step: int) -> Position:
+        """What a checkpoint after `step` steps keeps: the place in each lane, and whose turn is next.
+
+        Called on all processes; each tells of the lanes that it has opened.
+        """
+        places = list(self._places)
+        mine = {number: lane.position(self._row(number, step)) for number, lane in self._opened.items()}
+        for told in self.gather(mine):
+            for number, place in told.items():
+                places[number] = place
+        turn = self._turn + (step - self._first_step) * self.accumulation * self.ranks
+        return {"places": places, "turn": turn % self.lanes}
+
+    def summary(self, step: int) -> dict[str, Any]:
+        """What was read up to here, for run.json. Called on all processes.
+
+        Returns:
+            `rows_read` and `dropped` since the run was begun or resumed; a lane counts once, however many processes
+            read it. `lanes`, and where there are several, `passes`: in which pass over each of them the run is.
+        """
+        mine = {
+            number: (lane.samples_read, dict(lane.dropped), lane.epoch_before(self._row(number, step)) + 1)
+            for number, lane in self._opened.items()
+        }
+        most: dict[int, tuple[int, dict[str, int], int]] = {}
+        for told in self.gather(mine):
+            most |= {number: max(one, most.get(number, one), key=lambda each: each[0]) for number, one in told.items()}
+        dropped = Counter[str]()
+        for _, lost, _ in most.values():
+            dropped.update(lost)
+        found = {
+            "rows_read": sum(read for read, *_ in most.values()),
+            "dropped": dict(dropped.most_common()),
+            "lanes": self.lanes,
+        }
+        before = [int(place.get("row_epoch", -1)) + 1 for place in self._places]
+        passes = [most[number][2] if number in most else before[number] for number in range(self.lanes)]
+        return found if self.lanes == 1 else {**found, "passes": passes}
 
     def close(self) -> None:
         """Stop preparing ahead."""
-        self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for lane in self._opened.values():
+            lane.close()
 
     def step(self, step: int, rank: int = 0) -> list[list[int]]:
-        """The micro-batches of one optimizer step; numbers count examples within the block of their row."""
-        first = step * self.rows_a_step
-        self._oldest_row = first - self.rows_a_step
-        rows = range(first, first + self.rows_a_step)
-        micro = [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
-        return [[number for row in part for number in self._numbers(row)] for part in micro[rank :: self.ranks]]
+        """The micro-batches of one optimizer step; numbers hold the lane, the row and the example in its block."""
+        for number, lane in self._opened.items():
+            lane.forget(self._row(number, step - 1))
+        first = self._turn + (step - self._first_step) * self.accumulation * self.ranks
+        return [self._micro_batch(first + rank + turn * self.ranks) for turn in range(self.accumulation)]
+
+    def _micro_batch(self, micro: int) -> list[int]:
+        number = micro % self.lanes
+        lane, first = self._lane(number), self._row_of(number, micro)
+        return [
+            ((row * self.lanes + number) << _BLOCK_BITS) + place
+            for row in range(first, first + self.batch_rows)
+            for place in lane.numbers(row)
+        ]
 
     def example(self, number: int) -> Example:
         """The example behind a number that `step` gave for this step or the one before."""
-        row, place = divmod(number, 1 << 20)
-        return self._block_of(row).examples[place]
+        lane, row, place = self._parts(number)
+        return lane.example(row, place)
 
     def dataset(self, number: int) -> str:
         """The dataset of such an example; of a window, that of the document in which it begins."""
-        row, place = divmod(number, 1 << 20)
-        return self._block_of(row).datasets[place]
+        lane, row, place = self._parts(number)
+        return lane.dataset(row, place)
 
-    def _numbers(self, row: int) -> list[int]:
-        block = self._block_of(row)
-        return [(row << 20) + place for place in block.rows[row - block.place.first_row]]
+    def _parts(self, number: int) -> tuple[Lane, int, int]:
+        coded, place = divmod(number, 1 << _BLOCK_BITS)
+        row, lane = divmod(coded, self.lanes)
+        return self._lane(lane), row, place
 
-    def _block_of(self, row: int) -> _Block:
-        while not self._blocks or row >= self._blocks[-1].end:
-            block = self._coming.result() if self._coming else self._read(self._next)
-            self._next = block.after
-            self._blocks = [*(one for one in self._blocks if one.end > self._oldest_row), block]
-            self._coming = self._pool.submit(self._read, self._next)
-        return next(block for block in self._blocks if block.place.first_row <= row < block.end)
 
-    def _read(self, place: Place) -> _Block:
-        """Read and prepare the block at a place; one that yields no row is passed over."""
-        empty_passes = 0
-        while True:
-            samples = self._take(place)
-            if not samples:
-                empty_passes += 1
-                if empty_passes > 1:
-                    raise DataError(
-                        "the stream gives no sample to train on",
-                        at="dataset",
-                        fix="look at the rows with `burnish data inspect`, or raise cutoff_len",
-                    )
-                place = Place(place.epoch + 1, 0, 0, place.first_row)
-                self._reader = None
-                continue
-            examples, datasets, dropped = self._prepare(samples)
-            rows = self._rows(examples)
-            if self.options.shuffle:
-                random.Random(f"{self.options.seed}/{place.epoch}/{place.block}").shuffle(rows)
-            taken = place.taken + len(samples)
-            after = Place(place.epoch, taken, place.block + 1, place.first_row + len(rows))
-            self._reads = after
-            self.samples_read += len(samples)
-            self.dropped += dropped
-            if rows or self._closed:
-                return _Block(place, after, examples, datasets, rows)
-            place = after
-
-    def _take(self, place: Place) -> list[Sample]:
-        if self._reader is None or self._reads != place:
-            self._reader = self.start()
-            self._skip(self._reader, place.taken)
-        return list(islice(self._reader, self.options.block_samples))
-
-    def _skip(self, reader: Iterator[Sample], samples: int) -> None:
-        """Go on to where a run stopped: samples are read and converted again, but not tokenized."""
-        said = started = time.monotonic()
-        for taken in range(0, samples, _PART):
-            if self._closed:
-                return
-            for _ in islice(reader, min(_PART, samples - taken)):
-                pass
-            now = time.monotonic()
-            if now - said > _SAY_EVERY_S:
-                said, done = now, taken + _PART
-                left = log.clock((now - started) / done * max(0, samples - done))
-                log.say(f"reading up to where the run stopped: {done:,} of {samples:,} samples, about {left} left")
-
-    def _prepare(self, samples: Sequence[Sample]) -> tuple[list[Example], list[str], Counter[str]]:
-        examples: list[Example] = []
-        datasets: list[str] = []
-        dropped: Counter[str] = Counter()
-        for chunk, part in make_chunks(samples, self.template, self.labels, self.make, self.options.workers):
-            if self._closed:
-                return [], [], dropped
-            for example, owner in chunk.examples():
-                examples.append(example)
-                datasets.append(part[owner].dataset)
-            dropped += chunk.dropped
-        if self.options.pack == "windows" and examples:
-            examples, datasets = self._windows(examples, datasets)
-        return examples, datasets, dropped
-
-    def _windows(self, documents: Sequence[Example], datasets: Sequence[str]) -> tuple[list[Example], list[str]]:
-        ids = np.concatenate([np.asarray(document.input_ids, dtype=np.int32) for document in documents])
-        ends = np.cumsum([len(document.input_ids) for document in documents])
-        width = self.options.cutoff_len
-        starts = window_starts(len(ids), width).tolist()
-        parts = [ids[start : start + width] for start in starts]
-        owners = np.searchsorted(ends, starts, side="right")
-        return (
-            [example_of(part, np.ones(len(part), bool), None) for part in parts],
-            [datasets[owner] for owner in owners.tolist()],
-        )
-
-    def _rows(self, examples: Sequence[Example]) -> list[list[int]]:
-        if self.options.pack != "whole":
-            unit = self.options.unit
-            return [list(range(start, start + unit)) for start in range(0, len(examples), unit)]
-        lengths = [len(example.input_ids) for example in examples]
-        return packed_units(lengths, self.options.cutoff_len, self.options.unit)
+def _cannot(lanes: int, why: str, when: str = "") -> DataError:
+    return DataError(
+        f"the data cannot be divided into {lanes} lanes{when}: {why}",
+        at="stream_lanes",
+        fix="use as many files of about the same size as there are lanes or more, or one lane",
+    )

@@ -47,6 +47,14 @@ def data_lines(data: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def stream_line(read: Mapping[str, Any]) -> str:
+    """What was read of streamed data: `19,000 rows read from 2 lanes, in pass 3 and 4 over them · 12 dropped`"""
+    begun = read.get("passes") or [1]
+    each = "" if len(begun) == 1 else f" from {len(begun)} lanes, now in pass {', '.join(map(str, begun))} over them"
+    dropped = sum(read["dropped"].values())
+    return f"{read['rows_read']:,} rows read and prepared{each}" + (f" · {dropped:,} dropped" if dropped else "")
+
+
 def reward_parts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The mean reward of the first and the last logged rollouts: `reward 0.052 → 0.981`."""
     rewards = [row["reward"] for row in rows if "reward" in row]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from burnish.batch.chunks import CHUNK, LabelOptions, conversation_chunk, document_chunk
+from burnish.batch.chunks import CHUNK, Chunk, LabelOptions, conversation_chunk, document_chunk
 from burnish.batch.prepare import prepare
 from burnish.batch.store import STORE_VERSION, Counts, Selection, SetWriter, open_set
 from burnish.batch.truncation import Limits
@@ -151,3 +152,25 @@ def test_empty_sets_and_windows(tmp_path):
     assert len(stored(tmp_path / "none", [])) == 0
     with pytest.raises(DataError, match="needs conversations"):
         stored(tmp_path / "wrong", [Sample(Document("x"), "set", 0)])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by /proc")
+def test_looking_at_a_whole_set_keeps_little_of_it_in_memory(tmp_path):
+    """40 MB of tokens: without letting go of pages all of them stay."""
+    writer, tokens, count = SetWriter(tmp_path / "set"), 4000, 250
+    ends = tokens * np.arange(1, count + 1)
+    for first in range(0, 8 * count, count):
+        ids = np.arange(count * tokens, dtype=np.int32)
+        chunk = Chunk(ids, ends, np.ones(len(ids), bool), None, np.arange(count))
+        writer.add(chunk, [Sample(Document(""), "set", first + place, "f") for place in range(count)])
+    found = writer.finish(Counts())
+    before = file_pages_mb()
+    assert int(found.supervised.sum()) == 8 * count * (tokens - 1)
+    assert sum(found[place].input_ids[-1] for place in range(0, len(found), 3))
+    assert file_pages_mb() - before < 15
+
+
+def file_pages_mb():
+    """Memory of this process that is pages of files."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile")]
+    return int(line.split()[1]) / 1024

@@ -95,6 +95,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "tokenized_path",
         "tokenized_path keeps a prepared set, streaming prepares while it trains",
     ),
+    "lanes_divide_streams": (
+        {"stream_lanes": 2},
+        "stream_lanes",
+        "stream_lanes divides streamed data, and streaming is off",
+    ),
     "probabilities_are_positive": (
         {"interleave_probs": "0,0"},
         "interleave_probs",

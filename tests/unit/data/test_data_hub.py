@@ -330,7 +330,10 @@ def test_a_hub_dataset_is_named_directly(hub: Hub, tmp_path: Path, monkeypatch: 
         read("who/nothing")
     assert (caught.value.what, caught.value.at) == ("'who/nothing' is not on the hub", "who/nothing")
     assert "there is no file 'who/nothing' here either" in str(caught.value.fix)
-    for name in ("who/what:train[:10%]", "who/what:a:b:c", "who/what:"):
+    assert read("who/what:train[-50%:]")[0] == ["b"]
+    assert read("who/what:train[:1]+test")[0] == ["a", "t"]
+    assert read("who/parts:two:train[0:1]")[0] == ["b"]
+    for name in ("who/what:a:b:c", "who/what:"):
         with pytest.raises(DataError, match="names no part of a hub dataset"):
             read(name)
 

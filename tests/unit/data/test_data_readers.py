@@ -208,3 +208,29 @@ def test_reports_count_lines_that_are_no_json_and_training_stops_there(tmp_path:
     assert natural_stage(str(path), tmp_path) == "sft"
     with pytest.raises(DataError, match="broken JSON"):
         list(iter_samples([str(path)], tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "mark", "fix"),
+    [
+        ("instruction;output", "';'", "put commas between fields, or tabs and name the file .tsv"),
+        ("instruction|output", "'|'", "put commas between fields, or tabs and name the file .tsv"),
+        ("instruction\toutput", "tabs", "name the file .tsv"),
+    ],
+)
+def test_a_table_without_commas(write: Any, line: str, mark: str, fix: str) -> None:
+    what = f"the first line names one column, and has {mark} where commas should be"
+    assert failure(write("a.csv", f"{line}\nhi;there\n")) == (what, "data/a.csv: line 1", fix)
+    assert rows_of(write("b.csv", "text\na;b\n"))[0] == [{"text": "a;b"}]
+
+
+def test_empty_files_among_others_are_passed_over_and_said(write: Any) -> None:
+    row = {"instruction": "q", "output": "a"}
+    write("set/1.jsonl", [row])
+    write("set/2.jsonl", "")
+    write("none/1.jsonl", "")
+    tally = Tally()
+    assert len(list(iter_samples(["set/"], Path("data"), tally=tally))) == 1
+    assert "set/: 1 of 2 files are empty and passed over: 2.jsonl" in tally.notes
+    with pytest.raises(DataError, match="the file is empty"):
+        list(iter_samples(["none/"], Path("data")))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from importlib.resources import files
+
 import pytest
 
 from burnish.data.records import Conversation, Turn
@@ -11,7 +14,7 @@ from burnish.template import ChatTemplate, load_family, load_template
 from burnish.template.messages import to_messages
 from burnish.template.standin import stand_in
 from tests.conftest import CHATML, build_tokenizer
-from tests.gotemplates import render
+from tests.gotemplates import render, render_with_go
 
 TALKS = (
     ("user",),
@@ -29,6 +32,34 @@ NAMES = (
 def talk(roles):
     words = [f"{role} says {{{{ it }}}} <{number}>" for number, role in enumerate(roles)]
     return Conversation(tuple(Turn(role, text) for role, text in zip(roles, words, strict=True)))
+
+
+WORDS = (
+    "{role} says {{{{ it }}}} <{number}>",
+    "}}}} {{{{- trim -}}}} {number}",
+    "a line\n\nand  another of `\"'\\",
+    "世界 &lt;é&gt; & 🎉",
+)
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
+def test_go_itself_renders_as_in_training():
+    """Every shipped template, by Go's own text/template as Ollama calls it."""
+    asked, wanted = [], []
+    for name in sorted(
+        each.name for each in files("burnish.template").joinpath("families").iterdir() if each.is_file()
+    ):
+        name = name.removesuffix(".jinja")
+        template = load_template(stand_in(load_family(name)), name)
+        text = go_template(template).text
+        assert text is not None or name == "chatglm2", "which counts its rounds"
+        for roles in TALKS if text else ():
+            for words in WORDS if "system" not in roles or template.abilities.system else ():
+                turns = tuple(Turn(role, words.format(role=role, number=place)) for place, role in enumerate(roles))
+                asked.append((text, to_messages(turns)))
+                wanted.append(template.text(Conversation(turns), generate=True))
+    assert len(wanted) > 800
+    assert render_with_go(asked) == wanted
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,6 +100,13 @@ def test_a_default_system_message_is_ollamas_too():
     ("source", "limit"),
     [
         (CHATML.replace("message['content']", "message['content'] | trim"), "blanks around a message are cut off"),
+        (
+            CHATML.replace(
+                "message['content']",
+                "(message['content'] | trim if message['role'] == 'assistant' else message['content'])",
+            ),
+            "blanks around a message are cut off",
+        ),
         ("{{ strftime_now('%d %B') }}" + CHATML, "the day of this export"),
         (CHATML.replace("message['content']", "message['content'].split('</think>')[-1]"), None),
     ],
@@ -77,6 +115,20 @@ def test_what_it_cannot_do_is_said(source, limit):
     found = go_template(ChatTemplate(build_tokenizer(), source))
     assert found.text is not None
     assert any(limit in each for each in found.limits) if limit else not found.limits
+
+
+def test_what_ollamas_reader_makes_of_a_modelfile():
+    """It unescapes nothing, and leaves out characters that print nothing."""
+    template = ChatTemplate(build_tokenizer(), default_system="Two\u00a0words\n\tand a tab")
+    template.tokenizer.add_special_tokens({"additional_special_tokens": ['<|"\\|>']})
+    changed = ChatTemplate(
+        template.tokenizer, CHATML.replace("<|im_end|>", '<|"\\\\|>'), default_system=template.default_system
+    )
+    written, limits = modelfile(changed, ".", {}, adds_bos=False)
+    assert 'SYSTEM """Two\u00a0words\n\tand a tab"""' in written
+    assert limits == ["Ollama leaves out characters of the system message that print nothing (U+00A0)"]
+    assert f"# {limits[0]}" in written.splitlines()
+    assert 'PARAMETER stop "<|"\\|>"' in written.splitlines()
 
 
 @pytest.mark.parametrize(

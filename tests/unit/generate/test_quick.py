@@ -24,7 +24,7 @@ def model():
 @pytest.fixture
 def told(monkeypatch):
     lines = []
-    monkeypatch.setattr(quick, "note", lines.append)
+    monkeypatch.setattr(quick, "aside", lines.append)
     monkeypatch.setattr(quick, "_told", set())
     return lines
 
@@ -98,3 +98,17 @@ def test_rows_that_follow_see_weights_that_were_trained(model):
             parameter.add_(torch.randn_like(parameter) * 0.1)
     fresh = Engine(model, slots=1)
     assert run(fresh, [fresh.submit(ask(PROMPTS[2], 6))]) == [plainly(model, PROMPTS[2], 6)]
+
+
+def test_what_was_proven_before_changes_not_a_bit(model):
+    """A run that goes on in a new process proves the kernel anew: its log-probabilities must be the same."""
+
+    def logprobs():
+        engine, made = Engine(model, slots=4), []
+        for prompt in PROMPTS:
+            engine.submit(ask(prompt, 5))
+        while engine.busy:
+            made += [event.logprob for event in engine.step()]
+        return made
+
+    assert logprobs() == logprobs()

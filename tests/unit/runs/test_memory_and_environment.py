@@ -186,7 +186,7 @@ def test_places_and_variables_are_for_the_user_only(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:3128")
     monkeypatch.setenv("HF_HOME", str(home / "hub"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    facts = surroundings(home / ".cache" / "burnish")
+    facts = surroundings(home / ".cache" / "burnish", "/usr/bin/cc")
     assert facts["places"]["cache"].startswith("~/.cache/burnish, ")
     assert Path(facts["places"]["installed in"]).name == "burnish"
     assert facts["variables"] == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from tests import fake_vllm
@@ -26,6 +27,8 @@ class LLMEngine:
         self.engine_args, self.model_config = engine_args, ModelConfig()
         self.asked: list[SamplingParams] = []
         self.aborted: list[str] = []
+        self.closed = 0
+        self.engine_core = SimpleNamespace(shutdown=self._shutdown)
         self._rows: dict[str, _Row] = {}
 
     @classmethod
@@ -52,6 +55,9 @@ class LLMEngine:
         self.aborted += request_ids
         for each in request_ids:
             self._rows.pop(each, None)
+
+    def _shutdown(self, timeout: float | None = None) -> None:
+        self.closed += 1
 
     def has_unfinished_requests(self) -> bool:
         return bool(self._rows)

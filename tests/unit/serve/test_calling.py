@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from burnish.data.records import Conversation, ToolCall, Turn
+from burnish.serve.arguments import without
 from burnish.serve.bodies import ChatBody
 from burnish.serve.errors import ApiError
+from burnish.serve.grammar import DEAD, Machine, seq
+from burnish.serve.grammar import text as spelled_out
 from burnish.serve.held import check_choice, held_to, template_for
 from burnish.serve.models import Served
 from burnish.template import load_family, load_template, template_names
@@ -33,7 +36,6 @@ TOOLS = [
     {"type": "function", "function": {"name": "send.mail", "strict": True}},
 ]
 NAMES = [name for name in template_names() if (can := abilities_of(load_family(name))).calls and can.tools]
-NOT_HELD = {"glm4_moe", "glm4_5", "lfm2"}  # their arguments are no JSON
 MESSAGES = [{"role": "user", "content": "q"}]
 QWEN = {"type": "function", "function": {"name": "weather"}}
 
@@ -49,9 +51,12 @@ def written(served, draw=None, seeds=12, **request):
     check_choice(body)
     template = template_for(served, body)
     guide = held_to(served, template, body).shape.__self__
+    members = call_form_of(template).members
     made = (
-        sampled(guide, served.spelling, template.stop_ids, random.Random(seed), served.rows) for seed in range(seeds)
-    )
+        sampled(guide, served.spelling, template.stop_ids, random.Random(seed), served.rows,
+                mark=members.end if members else "")
+        for seed in range(seeds)
+    )  # fmt: skip
     return [text for text in made if text is not None]
 
 
@@ -59,9 +64,6 @@ def written(served, draw=None, seeds=12, **request):
 def test_every_form_is_what_the_template_writes(name):
     template = load_template(family_tokenizer(name), name)
     form = call_form_of(template)
-    if name in NOT_HELD:
-        assert form is None
-        return
     prompt = template.text(Conversation((Turn("user", "q"),), tuple(TOOLS)), generate=True)
     for arguments in ({"city": "Oslo"}, {}):
         call = ToolCall("weather", arguments, "probe0001")
@@ -72,10 +74,21 @@ def test_every_form_is_what_the_template_writes(name):
         assert whole.startswith(prompt + spelled)
         before, after = (part.replace("probe_tool", "weather") for part in form.one)
         assert (spelled.startswith(before), spelled.endswith(after)) == (True, True)
-        assert json.loads(spelled[len(before) : len(spelled) - len(after)]) == arguments
+        inner = spelled[len(before) : len(spelled) - len(after)]
+        members = form.members
+        if members is None:
+            assert json.loads(inner) == arguments
+        elif arguments:
+            value = "Oslo" if members.bare else '"Oslo"'
+            assert inner == f"{members.begin}city{members.between}{value}{members.end}"
+        else:
+            assert inner == ""
 
 
-@pytest.mark.parametrize("name", ["qwen3", "llama3", "mistral", "mistral_small", "phi4_mini", "default", "glm4"])
+@pytest.mark.parametrize(
+    "name",
+    ["qwen3", "llama3", "mistral", "mistral_small", "phi4_mini", "default", "glm4", "glm4_moe", "lfm2"],
+)
 def test_a_model_without_sense_calls_tools(name):
     name = name if name in NAMES else next(each for each in NAMES if each.startswith(name.split("_")[0]))
     served = served_as(name)
@@ -129,8 +142,70 @@ def test_control_tokens_are_written_as_such():
 
 
 @pytest.mark.parametrize("name", ["glm4_moe", "lfm2"])
-def test_a_template_that_cannot_be_held_is_told(name):
-    served = served_as(name)
+def test_arguments_that_are_no_object_of_json(name):
+    """Each by its name: texts as they stand in GLM-4.5's form, whatever they hold, and JSON for all else."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "five": {"enum": ["5", "null"]},
+            "maybe": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "list": {"type": "array", "items": {"$ref": "#/$defs/one"}, "maxItems": 2},
+            "one": {"$ref": "#/$defs/one"},
+            "odd-name": {"type": "string"},
+        },
+        "required": ["text", "five", "maybe", "one"],
+        "$defs": {"one": {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}},
+    }
+    tools = [{"type": "function", "function": {"name": "t", "parameters": schema}}]
+    served, seen = served_as(name), []
+    for text in written(served, tools=tools, tool_choice="required", seeds=12):
+        words, calls = served.call_format.read(text, tools)
+        assert words == ""
+        for call in calls:
+            jsonschema.validate(call.arguments, schema)
+            seen.append(call)
+            again = as_written(template_for(served, held(tools)), Turn("user", "q"), (call,), tools)
+            assert served.call_format.read(again, tools)[1] == (call,)
+    assert len(seen) > 5
+    assert {call.arguments["five"] for call in seen} == {"5", "null"}
+    assert any("list" in call.arguments for call in seen)
+    anything = [{"type": "function", "function": {"name": "t", "parameters": {"type": "object"}}}]
+    template = template_for(served, held(anything))
+    shape = held_to(served, template, held(anything)).shape
+    for arguments in ({}, {"x_1": "hi"}, {"a": "b", "c": [1, {"d": None}]}):
+        said = as_written(template, Turn("user", "q"), (ToolCall("t", arguments),), anything)
+        tokens = [*template.tokenizer(said, add_special_tokens=False)["input_ids"], min(template.stop_ids)]
+        for place, token in enumerate(tokens):
+            assert torch.isfinite(shape(tokens[:place], torch.zeros(served.rows))[token])
+
+
+def held(tools):
+    return ChatBody(messages=MESSAGES, tools=tools, tool_choice="required")
+
+
+def test_an_argument_that_could_not_be_read_back():
+    served = served_as("lfm2")
+    schema = {"type": "object", "properties": {"odd-name": {"type": "string"}}, "required": ["odd-name"]}
+    with pytest.raises(ApiError, match="cannot write an argument named 'odd-name'") as refused:
+        written(served, tools=[{"type": "function", "function": {"name": "t", "parameters": schema}}],
+                tool_choice="required")  # fmt: skip
+    assert refused.value.param == "tools[0].function.parameters"
+
+
+def test_a_text_never_holds_the_mark_that_ends_it():
+    machine = Machine(seq(without("</a>"), spelled_out("</a>")))
+    for said in ("", "a < b", "</", "</</a", "<<", "</b></a", "世界\n\t<"):
+        assert machine.ends(machine.walk(machine.start, f"{said}</a>".encode())), said
+    for said in ("</a>", "x</a>y", "<</a></"):
+        state = machine.walk(machine.start, f"{said}</a>".encode())
+        assert state == DEAD
+    assert machine.walk(machine.start, b"\xff") == DEAD
+
+
+def test_a_template_that_cannot_be_held_is_told(monkeypatch):
+    served = served_as("qwen3")
+    monkeypatch.setattr("burnish.serve.models.call_form_of", lambda template: None)
     for more, param in (
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": QWEN}, "tool_choice"),

@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import completion_create_params
 
 from burnish.data.records import Conversation, ToolCall, Turn
-from burnish.serve.bodies import ChatBody
+from burnish.serve.bodies import ChatBody, EvaluationBody
 from burnish.template.calls import as_written
 
 TOOL = {
@@ -293,3 +293,18 @@ def test_a_request_over_the_context_length(client, options):
         ask(client, "x" * (1100 if "max_tokens" not in options else 10), **options)
     assert refused.value.body["code"] == "context_length_exceeded"
     assert "maximum context length is 1024" in refused.value.body["message"]
+
+
+@pytest.mark.parametrize("arguments", ['{"a": 1}', {"a": 1}], ids=["text", "object"])
+def test_calls_of_earlier_answers_need_no_id(client, engine, template, arguments):
+    """Data to train on often has none, and a run of ppo sends its prompts to a scorer as they are."""
+    tool = {"type": "function", "function": {"name": "f"}}
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]},
+        {"role": "tool", "content": "two"},
+    ]
+    client.chat.completions.create(model="tiny", messages=messages, tools=[tool])
+    turns = (Turn("user", "one"), Turn("assistant", "", tool_calls=(ToolCall("f", {"a": 1}),)), Turn("tool", "two"))
+    assert list(engine.requests[-1].prompt) == template.prompt_ids(Conversation(turns, (tool,)))
+    EvaluationBody.model_validate({"messages": ["x"], "prompts": [messages], "completions": ["three"]})

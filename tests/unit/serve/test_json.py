@@ -13,7 +13,7 @@ from burnish.serve.errors import ApiError
 from burnish.serve.grammar import DEAD, Guide, Machine, Vocabulary
 from burnish.serve.schema import any_object, of_schema
 from burnish.serve.spelling import Spelling
-from tests.conftest import build_tokenizer
+from tests.conftest import build_tokenizer, family_tokenizer
 from tests.serving import sampled
 
 TREE = {
@@ -92,7 +92,7 @@ def test_schemas(schema, text, right):
 def test_a_model_without_sense_writes_valid_json(schema):
     tokenizer = build_tokenizer()
     spelling, rows = Spelling(tokenizer), len(tokenizer) + 5
-    vocabulary = Vocabulary(spelling, (each for each in range(rows) if each not in tokenizer.added_tokens_decoder))
+    vocabulary = Vocabulary(spelling.of_all(each for each in range(rows) if each not in tokenizer.added_tokens_decoder))
     guide = Guide(any_object() if schema is None else of_schema(schema), vocabulary, [2], rows)
     texts = {sampled(guide, spelling, {2}, random.Random(seed), rows) for seed in range(25)} - {None}
     assert texts, "none came to an end"
@@ -107,28 +107,23 @@ def test_a_model_without_sense_writes_valid_json(schema):
 def test_many_byte_tokens_are_walked_as_well():
     """A vocabulary of words: the shortcut for strings gives what walking over all of it gives."""
 
-    class Words:
-        words = (
-            b'{"',
-            b'": "',
-            b'"}',
-            b'", "',
-            b"abc",
-            b'x"',
-            "é".encode(),
-            b"\xc3",
-            b"\xa9",
-            b"\n",
-            b' "',
-            b"}",
-            b"\\",
-            b"n",
-        )
-
-        def __call__(self, token):
-            return self.words[token]
-
-    vocabulary = Vocabulary(Words(), range(len(Words.words)))
+    words = (
+        b'{"',
+        b'": "',
+        b'"}',
+        b'", "',
+        b"abc",
+        b'x"',
+        "é".encode(),
+        b"\xc3",
+        b"\xa9",
+        b"\n",
+        b' "',
+        b"}",
+        b"\\",
+        b"n",
+    )
+    vocabulary = Vocabulary(dict(enumerate(words)))
     guide = Guide(any_object(), vocabulary, [14], 15)
     start = guide.shape([], torch.zeros(15))
     assert torch.isfinite(start).nonzero().flatten().tolist() == [0]
@@ -136,12 +131,22 @@ def test_many_byte_tokens_are_walked_as_well():
     walked = [
         token
         for token in range(14)
-        if guide.machine.walk(guide.machine.walk(guide.machine.start, b'{"abc'), Words.words[token]) != DEAD
+        if guide.machine.walk(guide.machine.walk(guide.machine.start, b'{"abc'), words[token]) != DEAD
     ]
     assert inside == walked
     assert 1 in inside
     assert 9 not in inside
     assert torch.isfinite(guide.shape([0, 4, 1, 4, 2], torch.zeros(15))).nonzero().flatten().tolist() == [14]
+
+
+@pytest.mark.parametrize("name", ["smollm2", "llama2"])
+def test_a_vocabulary_is_spelled_at_once_as_one_by_one(name):
+    tokenizer = family_tokenizer(name)
+    spelling = Spelling(tokenizer)
+    plain = [token for token in range(len(tokenizer) + 2) if token not in tokenizer.added_tokens_decoder]
+    assert spelling.of_all(plain) == {token: spelling(token) for token in plain}
+    assert spelling.of_all(plain)[len(tokenizer)] == b""
+    assert {bytes([byte]) for byte in range(256)} <= set(spelling.of_all(plain).values())
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def served(request, monkeypatch, tmp_path, template):
     engine = serving.backend.engine._engine
     with running(serving) as address, openai.OpenAI(base_url=f"{address}/v1", api_key="x", max_retries=0) as client:
         yield serving, engine, client
+    assert engine.closed == 1
 
 
 def ask(client, text, **options):

@@ -85,3 +85,29 @@ def test_json_that_names_no_tool_is_an_answer():
     [llama3] = [known for known in FORMATS if known.name == "llama3"]
     assert llama3.read('{"name": "Ada", "parameters": {}}', TOOLS)[1] == ()
     assert llama3.read('{"name": "look_up", "parameters": {}}', TOOLS)[1] == (ToolCall("look_up", {}),)
+
+
+@pytest.mark.parametrize(
+    ("schema", "written", "value"),
+    [
+        ({"type": "string"}, "5", "5"),
+        ({"type": "integer"}, "5", 5),
+        ({"type": ["string", "null"]}, "5", "5"),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"type": ["string", "number"]}, "5", 5),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "true", "true"),
+        ({"anyOf": [{"type": "string"}, {}]}, "true", True),
+        ({"enum": ["1", "2"]}, "1", "1"),
+        ({"enum": [1, "x"]}, "1", 1),
+        ({"const": "null"}, "null", "null"),
+        ({}, "[1]", [1]),
+        ({}, "[1", "[1"),
+        (True, "1", 1),
+    ],
+    ids=str,
+)
+def test_text_that_spells_json_is_what_the_schema_lets_it_be(schema, written, value):
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": schema}}}}]
+    text = f"<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>{written}</arg_value>\n</tool_call>"
+    [known] = [each for each in FORMATS if each.name == "glm4_moe"]
+    assert known.read(text, tools)[1] == (ToolCall("f", {"a": value}),)

@@ -107,9 +107,11 @@ def _vllm(parts: RolloutParts, slots: int) -> VllmSampler:
         why = "there are several processes, and that was never tried"
     if why:
         raise BurnishError(f"vLLM cannot sample for this model: {why}", at="use_vllm", fix="leave use_vllm out")
+    mixed = {"bf16": "bfloat16", "fp16": "float16"}.get(parts.engine.mixed_precision)
     sampler = VllmSampler(
         source,
         slots=slots,
+        dtype=mixed or str(parts.loaded.model.dtype).removeprefix("torch."),
         share=settings.rollout.vllm_gpu_memory_utilization,
         trust_remote_code=model.trust_remote_code,
     )

@@ -309,6 +309,8 @@ class Rollouts:
     def close(self) -> None:
         """End what the judge keeps running."""
         self.judge.close()
+        if self.policy.other is not None:
+            self.policy.other.close()
 
     def start(self) -> None:
         """Begin from the beginning."""

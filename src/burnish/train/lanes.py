@@ -1,0 +1,308 @@
+"""One lane of streamed data: its samples, a block at a time, from any place that an earlier run stopped at.
+
+The samples of a pass over a lane are cut into blocks of `buffer_size`. A block is tokenized, packed if asked for, and
+shuffled by itself; the blocks stay in the order of the data. The rows of a lane are so a function of the seed and of
+the place in its data alone, and a checkpoint needs to keep no more than that place.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+
+from burnish import log
+from burnish.batch.chunks import LabelOptions, MakeChunk, example_of
+from burnish.batch.plan import packed_units
+from burnish.batch.windows import window_starts
+from burnish.batch.workers import make_chunks
+from burnish.data.corpus import Undivided
+from burnish.data.records import Sample
+from burnish.errors import DataError
+from burnish.template import ChatTemplate, Example
+
+_PART, _SAY_EVERY_S = 1000, 5.0
+Position = dict[str, Any]
+"""Where a lane or a stream stands, ready for JSON."""
+
+
+class Samples(Protocol):
+    """The samples of a pass; `cursor` is where to go on after the last one that was taken, None where only a count of
+    samples tells that.
+    """
+
+    @property
+    def cursor(self) -> Position | None: ...
+
+    def __next__(self) -> Sample: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+
+class Source(Protocol):
+    """What samples are read from, such as `data.corpus.Corpus`: the same samples in the same order each time."""
+
+    def read(self, lane: int = 0, lanes: int = 1, cursor: Position | None = None) -> Samples:
+        """Begin a pass over a lane, or go on where a cursor points."""
+        ...
+
+    def divide(self, lanes: int) -> Sequence[Any]:
+        """What each lane holds. Raises Undivided where there cannot be so many."""
+        ...
+
+    def hold_out(self, samples: Any, count: int) -> None:
+        """Leave the first samples out of all passes from now on: `count` of them, which `samples` of `read` gave."""
+        ...
+
+
+class Counted:
+    """A source whose samples have no place in a file, such as draws and mixtures: it goes on by counting them.
+
+    Args:
+        start: begins a pass over the samples.
+        why: why it cannot be divided.
+    """
+
+    def __init__(self, start: Callable[[], Iterator[Sample]], why: str) -> None:
+        self.start, self.why = start, why
+        self._held_out = 0
+
+    def read(self, lane: int = 0, lanes: int = 1, cursor: Position | None = None) -> Samples:
+        """Begin a pass."""
+        return _Plain(islice(self.start(), self._held_out, None))
+
+    def hold_out(self, samples: Samples, count: int) -> None:
+        """Leave out the first `count` samples."""
+        self._held_out = count
+
+    def divide(self, lanes: int) -> Sequence[Any]:
+        """One lane that holds all."""
+        if lanes > 1:
+            raise Undivided(self.why)
+        return [()]
+
+
+class _Plain(Iterator[Sample]):
+    cursor = None
+
+    def __init__(self, samples: Iterator[Sample]) -> None:
+        self._samples = samples
+
+    def __next__(self) -> Sample:
+        return next(self._samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a block begins: the pass over the lane, samples taken before it, its number, its first row overall.
+
+    `cursor`: where its first sample stands, where the source can go there without reading what is before it.
+    """
+
+    epoch: int = 0
+    taken: int = 0
+    block: int = 0
+    first_row: int = 0
+    cursor: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    place: Place
+    after: Place
+    examples: list[Example]
+    datasets: list[str]  # of each example
+    rows: list[list[int]]
+
+    @property
+    def end(self) -> int:
+        return self.place.first_row + len(self.rows)
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How blocks become rows. `pack`: "no", "whole" documents into rows, or "windows" over all of them.
+
+    `unit`: examples a sample becomes, which stay side by side.
+    """
+
+    block_samples: int
+    cutoff_len: int
+    pack: str = "no"
+    shuffle: bool = True
+    seed: int = 42
+    workers: int = 1
+    unit: int = 1
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """How samples become examples, as in `workers.make_chunks`."""
+
+    template: ChatTemplate
+    labels: LabelOptions
+    make: MakeChunk
+    options: StreamOptions
+
+
+class Lane:
+    """The rows of one lane, pass after pass.
+
+    Args:
+        number, lanes: which one of how many it is.
+        position: where an earlier run stopped, as `position` gave it.
+    """
+
+    def __init__(self, source: Source, preparing: Preparing, number: int, lanes: int, position: Position) -> None:
+        self.source, self.preparing, self.options = source, preparing, preparing.options
+        self.number, self.lanes = number, lanes
+        self.samples_read = 0
+        self.dropped: Counter[str] = Counter()
+        self._closed = False
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="burnish-stream")
+        self._reader: Samples | None = None
+        self._reads: Place | None = None  # where the reader stands
+        self._blocks: list[_Block] = []
+        self._coming: Future[_Block] | None = None
+        known = {field.name: position[field.name] for field in fields(Place) if field.name in position}
+        self._next = Place(**known)
+        self.first_row: int = position.get("row", 0)
+        self._first_epoch: int = position.get("row_epoch", 0)
+        self._oldest_row = self.first_row  # blocks before it are let go
+
+    def epoch_before(self, row: int) -> int:
+        """The pass in which the row before this one lies; 0 before the first."""
+        if row == self.first_row:  # it may lie in the block before the one that was sought
+            return self._first_epoch
+        return self._block_of(row - 1).place.epoch
+
+    def position(self, row: int) -> Position:
+        """What a checkpoint keeps if `row` is the next one: the place of its block, the row, and `epoch_before` it."""
+        epoch = self.epoch_before(row)
+        return {**asdict(self._block_of(row).place), "row": row, "row_epoch": epoch}
+
+    def forget(self, row: int) -> None:
+        """Let go of blocks that end before a row."""
+        self._oldest_row = row
+
+    def close(self) -> None:
+        """Stop preparing ahead."""
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def numbers(self, row: int) -> list[int]:
+        """The numbers of a row's examples within its block."""
+        block = self._block_of(row)
+        return block.rows[row - block.place.first_row]
+
+    def example(self, row: int, number: int) -> Example:
+        """An example of the block in which a row lies."""
+        return self._block_of(row).examples[number]
+
+    def dataset(self, row: int, number: int) -> str:
+        """The dataset of such an example; of a window, that of the document in which it begins."""
+        return self._block_of(row).datasets[number]
+
+    def _block_of(self, row: int) -> _Block:
+        while not self._blocks or row >= self._blocks[-1].end:
+            block = self._coming.result() if self._coming else self._read(self._next)
+            self._next = block.after
+            self._blocks = [*(one for one in self._blocks if one.end > self._oldest_row), block]
+            self._coming = self._pool.submit(self._read, self._next)
+        return next(block for block in self._blocks if block.place.first_row <= row < block.end)
+
+    def _read(self, place: Place) -> _Block:
+        """Read and prepare the block at a place; one that yields no row is passed over."""
+        empty_passes = 0
+        while True:
+            samples, cursor = self._take(place)
+            if not samples:
+                empty_passes += 1
+                if empty_passes > 1:
+                    raise DataError(
+                        "the stream gives no sample to train on",
+                        at="dataset",
+                        fix="look at the rows with `burnish data inspect`, or raise cutoff_len",
+                    )
+                place = Place(place.epoch + 1, 0, 0, place.first_row)
+                self._reader = None
+                continue
+            examples, datasets, dropped = self._prepare(samples)
+            rows = self._rows(examples)
+            if self.options.shuffle:
+                lane = f"/{self.number}" if self.lanes > 1 else ""
+                random.Random(f"{self.options.seed}/{place.epoch}/{place.block}{lane}").shuffle(rows)
+            taken = place.taken + len(samples)
+            after = Place(place.epoch, taken, place.block + 1, place.first_row + len(rows), cursor)
+            self._reads = after
+            self.samples_read += len(samples)
+            self.dropped += dropped
+            if rows or self._closed:
+                return _Block(place, after, examples, datasets, rows)
+            place = after
+
+    def _take(self, place: Place) -> tuple[list[Sample], Position | None]:
+        """The samples of a block, and the cursor after them."""
+        reader = self._reader
+        if reader is None or self._reads != place:
+            reader = self._reader = self.source.read(self.number, self.lanes, place.cursor)
+            if place.cursor is None:
+                self._skip(reader, place.taken)
+        samples = list(islice(reader, self.options.block_samples))
+        return samples, reader.cursor
+
+    def _skip(self, reader: Samples, samples: int) -> None:
+        """Go on to where a run stopped: samples are read and converted again, but not tokenized."""
+        said = started = time.monotonic()
+        for taken in range(0, samples, _PART):
+            if self._closed:
+                return
+            for _ in islice(reader, min(_PART, samples - taken)):
+                pass
+            now = time.monotonic()
+            if now - said > _SAY_EVERY_S:
+                said, done = now, taken + _PART
+                left = log.clock((now - started) / done * max(0, samples - done))
+                log.say(f"reading up to where the run stopped: {done:,} of {samples:,} samples, about {left} left")
+
+    def _prepare(self, samples: Sequence[Sample]) -> tuple[list[Example], list[str], Counter[str]]:
+        examples: list[Example] = []
+        datasets: list[str] = []
+        dropped: Counter[str] = Counter()
+        how = self.preparing
+        for chunk, part in make_chunks(samples, how.template, how.labels, how.make, self.options.workers):
+            if self._closed:
+                return [], [], dropped
+            for example, owner in chunk.examples():
+                examples.append(example)
+                datasets.append(part[owner].dataset)
+            dropped += chunk.dropped
+        if self.options.pack == "windows" and examples:
+            examples, datasets = self._windows(examples, datasets)
+        return examples, datasets, dropped
+
+    def _windows(self, documents: Sequence[Example], datasets: Sequence[str]) -> tuple[list[Example], list[str]]:
+        ids = np.concatenate([np.asarray(document.input_ids, dtype=np.int32) for document in documents])
+        ends = np.cumsum([len(document.input_ids) for document in documents])
+        width = self.options.cutoff_len
+        starts = window_starts(len(ids), width).tolist()
+        parts = [ids[start : start + width] for start in starts]
+        owners = np.searchsorted(ends, starts, side="right")
+        return (
+            [example_of(part, np.ones(len(part), bool), None) for part in parts],
+            [datasets[owner] for owner in owners.tolist()],
+        )
+
+    def _rows(self, examples: Sequence[Example]) -> list[list[int]]:
+        if self.options.pack != "whole":
+            unit = self.options.unit
+            return [list(range(start, start + unit)) for start in range(0, len(examples), unit)]
+        lengths = [len(example.input_ids) for example in examples]
+        return packed_units(lengths, self.options.cutoff_len, self.options.unit)

@@ -1,0 +1,220 @@
+"""A corpus is read from any place on, and shared out in lanes that hold each row once."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from burnish.data import iterate, stretches
+from burnish.data.corpus import Corpus, Undivided
+from burnish.errors import DataError
+
+
+def rows(first: int, last: int) -> list[dict[str, str]]:
+    return [{"instruction": "q", "output": f"{number:03}"} for number in range(first, last)]
+
+
+def corpus(*names: str, on_bad_row: str = "drop", **more: Any) -> Corpus:
+    plain = {"stage": "sft", "max_samples": None, "seed": 1, "cache_dir": None, "hub_token": None, "ms_hub_token": None}
+    return Corpus(names, Path("data"), on_bad_row=on_bad_row, **{**plain, **more})
+
+
+def answers(samples: Any) -> list[str]:
+    return [sample.record.turns[-1].content for sample in samples]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The files that are opened from here on, each with the row that they are read from."""
+    found: list[tuple[str, int]] = []
+    read = stretches.read_rows
+    monkeypatch.setattr(
+        stretches,
+        "read_rows",
+        lambda path, notes, start, **more: (found.append((path.name, start)), read(path, notes, start, **more))[1],
+    )
+    return found
+
+
+def parquet(path: str, made: list[dict[str, str]], group: int) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(made), path, row_group_size=group)
+
+
+def arrow(path: str, made: list[dict[str, str]], group: int) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.Table.from_pylist(made)
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=group)
+
+
+def all_types(write: Any) -> None:
+    made = rows(0, 10)
+    write("a/1.jsonl", made[:4])
+    write("a/2.jsonl", made[4:])
+    write("b.json", made)
+    write("c.csv", "instruction,output\n" + "".join(f"q,{row['output']}\n" for row in made))
+    write("d.jsonl.gz", gzip.compress("".join(json.dumps(row) + "\n" for row in made).encode()))
+    parquet("data/e.parquet", made, 3)
+    arrow("data/f.arrow", made, 3)
+    write("dataset_info.json", {"g": {"file_name": "a", "split": "train[2:9]+train[:1]"}})
+
+
+@pytest.mark.parametrize("name", ["a/", "b.json", "c.csv", "d.jsonl.gz", "e.parquet", "f.arrow", "g"])
+def test_it_goes_on_after_any_sample(write: Any, name: str) -> None:
+    all_types(write)
+    whole = answers(corpus(name).read())
+    assert len(whole) == (8 if name == "g" else 10)
+    for taken in range(1, len(whole) + 1):
+        reader = corpus(name).read()
+        assert [next(reader).record.turns[-1].content for _ in range(taken)] == whole[:taken]
+        cursor = json.loads(json.dumps(reader.cursor))
+        assert answers(corpus(name).read(cursor=cursor)) == whole[taken:]
+
+
+def test_files_before_the_place_are_not_opened(write: Any, opened: list[tuple[str, int]]) -> None:
+    for number in range(5):
+        write(f"set/{number}.jsonl", rows(10 * number, 10 * number + 10))
+    one = corpus("set/")
+    reader = one.read()
+    for _ in range(34):
+        next(reader)
+    opened.clear()
+    assert answers(one.read(cursor=reader.cursor)) == [f"{number:03}" for number in range(34, 50)]
+    assert opened == [("3.jsonl", 4), ("4.jsonl", 0)]
+
+
+def test_several_datasets_and_max_samples(write: Any) -> None:
+    write("a.jsonl", rows(0, 9))
+    write("b.jsonl", rows(9, 20))
+    whole = answers(corpus("a.jsonl", "b.jsonl", max_samples=6).read())
+    assert whole == [f"{number:03}" for number in (*range(6), *range(9, 15))]
+    for taken in range(1, 12):
+        reader = corpus("a.jsonl", "b.jsonl", max_samples=6).read()
+        for _ in range(taken):
+            next(reader)
+        assert answers(corpus("a.jsonl", "b.jsonl", max_samples=6).read(cursor=reader.cursor)) == whole[taken:]
+
+
+def test_bad_rows_before_the_place_count_as_well(write: Any) -> None:
+    """One bad row of 60 is fine, and two of 60; but two of the last 20, without the others, would be an error."""
+    bad = [{"instruction": "q", "output": ""}]
+    write("a.jsonl", [*rows(0, 40), *bad, *rows(40, 50), *bad, *rows(50, 60)])
+    reader = corpus("a.jsonl").read()
+    for _ in range(40):
+        next(reader)
+    assert len(answers(corpus("a.jsonl").read(cursor=reader.cursor))) == 20
+    fresh = {**reader.cursor, "rows": 0, "kept": 0}
+    with pytest.raises(DataError, match="cannot be used"):
+        answers(corpus("a.jsonl").read(cursor=fresh))
+
+
+def lanes_of(one: Corpus, lanes: int) -> list[list[str]]:
+    return [answers(one.read(lane, lanes)) for lane in range(lanes)]
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 4])
+def test_lanes_hold_each_row_once(
+    write: Any, lanes: int, opened: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iterate, "HEAD", 5)
+    for number in range(12):
+        write(f"set/{number:02}.jsonl", rows(10 * number, 10 * number + 10))
+    found = lanes_of(corpus("set/"), lanes)
+    assert Counter(answer for lane in found for answer in lane) == Counter(f"{number:03}" for number in range(120))
+    assert [len(lane) for lane in found] == [120 // lanes] * lanes
+    assert all(lane == sorted(lane) for lane in found)
+    opened.clear()
+    answers(corpus("set/").read(1, lanes))
+    assert len(opened) == 1 + 12 // lanes  # the first file tells the format
+
+
+def test_files_of_unequal_size_are_dealt_evenly(write: Any) -> None:
+    sizes = [30, 10, 10, 10, 25, 5]
+    for number, size in enumerate(sizes):
+        write(f"set/{number}.jsonl", rows(100 * number, 100 * number + size))
+    assert [len(lane) for lane in lanes_of(corpus("set/"), 2)] == [45, 45]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_row_groups_of_one_file_make_lanes(write: Any, kind: str) -> None:
+    write("nothing.txt", "x")
+    {"parquet": parquet, "arrow": arrow}[kind](f"data/a.{kind}", rows(0, 60), 5)
+    found = lanes_of(corpus(f"a.{kind}"), 3)
+    assert found == [[f"{number:03}" for number in range(first, first + 20)] for first in (0, 20, 40)]
+    with pytest.raises(Undivided, match=r"fewer files \(1\) than lanes \(13\)"):
+        corpus(f"a.{kind}").divide(13)
+
+
+def test_what_cannot_be_divided_says_why(write: Any) -> None:
+    write("a.jsonl", rows(0, 50))
+    write("set/1.jsonl", rows(0, 50))
+    write("set/2.jsonl", rows(50, 60))
+    with pytest.raises(Undivided, match=r"fewer files \(1\) than lanes \(2\)"):
+        corpus("a.jsonl").divide(2)
+    with pytest.raises(Undivided, match="very unequal size"):
+        corpus("set/").divide(2)
+    with pytest.raises(Undivided, match="max_samples"):
+        corpus("set/", max_samples=5).divide(2)
+
+
+@pytest.mark.parametrize("held", [1, 9, 10, 14])
+def test_what_is_held_out_is_in_no_lane(write: Any, held: int) -> None:
+    for number in range(6):
+        write(f"set/{number}.jsonl", rows(10 * number, 10 * number + 10))
+    one = corpus("set/")
+    reader = one.read()
+    for _ in range(held):
+        next(reader)
+    one.hold_out(reader, held)
+    assert answers(one.read()) == [f"{number:03}" for number in range(held, 60)]
+    parts = [answers(one.read(lane, 5)) for lane in range(5)] if held == 10 else [answers(one.read())]
+    assert sorted(answer for lane in parts for answer in lane) == [f"{number:03}" for number in range(held, 60)]
+
+
+def test_any_files_give_even_lanes_or_none(write: Any) -> None:
+    """A hundred random folders: what is divided is complete, without doubles and even."""
+    rng = random.Random(5)
+    divided = 0
+    for case in range(100):
+        sizes = [rng.randint(5, 15) for _ in range(rng.randint(1, 9))]
+        first = 0
+        for number, size in enumerate(sizes):
+            write(f"{case}/{number}.jsonl", rows(first, first + size))
+            first += size
+        lanes = rng.randint(2, 4)
+        one = corpus(f"{case}/")
+        try:
+            one.divide(lanes)
+        except Undivided:
+            continue
+        divided += 1
+        found = lanes_of(one, lanes)
+        assert sorted(answer for lane in found for answer in lane) == [f"{number:03}" for number in range(first)]
+        assert min(map(len, found)) >= 0.9 * max(map(len, found))
+    assert 20 < divided < 100
+
+
+def test_a_column_that_only_another_lane_has_is_no_error(write: Any) -> None:
+    write("set/1.jsonl", rows(0, 12))
+    write("set/2.jsonl", [{**row, "system": "S"} for row in rows(10, 18)])
+    columns = {"prompt": "instruction", "response": "output", "system": "system"}
+    write("dataset_info.json", {"set": {"file_name": "set", "columns": columns}})
+    assert [len(lane) for lane in lanes_of(corpus("set"), 2)] == [12, 8]
+
+
+def test_the_identity_follows_files_and_slices(write: Any) -> None:
+    write("set/1.jsonl", rows(0, 10))
+    write("dataset_info.json", {"a": {"file_name": "set"}, "b": {"file_name": "set", "split": "train[:5]"}})
+    first = corpus("a").identity()
+    assert first == corpus("a").identity() != corpus("b").identity()
+    write("set/2.jsonl", rows(0, 1))
+    assert corpus("a").identity() != first
