@@ -25,9 +25,12 @@ from burnish.runs.memory import rss_mb
 from burnish.train.callbacks import Callbacks, Run
 from burnish.train.evaluation import Best, EvalSets, Evaluate, MakeBatch, evaluate
 from burnish.train.figures import Sums, add, means, merge_over_ranks, read
+from burnish.train.heap import give_back
 from burnish.train.interrupt import StopRequest
 from burnish.train.optimizers import MasterOptimizer
 from burnish.train.state import Progress
+
+_LONG_S = 0.5  # a micro-batch of so many seconds can pay for giving memory back
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,14 @@ class Loop:
         for place, (_, batch) in enumerate(micro if everywhere else ()):
             last = place == len(micro) - 1
             sync = nullcontext() if last else accelerator.no_sync(self.module)
+            started = time.perf_counter()
             with sync:
                 loss = self._loss(batch)
                 # DDP averages gradients over ranks; times their number, the division is by all tokens everywhere.
                 accelerator.backward(loss.total * (accelerator.num_processes / max(everywhere, 1e-12)))
             add(sums, read(loss))
+            if time.perf_counter() - started > _LONG_S:
+                give_back(accelerator.device)
         mean = self._sum(torch.tensor([sums["loss"][0]], dtype=torch.float64))[0] / max(everywhere, 1e-12)
         if not math.isfinite(mean):
             raise self._not_finite([numbers for numbers, _ in micro], mean)

@@ -1,0 +1,32 @@
+"""Free memory is given back between micro-batches, where it is the CPU's and the C library can."""
+
+import psutil
+import pytest
+import torch
+
+from burnish.train import heap
+from burnish.train.heap import give_back
+
+
+def test_not_where_the_tensors_lie_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(heap, "_trim", lambda: pytest.fail("called"))
+    assert not give_back(torch.device("cuda"))
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(heap, "_trim", lambda: None)
+    assert not give_back(torch.device("cpu"))
+
+
+def test_holes_are_given_back():
+    if heap._trim() is None:
+        pytest.skip("this C library has no malloc_trim")
+    kept, holes = [], []
+    for _ in range(20_000):  # small enough to lie on the heap, each hole between two that stay
+        holes.append(bytearray(8_192))
+        kept.append(bytearray(1_024))
+    del holes
+    before = psutil.Process().memory_info().rss
+    assert give_back(torch.device("cpu"))
+    assert psutil.Process().memory_info().rss < before - 40_000_000
+    assert len(kept) == 20_000
