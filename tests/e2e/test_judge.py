@@ -347,8 +347,8 @@ def test_a_served_model_is_judged(chat_file, tmp_path, capsys):
         grades = found["grades"]["helpfulness"]["new"]
         assert (grades["n"], grades["mean"]) == (4, 7.0)
         assert "1 rows have no answer and were not judged: the server refuses it (400)" in capsys.readouterr().out
-        sent = server.asked[0]
-        assert sent["messages"][-1] == {"role": "user", "content": "Say the number 0 "}
+        first = {"role": "user", "content": "Say the number 0 "}  # in any order: several are asked at once
+        sent = next(one for one in server.asked if one["messages"][-1] == first)
         wanted = {"model": "tuned", "max_tokens": 8, "temperature": 0.5, "top_p": 0.7, "seed": 42}
         assert {name: sent.get(name) for name in wanted} == wanted
         asked = len(server.asked)

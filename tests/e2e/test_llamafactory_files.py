@@ -114,4 +114,5 @@ def test_a_qlora_file(tiny_folder, tmp_path):
     assert record["train"]["steps"] == 3
     asked = burnish("chat", str(tmp_path / "saves"), "--prompt", "Add 1", "max_new_tokens=2", "use_cpu=true")
     assert asked.returncode == 0, asked.stderr
-    assert asked.stderr == ""
+    said = [line for line in asked.stderr.splitlines() if not line.startswith("(the model ended its answer")]
+    assert said == ["note: tokens are made without the decoding kernel: Linear4bit is no plain linear layer"]

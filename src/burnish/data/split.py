@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 
 from burnish.data.records import Sample
@@ -15,7 +16,7 @@ def choose(total: int, count: int, seed: int, name: str) -> list[int]:
     Returns:
         Positions in the order they were drawn. The same seed and dataset name give the same ones.
     """
-    rng = random.Random(f"num_samples {seed} {name}")
+    rng = random.Random(f"num_samples {seed} {_last_part(name)}")
     drawn = rng.sample(range(total), min(count, total))
     return drawn + [rng.randrange(total) for _ in range(count - len(drawn))]
 
@@ -68,7 +69,7 @@ def held_out(sizes: Mapping[str, int], val_size: float, seed: int) -> dict[str, 
             fix=f"give a count below {total}, or a smaller share",
         )
     return {
-        dataset: random.Random(f"val_size {seed} {dataset}").sample(range(sizes[dataset]), count)
+        dataset: random.Random(f"val_size {seed} {_last_part(dataset)}").sample(range(sizes[dataset]), count)
         for dataset, count in _shares(sizes, wanted).items()
     }
 
@@ -81,3 +82,8 @@ def _shares(sizes: Mapping[str, int], wanted: int) -> dict[str, int]:
     for name in by_remainder[: wanted - sum(shares.values())]:
         shares[name] += 1
     return shares
+
+
+def _last_part(name: str) -> str:
+    """A dataset's name without the folders before it: data that was moved is drawn from as before."""
+    return re.split(r"[\\/]", name.rstrip("\\/"))[-1]
