@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 MODEL = "smollm2-135m-instruct"
-ROUNDING = 1e-3  # nats: how far two likelihoods of one answer may lie apart
 LONGEST = 300  # letters of a question and its answer: one core is to be enough
 SETTINGS: dict[str, Any] = {
     "model_name_or_path": MODEL,

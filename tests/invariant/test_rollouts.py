@@ -284,10 +284,8 @@ def answered(monkeypatch):
     return found
 
 
-def test_held_out_prompts_are_judged_and_never_learnt_from(tiny_folder, tmp_path, seen, answered, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # which rows are held out depends on the name: that of a folder changes with each run
+def test_held_out_prompts_are_judged_and_never_learnt_from(tiny_folder, tmp_path, seen, answered):
     changes = {**HELD_OUT, "num_generations_eval": 2, "eval_on_start": True, "max_steps": 4, "reward": "picky"}
-    changes["dataset"] = ["prompts.jsonl"]
     found = run(tiny_folder, tmp_path, "run", stage="grpo", **changes)
     trained = {rollouts.prompts.origin(one.number) for rollouts, answers in seen for one in answers}
     prompts = answered[0][0].sets[""]

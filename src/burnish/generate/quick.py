@@ -31,7 +31,7 @@ class QuickSteps:
     def __init__(self, model: Any, slots: int) -> None:
         self._model, self._slots = model, slots
         self._decoder: Decoder | None = None
-        self._never = os.environ.get("BURNISH_DECODE") == "plain" or _device(model) != "cpu"
+        self._never = os.environ.get("BURNISH_DECODE") == "plain" or device_of(model).type != "cpu"
 
     def look(self) -> None:
         """Before rows begin: make a decoder, or a new one where the weights or the adapters are others."""
@@ -73,6 +73,7 @@ class QuickSteps:
             logger.info(text)
 
 
-def _device(model: Any) -> str:
-    kind: str = model.get_input_embeddings().weight.device.type
-    return kind
+def device_of(model: Any) -> torch.device:
+    """Where the inputs of a model belong."""
+    device: torch.device = model.get_input_embeddings().weight.device
+    return device

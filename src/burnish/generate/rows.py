@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from burnish.generate.quick import QuickSteps
+from burnish.generate.quick import QuickSteps, device_of
 from burnish.kernels.cached_attention import Decode, Prefill, SlotStore, packed_positions, slot_attention, slot_cache
 
 _WORTH_KEEPING = 16  # tokens in common from which on a finished row's keys are used again
@@ -34,12 +34,6 @@ class Rows(Protocol):
 
     def drop(self, rows: Sequence[int]) -> list[int]:
         """Take rows out; returns for each row that stays, in its new order, the number that it had."""
-
-
-def device_of(model: Any) -> torch.device:
-    """Where the inputs of a model belong."""
-    device: torch.device = model.get_input_embeddings().weight.device
-    return device
 
 
 class SlotRows:

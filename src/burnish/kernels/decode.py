@@ -18,6 +18,8 @@ from torch import Tensor
 
 from burnish.kernels.cached_attention import cached_attention_reference
 from burnish.kernels.native import native
+from burnish.kernels.projections import ACTIVATIONS as PLAIN
+from burnish.kernels.rms_norm import rms_norm_reference
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
@@ -277,14 +279,14 @@ class Reference:
         self, step: Step, held: dict[str, Tensor], places: Tensor, keys: dict[int, Tensor], values: dict[int, Tensor]
     ) -> Tensor:
         if isinstance(step, Norm):
-            result = _normed(held[step.input], step.weight, step.eps, step.offset)
+            result = rms_norm_reference(held[step.input], step.weight, step.eps, step.offset)
         elif isinstance(step, Linear):
             result = F.linear(held[step.input], step.weight.float()) * step.scale
             result = result if step.bias is None else result + step.bias
         elif isinstance(step, Attend):
             return self._attended(step, held, places, keys[step.layer], values[step.layer])
         elif isinstance(step, Gated):
-            return _ACTIVATED[step.activation](held[step.gate]) * held[step.up]
+            return PLAIN[step.activation][0](held[step.gate]) * held[step.up]
         else:
             return step.value * torch.tanh(held[step.out] / step.value)
         return held[step.out] + result if step.add else result
@@ -306,22 +308,10 @@ class Reference:
         return torch.stack(results)
 
 
-def _normed(inputs: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
-    return inputs * torch.rsqrt(inputs.pow(2).mean(-1, keepdim=True) + eps) * (weight + offset)
-
-
 def _turned(heads: Tensor, weight: Tensor | None, step: Attend, cosines: Tensor, sines: Tensor) -> Tensor:
     """[H, D], normed where there is a weight, the first of its numbers rotated (Su et al., arXiv:2104.09864)."""
-    heads = heads if weight is None else _normed(heads, weight, step.eps, step.offset)
+    heads = heads if weight is None else rms_norm_reference(heads, weight, step.eps, step.offset)
     turned = heads[:, : len(cosines)]
     one, other = turned.chunk(2, dim=-1)
     rotated = turned * cosines + torch.cat([-other, one], dim=-1) * sines
     return torch.cat([rotated, heads[:, len(cosines) :]], dim=-1)
-
-
-_ACTIVATED: dict[str, Any] = {
-    "silu": F.silu,
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-}

@@ -31,6 +31,7 @@ from burnish.kernels.decode import (
     in_bfloat16,
 )
 from burnish.model.fused import activation_of, is_lora, is_watched, norm_of
+from burnish.model.save import without_adapter
 
 FAMILIES = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text", "granite", "olmo2"}
@@ -62,11 +63,15 @@ class Decoder:
     """
 
     def __init__(self, model: Any, rows: int) -> None:
-        self._model, self._base = model, _base(model)
+        whole = without_adapter(model)
+        self._model, self._base = model, _base(whole)
+        for module in model.modules():
+            if is_watched(module) or hasattr(module, "_hf_hook"):
+                raise NotUnderstood(f"somebody watches its {type(module).__name__}")
         self._state = _state(model)
         self._factor = float(getattr(self._base, "embedding_multiplier", 1.0))
         self.dtype: torch.dtype = self._base.embed_tokens.weight.dtype
-        program = _Reader(model, self._base).program()
+        program = _Reader(whole, self._base).program()
         self.kind = (self.dtype, *(type(step).__name__ for stage in program.stages for step in stage))
         """What the step is made of: that of two adapters is mostly the same."""
         self._native = NativeDecode(program, rows)
@@ -122,9 +127,8 @@ class Decoder:
         _narrow[self._model] = held
 
 
-def _base(model: Any) -> Any:
-    """The module that has the layers."""
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+def _base(whole: Any) -> Any:
+    """The module that has the layers of a model."""
     config = whole.config
     if config.model_type not in FAMILIES:
         raise NotUnderstood(f"{config.model_type} is none of the families that the decoding kernel knows")
@@ -148,10 +152,10 @@ def _state(model: Any) -> tuple[Any, ...]:
 
 def _table(base: Any, name: str, room: int) -> Table:
     """Cosines and sines of the first `room` places, as the model's own module computes them."""
-    rotary = base.rotary_emb
-    places, like = torch.arange(room)[None], torch.zeros(1, room, 1)
     if not name:
         return torch.zeros(room, 0), torch.zeros(room, 0)
+    rotary = base.rotary_emb
+    places, like = torch.arange(room)[None], torch.zeros(1, room, 1)
     extra = (name,) if "layer_type" in inspect.signature(rotary.forward).parameters else ()
     cosines, sines = rotary(like, places, *extra)
     return cosines[0].float().contiguous(), sines[0].float().contiguous()
@@ -160,15 +164,11 @@ def _table(base: Any, name: str, room: int) -> Table:
 class _Reader:
     """Reads a model's layers into the operations of a program."""
 
-    def __init__(self, model: Any, base: Any) -> None:
-        self.base, self.config = base, base.config
-        self.whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    def __init__(self, whole: Any, base: Any) -> None:
+        self.whole, self.base, self.config = whole, base, base.config
         self.stages: list[list[Step]] = []
         self.widths: dict[str, int] = {}
         self._tried: dict[Any, Any] = {}
-        for module in model.modules():
-            if is_watched(module) or hasattr(module, "_hf_hook"):
-                raise NotUnderstood(f"somebody watches its {type(module).__name__}")
 
     def program(self) -> Program:
         if getattr(self.config, "use_bidirectional_attention", False):
