@@ -3,8 +3,9 @@
     python bench/with_data/preferences.py DATA_DIR [--stages dpo,kto] [--rows 90] [--out DIR]
 
 DATA_DIR holds LLaMA-Factory's dpo_en_demo.json and kto_en_demo.json. The shortest rows are taken, so that one core is
-enough; a tenth is held out and evaluated before the first step, on the way and at the end. Prints loss, margin and, for
-pairs, how many are in the right order; `rewards.png` in each run's folder draws them.
+enough; a tenth is held out and evaluated before the first step, on the way and at the end. Prints loss, margin and
+the share of pairs in the right order (kto: of all pairs of a desirable and an undesirable answer, a tie being half of
+one); `rewards.png` in each run's folder draws them.
 """
 
 from __future__ import annotations

@@ -244,7 +244,8 @@ JUDGED = {
     "rm": {"stage": "rm", "center_rewards_coefficient": 0.01},
     "kto": {"stage": "kto"},
 }
-_FIGURES = ("loss", "grad_norm", "eval_loss", "rewards/margins", "rewards/chosen", "kl", "eval_rewards/margins")
+_FIGURES = ("loss", "grad_norm", "eval_loss", "rewards/margins", "rewards/chosen", "kl")
+_FIGURES += ("eval_rewards/margins", "eval_rewards/accuracies")
 
 
 def judged_on_one(engines, options, model, folder, stages=tuple(JUDGED)):

@@ -57,7 +57,8 @@ def test_llamafactorys_files(tiny_folder, tmp_path, stage):
     assert record["train"]["steps"] == 6
     assert rows[-1]["eval_rewards/margins"] > 0  # of pairs that were held out
     assert "· margin " in said
-    assert ("right order 100%" in said) == (stage != "kto")
+    assert "right order 100%" in said
+    assert rows[-1]["eval_rewards/accuracies"] == 1.0
     files = {path.name for path in (tmp_path / "saves").iterdir()}
     assert {"adapter_model.safetensors", "loss.png", "rewards.png"} <= files
     assert ("value_head.safetensors" in files) == (stage == "rm")

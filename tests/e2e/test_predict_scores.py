@@ -158,6 +158,9 @@ def test_marked_answers_are_told_apart(run, tmp_path):
     assert len(liked) == 8
     assert metrics["mean_desirable_score"] == pytest.approx(sum(liked) / len(liked))
     assert metrics["mean_undesirable_score"] != metrics["mean_desirable_score"]
+    others = [line["score"] for line in found if line["desirable"] is False]
+    order = sum((one > other) + (one == other) / 2 for one in liked for other in others)
+    assert metrics["marks_in_order"] == pytest.approx(100 * order / 32, abs=1e-3)
 
 
 def test_sampling_has_no_effect_on_scores(run, tmp_path):

@@ -18,7 +18,7 @@ from burnish.evaluate.predict import as_said, tell_skipped, write_results
 from burnish.evaluate.prediction_files import PredictionFiles
 from burnish.evaluate.predictions_page import PageRow
 from burnish.generate.reward import RewardModel
-from burnish.runs.figures import wilson_interval
+from burnish.runs.figures import share_in_order, wilson_interval
 from burnish.template import ChatTemplate
 from burnish.template.render import CannotRender
 
@@ -191,7 +191,8 @@ def score_figures(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         pairs: how many. right: pairs whose chosen answer has the higher score; a tie is wrong. accuracy: their share,
         accuracy_interval its 95% Wilson interval, both 0 to 100. mean_chosen_score, mean_rejected_score, mean_margin.
         scores: single ones, mean_score and score_std theirs; mean_desirable_score, mean_undesirable_score where they
-        are marked. What has no lines is left out.
+        are marked, and marks_in_order, 0 to 100: over all pairs of a desirable and an undesirable answer the share in
+        the right order, a tie being half of one. What has no lines is left out.
     """
     pairs = [line for line in lines if "margin" in line]
     single = [line for line in lines if "score" in line]
@@ -212,9 +213,11 @@ def score_figures(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         mean = _mean(scores)
         spread = math.sqrt(sum((score - mean) ** 2 for score in scores) / max(len(scores) - 1, 1))
         found |= {"scores": len(scores), "mean_score": mean, "score_std": spread}
-        for name, mark in (("desirable", True), ("undesirable", False)):
-            marked = [line["score"] for line in single if line.get("desirable") is mark]
-            found |= {f"mean_{name}_score": _mean(marked)} if marked else {}
+        liked, others = ([line["score"] for line in single if line.get("desirable") is mark] for mark in (True, False))
+        found |= {"mean_desirable_score": _mean(liked)} if liked else {}
+        found |= {"mean_undesirable_score": _mean(others)} if others else {}
+        share = share_in_order(liked, others)
+        found |= {} if share is None else {"marks_in_order": round(100 * share, 4)}
     return found
 
 
@@ -253,6 +256,8 @@ def _metric_figures(metrics: Mapping[str, Any], before: str) -> list[tuple[str, 
     ):
         if key in metrics:
             found.append((f"{before}{words}", f"{metrics[key]:.4f}"))
+    if "marks_in_order" in metrics:
+        found.append((f"{before}desirable above undesirable", f"{metrics['marks_in_order']:.2f}% of all such pairs"))
     return found
 
 

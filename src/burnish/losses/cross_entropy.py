@@ -16,12 +16,24 @@ Figures = Mapping[str, tuple[Tensor, Tensor]]
 """Numbers to watch beside the loss: name → (sum, count), detached scalars. Their quotient is what is logged."""
 
 
+class Ranked(NamedTuple):
+    """What single samples are worth to the model, and which are the better ones: `values` [S] float32, detached,
+    `better` [S] bool. How well the values tell the two kinds apart is known only when all samples are together."""
+
+    values: Tensor
+    better: Tensor
+
+
 class LossSum(NamedTuple):
-    """A loss before division: `total` in nats (scalar float32), `count` the summed weights (scalar float32)."""
+    """A loss before division: `total` in nats (scalar float32), `count` the summed weights (scalar float32).
+
+    `ranked`: of samples that come without a partner to be compared with; None in all other losses.
+    """
 
     total: Tensor
     count: Tensor  # type: ignore[assignment]  # shadows tuple.count, which nobody needs
     figures: Figures = MappingProxyType({})
+    ranked: Ranked | None = None
 
 
 class TokenLosses(NamedTuple):

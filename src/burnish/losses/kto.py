@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from burnish.errors import ShapeError
-from burnish.losses.cross_entropy import LossSum
+from burnish.losses.cross_entropy import LossSum, Ranked
 from burnish.losses.figures import mean_figure, summed
 from burnish.losses.logprobs import per_token
 
@@ -107,7 +107,7 @@ def kto_loss(
     Returns:
         total over the samples, count S.  figures: rewards/ and logps/ of chosen (desirable) and rejected
         (undesirable), each over its own samples (the margin is the difference of their means), kl (count 0 where it was
-        not estimated), sft_loss with pref_ftx.
+        not estimated), sft_loss with pref_ftx.  ranked: the reward of each sample and whether it is desirable.
     Raises:
         ShapeError: the tensors are not all [S], or `tokens` is missing.
     Source: arXiv:2402.01306, eq. 7 (loss lambda_y - v).
@@ -121,9 +121,10 @@ def kto_loss(
     sign = torch.where(desirable, 1.0, -1.0)
     weight = torch.where(desirable, desirable_weight, undesirable_weight)
     losses = weight * torch.sigmoid(-beta * sign * (ratio - kl.value))  # 1 - sigma(x) = sigma(-x)
+    rewards = beta * ratio.detach()
     figures = {
-        "rewards/chosen": mean_figure(beta * ratio, desirable),
-        "rewards/rejected": mean_figure(beta * ratio, ~desirable),
+        "rewards/chosen": mean_figure(rewards, desirable),
+        "rewards/rejected": mean_figure(rewards, ~desirable),
         "logps/chosen": mean_figure(policy, desirable),
         "logps/rejected": mean_figure(policy, ~desirable),
         "kl": (kl.value * kl.count.clamp(max=1), kl.count.clamp(max=1)),
@@ -132,7 +133,7 @@ def kto_loss(
         sft = -per_token(policy, tokens)
         figures["sft_loss"] = mean_figure(sft, desirable)
         losses = losses + pref_ftx * torch.where(desirable, sft, 0.0)
-    return summed(losses, figures)
+    return summed(losses, figures)._replace(ranked=Ranked(rewards, desirable))
 
 
 @dataclass(frozen=True)

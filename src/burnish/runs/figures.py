@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
 
 def wilson_interval(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -35,3 +37,23 @@ def wilson_interval(hits: int, total: int, z: float = 1.96) -> tuple[float, floa
     low = 0.0 if hits == 0 else max(0.0, centre - half)
     high = 1.0 if hits == total else min(1.0, centre + half)
     return low, high
+
+
+def share_in_order(better: Sequence[float], worse: Sequence[float]) -> float | None:
+    """How well values tell better things from worse ones that are not paired: the area under the ROC curve.
+
+    Each better value meets each worse one. A pair counts 1 where the better value is higher, 1/2 where both are equal
+    and 0 where it is lower; the result is the mean over all pairs. Values that know nothing give 0.5.
+
+    Args:
+        better, worse: values of the two kinds, in any order. A NaN is neither higher than a value nor equal to it.
+    Returns:
+        A fraction between 0 and 1; None where one of the kinds has no value, so that there is no pair.
+    Source: U / (n m) of Mann and Whitney, Annals of Mathematical Statistics 18 (1947), 50-60; as the area under the ROC
+        curve: Hanley and McNeil, Radiology 143 (1982), 29-36.
+    """
+    if not better or not worse:
+        return None
+    below = sorted(value for value in worse if not math.isnan(value))
+    halves = sum(bisect_left(below, value) + bisect_right(below, value) for value in better if not math.isnan(value))
+    return halves / (2 * len(better) * len(worse))

@@ -12,7 +12,7 @@ import torch
 from burnish.batch.collate import Batch
 from burnish.batch.plan import BatchPlan
 from burnish.errors import BurnishError
-from burnish.train.figures import Sums, add, means, merge_over_ranks, read
+from burnish.train.figures import Ranking, Sums, add, means, merge_over_ranks, read
 from burnish.train.state import Progress
 
 MakeBatch = Callable[[Sequence[int]], Batch]
@@ -30,30 +30,39 @@ def evaluate(
         sets: name → (plan, sample numbers → Batch); a single set has the name "".
         tick: told (batches done, batches in all) on the way.
     Returns:
-        eval_loss over all sets, eval_NAME_loss for each named one, and the figures of the stage in the same way.
+        eval_loss over all sets, eval_NAME_loss for each named one, and the figures of the stage in the same way. Where
+        the stage ranks single samples (kto), also how well their rewards tell the better ones from the worse.
     """
     total, done = sum(plan.steps_an_epoch for plan, _ in sets.values()), 0
     results: dict[str, float] = {}
     everything: Sums = {}
+    everyone = Ranking()
     module.eval()
     try:
         for name, (plan, make) in sets.items():
             sums: Sums = {}
+            ranking = Ranking()
             for step in range(plan.steps_an_epoch):
                 for numbers in plan.step(step, accelerator.process_index):
                     with torch.no_grad():  # a rank without rows runs a stand-in: shards are gathered from all ranks
                         loss = module(make(numbers or plan.stand_in).to(accelerator.device))
                     if numbers:
                         add(sums, read(loss))
+                        ranking.add(loss)
                 done += 1
                 tick(done, total)
-            sums = merge_over_ranks(sums, accelerator)
+            sums, ranking = merge_over_ranks(sums, accelerator), ranking.over_ranks(accelerator)
             add(everything, sums)
+            everyone.extend(ranking)
             if name:
-                results |= {f"eval_{name}_{figure}": mean for figure, mean in means(sums).items()}
+                results |= {f"eval_{name}_{figure}": value for figure, value in _found(sums, ranking).items()}
     finally:
         module.train()
-    return {f"eval_{figure}": mean for figure, mean in means(everything).items()} | results
+    return {f"eval_{figure}": value for figure, value in _found(everything, everyone).items()} | results
+
+
+def _found(sums: Sums, ranking: Ranking) -> dict[str, float]:
+    return means(sums) | ranking.figures()
 
 
 @dataclass(frozen=True)

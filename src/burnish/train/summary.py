@@ -64,6 +64,8 @@ def reward_parts(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def judged_parts(results: Mapping[str, float]) -> list[str]:
     """How well held-out answers are told apart, of the results of an evaluation: `right order 83%`, `margin 0.412`.
 
+    In kto `right order` is of all pairs of a desirable and an undesirable answer; a tie is half of one.
+
     Of sampled answers to held-out prompts their mean reward: `held-out reward 0.913`.
     """
     parts = []

@@ -73,6 +73,9 @@ def test_figures_are_of_each_label_alone():
     assert values["rewards/rejected"] == pytest.approx([-0.2, 1])
     assert values["logps/chosen"] == [-3.0, 2]
     assert values["logps/rejected"] == [-6.0, 1]
+    assert found.ranked is not None
+    assert found.ranked.values.tolist() == pytest.approx([0.1, 0.0, -0.2])
+    assert found.ranked.better.tolist() == [True, True, False]
 
 
 def test_ftx_is_of_the_desirable():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from burnish.runs.figures import wilson_interval
+from burnish.runs.figures import share_in_order, wilson_interval
 
 
 def test_worked_out_by_hand() -> None:
@@ -42,3 +42,22 @@ def test_nothing_tried_nothing_known() -> None:
 def test_impossible_counts(hits: int, total: int, z: float) -> None:
     with pytest.raises(ValueError, match="must"):
         wilson_interval(hits, total, z)
+
+
+def test_pairs_in_order_by_hand() -> None:
+    # 3 beats 1 and 2; 1 ties with 1 and loses to 2: (1 + 1 + 1/2 + 0) / 4.
+    assert share_in_order([3.0, 1.0], [2.0, 1.0]) == 0.625
+    assert share_in_order([2.0, 1.0], [3.0, 1.0]) == 0.375  # the two kinds changed places: the rest of 1
+    assert share_in_order([0.0] * 3, [0.0] * 5) == 0.5  # values that know nothing
+    assert share_in_order([1.0], [0.5, -2.0, 0.9]) == 1.0
+
+
+def test_no_pair_has_no_order() -> None:
+    assert share_in_order([1.0], []) is None
+    assert share_in_order([], [1.0]) is None
+
+
+def test_a_nan_is_never_in_order() -> None:
+    nan = float("nan")
+    assert share_in_order([nan, 2.0], [1.0]) == 0.5
+    assert share_in_order([2.0], [1.0, nan]) == 0.5

@@ -10,7 +10,7 @@ import torch
 
 from burnish.batch.plan import BatchPlan, SingleRows
 from burnish.errors import BurnishError
-from burnish.losses import LossSum
+from burnish.losses import LossSum, Ranked
 from burnish.train.evaluation import Best, evaluate
 from burnish.train.figures import add, means, read
 from burnish.train.state import Progress
@@ -79,3 +79,26 @@ def test_a_rank_without_rows_goes_through_with_a_whole_pair_that_does_not_count(
     results = evaluate(rank_1, Counted(), {"": (plan, make)})
     assert asked == [[2, 3], [0, 1]]
     assert results == {"eval_loss": 2.5}
+
+
+def test_pairs_are_ranked_over_all_batches_of_all_sets():
+    class Ranks(torch.nn.Module):
+        def forward(self, samples):
+            values, better = (torch.tensor(part) for part in zip(*samples, strict=True))
+            return LossSum(values.sum(), torch.tensor(1.0), ranked=Ranked(values, better))
+
+    alone = SimpleNamespace(process_index=0, num_processes=1, device="cpu")
+    liked = [(3.0, True), (2.0, True)]
+    mixed = [(1.0, False), (0.5, True), (2.5, False)]  # 0.5 lies below both others
+    sets = {
+        name: (
+            BatchPlan(SingleRows(len(samples), 1), 1, 1, shuffle=False),
+            lambda numbers, of=samples: SimpleNamespace(to=lambda _: [of[number] for number in numbers]),
+        )
+        for name, samples in (("liked", liked), ("mixed", mixed))
+    }
+    results = evaluate(alone, Ranks(), sets)
+    # 3 lies above 1 and 2.5, 2 above 1 alone, 0.5 above none.
+    assert results["eval_rewards/accuracies"] == 0.5
+    assert results["eval_mixed_rewards/accuracies"] == 0.0
+    assert "eval_liked_rewards/accuracies" not in results  # there is no undesirable answer to compare with
