@@ -12,6 +12,7 @@ _ENOUGH = 8  # logged values from which on a curve says something
 _LONG = 30  # logged values after which a usual rate must have shown something
 _SPIKE = 1.8  # times the median of its neighbours
 _RARE = 0.05  # of the steps: leaps that are more frequent are the noise of small batches
+_TAIL = 3.0  # times the leaps that are usual around it: rows of a small batch differ, most of all as they are learned
 _CLIPPED_FAR = 10.0  # times max_grad_norm: a norm that far above it is not the usual clipping
 
 
@@ -66,7 +67,11 @@ def loss_flat(run: Evidence) -> Iterator[Finding]:
 
 
 def spiking_steps(run: Evidence) -> list[Spike]:
-    """Logged losses far above their neighbours after the fast fall at the beginning: few of them, but not one alone."""
+    """Logged losses far above their neighbours after the fast fall at the beginning: few of them, but not one alone.
+
+    Far above is also far above what losses reach now and then at that time of the run: with batches of a row or two the
+    loss has a long tail, and the noise of the whole run, most of which may be near 0, knows nothing of it.
+    """
     points = run.series("loss")
     cut = len(points) // 10
     before = [0, *(step for step, _ in points)][cut:]  # the last step that is not in a logged mean
@@ -74,12 +79,15 @@ def spiking_steps(run: Evidence) -> list[Spike]:
     if len(points) < 2 * _ENOUGH:
         return []
     spread = noise(points)
-    found = [
-        Spike(before[place] + 1, step, value, around)
+    high = [
+        (place, Spike(before[place] + 1, step, value, around))
         for place, (step, value) in enumerate(points)
         if value > _SPIKE * (around := _around(points, place)) and value > around + max(8 * spread, 0.3)
     ]
-    return found if 2 <= len(found) <= max(2, _RARE * len(points)) else []
+    if len(high) > max(2, _RARE * len(points)):
+        return []
+    found = [spike for place, spike in high if spike.loss > spike.around + _TAIL * _usual_leap(points, place)]
+    return found if len(found) >= 2 else []
 
 
 def spikes(run: Evidence) -> Iterator[Finding]:
@@ -103,6 +111,14 @@ def spikes(run: Evidence) -> Iterator[Finding]:
 def _around(points: Points, place: int) -> float:
     beside = points[max(0, place - 4) : place] + points[place + 1 : place + 5]
     return median(value for _, value in beside)
+
+
+def _usual_leap(points: Points, place: int) -> float:
+    """How far the highest twentieth of the 20 values before and after a place, the nearest ones left out, lies above
+    their middle; 0 where there are none. A spike and what follows it are not part of it."""
+    nearby = points[max(0, place - 24) : max(0, place - 4)] + points[place + 5 : place + 25]
+    values = sorted(value for _, value in nearby)
+    return values[int(0.95 * len(values))] - median(values) if values else 0.0
 
 
 def always_clipped(run: Evidence) -> Iterator[Finding]:

@@ -107,6 +107,20 @@ def test_spikes(tmp_path):
     assert "step 41: 5.00" in finding.evidence
 
 
+def test_rows_that_are_learned_one_by_one_are_no_spikes(tmp_path):
+    """Batches of one row: for a while rows that are not known yet stand out, and most of the run is near 0."""
+    draw = random.Random(0)
+    known = [0.02 + draw.uniform(0, 0.01) for _ in range(300)]
+    losses = [2.5, 2.1, *known]
+    for step in range(40, 80, 4):  # 10 of 300: rare enough
+        losses[step] = draw.uniform(0.6, 1.4)
+    assert names(run_of(tmp_path, rows_of(losses), learning_rate=5e-4)) == []
+    losses[60] = losses[200] = 9.0  # far above those rows
+    [finding] = diagnose(run_of(tmp_path, rows_of(losses), learning_rate=5e-4))
+    assert finding.name == "loss-spikes"
+    assert finding.evidence == "step 61: 9.00 among 0.03, step 201: 9.00 among 0.02"
+
+
 def test_gradients_that_are_always_clipped_by_far(tmp_path):
     assert names(run_of(tmp_path, rows_of(falling(), norms=[40.0] * 100))) == ["always-clipped"]
 
