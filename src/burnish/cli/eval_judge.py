@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -118,10 +119,10 @@ def reach(options: JudgeOptions) -> JudgeEndpoint:
     from burnish.evaluate.judging.endpoint import JudgeEndpoint, Manner
     from burnish.evaluate.judging.pace import Pace
     from burnish.generate.remote import load_remote_model
-    from burnish.rewards.judge import KEYS, MODELS, environment
+    from burnish.rewards.judge import KEYS, MODELS, from_environment
 
     keys = (*KEYS, "API_KEY")
-    model = options.judge_model or environment(MODELS[:1])
+    model = options.judge_model or from_environment(MODELS[:1])
     if not (options.dry_run and model):
         model = load_remote_model(
             options.judge, model, keys=keys, option="--judge-model", timeout_s=options.judge_timeout, note=log.note
@@ -135,7 +136,7 @@ def reach(options: JudgeOptions) -> JudgeEndpoint:
         options.judge_retries,
     )
     pace = Pace(options.judge_rpm)
-    return JudgeEndpoint(options.judge, str(model), environment(keys), manner, pace, keys, log.note)
+    return JudgeEndpoint(options.judge, str(model), from_environment(keys), manner, pace, keys, log.note)
 
 
 def ask(case: Case, plan: Plan, endpoint: JudgeEndpoint, options: JudgeOptions) -> tuple[Heard | None, Spending]:
@@ -327,11 +328,19 @@ def _tell_unread(case: Case, without: Sequence[dict[str, Any]], asked: int) -> N
     if not without:
         return
     log.note(f"{len(without)} of {asked} requests have no verdict and are in no figure ({JUDGE_REPLIES} has all):")
-    for why, count in Counter(each["why"] for each in without).most_common(_NAMED):
-        first = next(each for each in without if each["why"] == why)
-        log.say(f"  {count} × {why} (first: {first['place']}, {first['rubric']})")
+    for kind, count in Counter(_but_for_figures(each["why"]) for each in without).most_common(_NAMED):
+        first = next(each for each in without if _but_for_figures(each["why"]) == kind)
+        log.say(f"  {count} × {first['why']} (first: {first['place']}, {first['rubric']})")
     if len(without) == asked:
-        log.note("this judge gave no verdict at all: it may be too small for the task, or need --judge-max-tokens")
+        log.note(
+            "this judge gave no verdict at all: it may be too small for the task, read too short a context, or need "
+            "--judge-max-tokens"
+        )
+
+
+def _but_for_figures(why: str) -> str:
+    """A reason without its figures, which differ from request to request: refused for 1651 tokens, for 1652."""
+    return re.sub(r"\d+", "#", why)
 
 
 def _tell_spending(spending: Spending) -> None:

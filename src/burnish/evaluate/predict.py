@@ -215,11 +215,15 @@ def _metric_figures(metrics: Mapping[str, Any], before: str) -> list[tuple[str, 
     low, high = metrics["exact_match_interval"]
     hits = f"{metrics['exact_matches']} of {metrics['pairs']}"
     return [
-        (f"{before}BLEU-4 (tokenizer {metrics['bleu_tokenizer']})", f"{metrics['bleu']:.2f}"),
+        (f"{before}BLEU-4 (tokenizer {metrics['bleu_tokenizer']})", _bleu(metrics["bleu"])),
         (f"{before}chrF", f"{metrics['chrf']:.2f}"),
         *((f"{before}ROUGE-{name.removeprefix('rouge')}", f"{metrics[name]:.2f}") for name in ROUGE),
         (f"{before}exact match", f"{metrics['exact_match']:.2f}%  ({hits}; 95%: {low:.1f} to {high:.1f})"),
     ]
+
+
+def _bleu(value: float | None) -> str:
+    return "–  (no prediction has 4 tokens)" if value is None else f"{value:.2f}"
 
 
 def tell_skipped(items: Sequence[Skippable], room: int, too_long: str = TOO_LONG) -> None:

@@ -42,8 +42,9 @@ def text_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[s
 
     Returns:
         pairs: how many were compared; 0 has no other figure. bleu: corpus BLEU of up to 4 tokens, smoothed where a
-        count is 0. chrf: corpus chrF2. rouge1, rouge2, rougeL: mean F1 over the pairs. exact_match: share of equal
-        texts, exact_match_interval its 95% Wilson interval. All 0 to 100. bleu_tokenizer: how BLEU cut the texts.
+        count is 0; None where no prediction has 4 tokens, so that it has no value. chrf: corpus chrF2. rouge1, rouge2,
+        rougeL: mean F1 over the pairs. exact_match: share of equal texts, exact_match_interval its 95% Wilson interval.
+        All 0 to 100. bleu_tokenizer: how BLEU cut the texts.
     Raises:
         MissingExtraError: sacrebleu or rouge-score is not installed.
     Source: BLEU, Papineni et al., ACL 2002, smoothing "exp" of Chen and Cherry, 2014, as in sacrebleu (Post,
@@ -60,11 +61,12 @@ def text_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[s
     tokenizer = bleu_tokenizer(wanted)
     scorer = RougeScorer(list(ROUGE), tokenizer=RougeTokenizer())
     found = [scorer.score(right, guess) for guess, right in zip(said, wanted, strict=True)]
+    bleu = sacrebleu.corpus_bleu(said, [wanted], tokenize=tokenizer)
     hits = sum(guess == right for guess, right in zip(said, wanted, strict=True))
     low, high = wilson_interval(hits, len(wanted))
     return {
         "pairs": len(wanted),
-        "bleu": round(sacrebleu.corpus_bleu(said, [wanted], tokenize=tokenizer).score, 4),
+        "bleu": round(bleu.score, 4) if bleu.totals[-1] else None,
         "bleu_tokenizer": tokenizer,
         "chrf": round(sacrebleu.corpus_chrf(said, [wanted]).score, 4),
         **{name: round(100 * sum(each[name].fmeasure for each in found) / len(found), 4) for name in ROUGE},

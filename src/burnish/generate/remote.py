@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from burnish.errors import BurnishError, MissingExtraError
 from burnish.generate.reply import Put, Reply
 from burnish.generate.request import Ending, Sampling
 from burnish.registry import did_you_mean
+from burnish.rewards.judge import from_environment
 
 _KEYS = ("OPENAI_API_KEY", "API_KEY")
 _TIMEOUT_S = 600.0
@@ -124,7 +124,7 @@ def told(url: str, model: str, keys: Sequence[str] = _KEYS, option: str = "--mod
         ) from error
     except openai.AuthenticationError as error:
         raise BurnishError(
-            "the server refuses the key" if _key(keys) else "the server wants a key",
+            "the server refuses the key" if from_environment(keys) else "the server wants a key",
             at=url,
             fix=f"set the environment variable {' or '.join(keys)} to it",
         ) from error
@@ -152,10 +152,6 @@ def _of_the_transport(error: Exception) -> bool:
 def _message(error: Any) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     return str(body.get("message") or error.message)[:500]
-
-
-def _key(keys: Sequence[str]) -> str | None:
-    return next((os.environ[name] for name in keys if os.environ.get(name)), None)
 
 
 def load_remote_model(
@@ -187,7 +183,7 @@ def load_remote_model(
         import openai
     except ImportError as error:
         raise MissingExtraError("talking to a served model", packages=["openai"]) from error
-    key = _key(keys)
+    key = from_environment(keys)
     if key and url.startswith("http://") and urlsplit(url).hostname not in _LOCAL:
         note("the key and the conversation go to this address without encryption (http, not https)")
     client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=timeout_s, max_retries=1)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from burnish.errors import BurnishError
@@ -51,7 +52,7 @@ def llm_judge(
     Model and address come from the settings or the environment; a key only from the environment. Where the row has
     the column `column`, the judge sees it as a reference. Without a score there is no reward, and a note.
     """
-    found_model, found_url = model or environment(MODELS), url or environment(URLS)
+    found_model, found_url = model or from_environment(MODELS), url or from_environment(URLS)
     if not found_model:
         fix = f"write {{name: llm_judge, model: …}}, or set {MODELS[0]}"
         raise BurnishError("the reward llm_judge needs a model", at=_AT, fix=fix)
@@ -59,7 +60,7 @@ def llm_judge(
         raise BurnishError(f"'high' of the reward llm_judge must be above 'low': {low:g}, {high:g}", at=_AT)
     if concurrency < 1:
         raise BurnishError(f"'concurrency' of the reward llm_judge must be at least 1, not {concurrency}", at=_AT)
-    key = environment(KEYS)
+    key = from_environment(KEYS)
     if key is None and found_url is None:
         raise BurnishError("the reward llm_judge needs a key", at=_AT, fix=f"set {KEYS[0]}, or url for a local server")
     clients: list[Any] = []  # made in the loop that uses it
@@ -81,7 +82,7 @@ def llm_judge(
     return RewardFunction(run, is_async=True)
 
 
-def environment(names: tuple[str, ...]) -> str | None:
+def from_environment(names: Sequence[str]) -> str | None:
     """The first of these environment variables that is set."""
     return next((os.environ[name] for name in names if os.environ.get(name)), None)
 

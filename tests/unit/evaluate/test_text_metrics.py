@@ -50,3 +50,10 @@ def test_thoughts_do_not_count():
 
 def test_nothing_to_compare():
     assert text_scores([], []) == {"pairs": 0}
+
+
+def test_short_predictions_have_no_bleu():
+    found = text_scores(["RED SUN", "BLUE CAT"], ["RED SUN", "BLUE CAT"])
+    assert found["bleu"] is None
+    assert found["exact_match"] == 100
+    assert text_scores(["RED SUN", "a b c d"], ["RED SUN", "a b c d"])["bleu"] == 100

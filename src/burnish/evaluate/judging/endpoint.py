@@ -12,6 +12,7 @@ from burnish.errors import BurnishError
 from burnish.evaluate.judging.cost import guess_tokens
 from burnish.evaluate.judging.pace import Pace, asked_pause, pause_after
 from burnish.evaluate.judging.prompts import reply_schema
+from burnish.evaluate.judging.rows import whole_text
 from burnish.generate.remote import told
 from burnish.rewards.judge import judge_client
 
@@ -148,8 +149,7 @@ class JudgeEndpoint:
         choices = getattr(done, "choices", None)
         if not choices:
             raise ValueError("no choices")  # `told` says what that means
-        text = choices[0].message.content or ""
-        text = text.encode("utf-8", "replace").decode("utf-8")  # half characters cannot be written to a file
+        text = whole_text(choices[0].message.content or "")
         usage = getattr(done, "usage", None)
         return Reply(
             text,

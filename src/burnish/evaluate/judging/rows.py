@@ -98,7 +98,7 @@ def row_of(line: Mapping[str, Any], at: str, number: int) -> Row:
         place,
         None if messages is None else json.dumps(messages, sort_keys=True),
         line.get("prompt"),
-        _whole(question),
+        whole_text(question),
         last,
         None if answer is None else _alone(answer),
         None if reference is None else _alone(reference),
@@ -125,11 +125,11 @@ def _content(message: Mapping[str, Any]) -> str:
 
 
 def _alone(text: str) -> str:
-    return _whole(without_thoughts([text])[0])
+    return whole_text(without_thoughts([text])[0])
 
 
-def _whole(text: str) -> str:
-    """A text without half characters, which cannot be sent."""
+def whole_text(text: str) -> str:
+    """A text without half characters, which can neither be sent nor written to a file."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
