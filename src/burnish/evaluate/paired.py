@@ -179,10 +179,11 @@ def sign_flip(differences: Sequence[float], *, resamples: int = RESAMPLES, seed:
 def verdict(found: Paired) -> str:
     """The finding in plain words, such as `better: +4.1 points (95% interval 1.2 to 7.0)`.
 
-    Values between 0 and 1 are told in points, hundredths of the whole. Better or worse is said where the interval
-    leaves 0 out.
+    Shares are told in points, hundredths of the whole: values between 0 and 1 of which more is better. Better or worse
+    is said where the interval leaves 0 out.
     """
-    points = found.test.startswith("McNemar") or all(0 <= value <= 1 for value in (found.old, found.new))
+    share = found.higher_is_better and all(0 <= value <= 1 for value in (found.old, found.new))
+    points = found.test.startswith("McNemar") or share
     scale, unit, digits = (100.0, " points", 1) if points else (1.0, "", 4)
     span = f"(95% interval {found.low * scale:.{digits}f} to {found.high * scale:.{digits}f})"
     change = f"{found.difference * scale:+.{digits}f}{unit}"

@@ -129,3 +129,10 @@ def test_lower_is_better_turns_the_verdict():
 def test_unpaired_values_are_refused():
     with pytest.raises(ValueError, match="no pairs"):
         compare_values([1], [])
+
+
+def test_losses_below_1_are_no_shares():
+    found = compare_values([0.9] * 20 + [0.8] * 20, [0.7] * 40, higher_is_better=False)
+    assert verdict(found).startswith("better: -0.1500 (95%")
+    found = compare_values([0.9] * 20 + [0.8] * 20, [0.95] * 40)
+    assert verdict(found).startswith("better: +10.0 points (95%")
