@@ -1,7 +1,7 @@
 """Attention over several documents in one padding-free row: no token of one document sees another.
 
-The fast path gives each document its own causal attention call; `masked_attention_reference` is the same thing
-as one big call with a block-diagonal mask, and defines what is right.
+The fast path gives each document its own causal attention: by our kernel in float32 on a CPU, by PyTorch's elsewhere.
+`masked_attention_reference` is the same thing as one big call with a block-diagonal mask, and defines what is right.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from burnish.errors import ShapeError
+from burnish.kernels.document_attention import attends_natively, document_attention
 from burnish.kernels.written_out import causal_mask, softmax_attention
 
 PACKED = "burnish_packed"
@@ -54,8 +55,10 @@ def packed_attention(
     if query.shape[0] != 1 or sum(document_lengths) != query.shape[2]:
         raise ShapeError(f"documents {list(document_lengths)} do not fill a row of shape {tuple(query.shape)}")
     lengths, parts = list(document_lengths), []
-    usual = dropout == 0 and shared_prompts is None and softcap is None and sinks is None
-    usual = usual and (window is None or max(lengths) <= window)
+    usual = dropout == 0 and softcap is None and sinks is None
+    if usual and attends_natively(query, key, value):
+        return document_attention(query, key, value, lengths, scaling, window, shared_prompts)
+    usual = usual and shared_prompts is None and (window is None or max(lengths) <= window)
     if usual and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
         return _Documents.apply(query, key, value, tuple(lengths), scaling)
     # Split, not slices: the gradient of a slice is as long as the row, that of a split is one cat for all.
@@ -194,12 +197,8 @@ def masked_attention_reference(
         seen |= second[:, None] & begin[None, :]
     if window is not None:
         seen &= distance < window
-    scores = (query @ key.transpose(-1, -2)).float() * scaling  # [1, H, T, T]
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    shares = scores.masked_fill(~seen, float("-inf")).exp()
-    others = 0 if sinks is None else sinks.float().exp().reshape(1, -1, 1, 1)
-    return (shares / (shares.sum(-1, keepdim=True) + others)).to(value.dtype) @ value
+    weights = None if sinks is None else sinks.reshape(1, -1, 1, 1)
+    return softmax_attention(query, key, value, seen, scaling, softcap, weights)
 
 
 def reads_shared_prompts(model: Any) -> bool:

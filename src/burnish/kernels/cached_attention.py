@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from burnish.kernels.attention import attention_named
+from burnish.kernels.document_attention import attends_natively, document_attention
 from burnish.kernels.written_out import causal_mask, softmax_attention
 
 SLOTS = "burnish_slots"
@@ -149,6 +150,8 @@ def cached_attention(
         weights = None if sinks is None else sinks.reshape(1, shared, heads // shared, 1)
         mixed = _attend(grouped, key, value, step.mask(window), scaling, softcap, weights)
         return mixed.reshape(rows, heads, 1, value.shape[-1])
+    if not any(step.starts) and softcap is None and sinks is None and attends_natively(query, key, value):
+        return document_attention(query, key, value, step.lengths, scaling, window)
     parts, place = [], 0
     for slot, start, length in zip(step.slots, step.starts, step.lengths, strict=True):
         asked = query[:, :, place : place + length]

@@ -7,6 +7,14 @@ from burnish.errors import ShapeError
 from burnish.kernels.attention import masked_attention_reference, packed_attention, reason_not_packed
 
 
+@pytest.fixture(params=["kernel", "plain"])
+def way(request, monkeypatch):
+    """With the kernel in C, where there is a compiler, and by PyTorch's attention."""
+    if request.param == "plain":
+        monkeypatch.setattr("burnish.kernels.document_attention.whole_vectors", lambda: None)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("lengths", [[1], [5], [1, 1, 1], [3, 1, 7], [2, 64, 3]])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
 @pytest.mark.parametrize("width", [64, 80])
@@ -35,6 +43,7 @@ def check_same(inputs, lengths, *rest, **more):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("lengths", "shared"), [([1], []), ([5], []), ([1, 9, 4], []), ([3, 20, 7, 1], []), ([3, 20, 7, 1], [2, 5])]
 )
