@@ -13,6 +13,7 @@ _LONG = 30  # logged values after which a usual rate must have shown something
 _SPIKE = 1.8  # times the median of its neighbours
 _RARE = 0.05  # of the steps: leaps that are more frequent are the noise of small batches
 _TAIL = 3.0  # times the leaps that are usual around it: rows of a small batch differ, most of all as they are learned
+_BACK = 0.4  # of the loss at the start: less of a leap than this is a row that is not known yet
 _CLIPPED_FAR = 10.0  # times max_grad_norm: a norm that far above it is not the usual clipping
 
 
@@ -69,8 +70,9 @@ def loss_flat(run: Evidence) -> Iterator[Finding]:
 def spiking_steps(run: Evidence) -> list[Spike]:
     """Logged losses far above their neighbours after the fast fall at the beginning: few of them, but not one alone.
 
-    Far above is also far above what losses reach now and then at that time of the run: with batches of a row or two the
-    loss has a long tail, and the noise of the whole run, most of which may be near 0, knows nothing of it.
+    Far above is also far above what losses reach now and then at that time of the run, and a good part of the way back
+    to the loss of the start: with batches of a row or two the loss has a long tail of rows that are not known yet, and
+    the noise of the whole run, most of which may be near 0, knows nothing of it.
     """
     points = run.series("loss")
     cut = len(points) // 10
@@ -79,6 +81,7 @@ def spiking_steps(run: Evidence) -> list[Spike]:
     if len(points) < 2 * _ENOUGH:
         return []
     spread = noise(points)
+    least = _BACK * median(value for _, value in run.series("loss")[:_ENOUGH])
     high = [
         (place, Spike(before[place] + 1, step, value, around))
         for place, (step, value) in enumerate(points)
@@ -86,7 +89,9 @@ def spiking_steps(run: Evidence) -> list[Spike]:
     ]
     if len(high) > max(2, _RARE * len(points)):
         return []
-    found = [spike for place, spike in high if spike.loss > spike.around + _TAIL * _usual_leap(points, place)]
+    found = [
+        spike for place, spike in high if spike.loss > spike.around + max(least, _TAIL * _usual_leap(points, place))
+    ]
     return found if len(found) >= 2 else []
 
 

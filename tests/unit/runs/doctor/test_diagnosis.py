@@ -111,10 +111,14 @@ def test_rows_that_are_learned_one_by_one_are_no_spikes(tmp_path):
     """Batches of one row: for a while rows that are not known yet stand out, and most of the run is near 0."""
     draw = random.Random(0)
     known = [0.02 + draw.uniform(0, 0.01) for _ in range(300)]
-    losses = [2.5, 2.1, *known]
-    for step in range(40, 80, 4):  # 10 of 300: rare enough
+    fall = [2.5, 2.1, 2.4, 1.9, 1.7, 1.8, 1.1, 0.8]
+    losses = [*fall, *known]
+    for step in range(40, 80, 4):  # 10 of 308: rare enough
         losses[step] = draw.uniform(0.6, 1.4)
     assert names(run_of(tmp_path, rows_of(losses), learning_rate=5e-4)) == []
+    late = [*fall, *known]
+    late[200] = late[280] = 0.7  # two alone, and not far on the way back to the start
+    assert names(run_of(tmp_path, rows_of(late), learning_rate=5e-4)) == []
     losses[60] = losses[200] = 9.0  # far above those rows
     [finding] = diagnose(run_of(tmp_path, rows_of(losses), learning_rate=5e-4))
     assert finding.name == "loss-spikes"
