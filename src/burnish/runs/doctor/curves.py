@@ -28,13 +28,17 @@ def loss_rises(run: Evidence) -> Iterator[Finding]:
     margin = max(0.1, 0.1 * first, 2 * noise(points))
     start = points[0][1]
     # The middle one of three neighbours: one odd batch is no peak.
-    peak = max(median(value for _, value in points[place : place + 3]) for place in range(len(points) - 2))
+    middles = [median(value for _, value in points[place : place + 3]) for place in range(len(points) - 2)]
+    peak, lowest = max(middles), min(middles)
+    again = max(middles[middles.index(lowest) :])
     if last > first + margin:
         evidence = f"the loss was {first:.3f} at the start and {last:.3f} at the end"
     elif worst > best + max(2.0, first) and last > best + margin:
         evidence = f"the loss was {best:.3f} at step {best_step} and {worst:.3f} at step {worst_step}"
     elif peak > max(1.4 * start, start + 1.0):
         evidence = f"the loss rose from {start:.3f} to {peak:.3f} before it fell to {last:.3f}"
+    elif again > max(1.4 * lowest, lowest + 1.0) and last > lowest + max(margin, 0.5):
+        evidence = f"the loss fell to {lowest:.3f}, rose to {again:.3f} and was {last:.3f} at the end"
     else:
         return
     yield Finding("loss-rises", "problem", "The training diverged.", evidence, lowered(run))

@@ -91,6 +91,14 @@ def test_a_loss_that_rises_before_it_falls(tmp_path):
     assert "0.02, and 0.0001 to 0.001 is usual" in finding.advice
 
 
+def test_a_loss_that_rises_after_it_fell_and_stays_there(tmp_path):
+    losses = [*falling(4.0, 0.5, 120), *falling(1.9, 1.4, 30)]
+    [finding] = diagnose(run_of(tmp_path, rows_of(losses), learning_rate=0.02))
+    assert finding.name == "loss-rises"
+    back = [*falling(4.0, 0.5, 120), *falling(1.9, 0.5, 60)]  # it came back: no divergence
+    assert "loss-rises" not in names(run_of(tmp_path, rows_of(back), learning_rate=0.02))
+
+
 def test_a_flat_loss(tmp_path):
     [finding] = diagnose(run_of(tmp_path, rows_of(falling(1.50, 1.49)), learning_rate=2e-7))
     assert finding.name == "loss-flat"
