@@ -141,9 +141,11 @@ class Corpus:
                 return found
             reason = f"the sizes of the {len(shards)} files would make lanes of very unequal size"
         groups = [_parts(shard, size, lanes) for shard, size in sized]
-        found = _dealt(groups, lanes) if all(len(parts) == lanes for parts in groups) else None
-        if found is None:
+        if any(len(parts) < lanes for parts in groups):
             raise Undivided(reason)
+        found = _dealt(groups, lanes)
+        if found is None:
+            raise Undivided(f"the rows of the {len(shards)} files would make lanes of very unequal size")
         return found
 
     def _to_train_on(self) -> list[Shard]:
