@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 from burnish import log
@@ -20,10 +21,14 @@ from burnish.cache import recall, remember
 from burnish.data.corpus import LANE_SHARE, Corpus, Undivided
 from burnish.data.iterate import Placed, Tally, converted
 from burnish.data.load import CONVERSION_VERSION
+from burnish.data.readers import rows_if_told
 from burnish.data.records import Sample
 from burnish.data.split import choose
+from burnish.data.stretches import Stretch
 from burnish.errors import DataError
 
+FAR_ROWS = 10_000
+"""Rows that are passed over, where none of so many is drawn."""
 Census = list[tuple[int, list[int]]]
 """Of each shard: how many rows it has, and which of them cannot be used, by their numbers in the file."""
 
@@ -149,20 +154,37 @@ class DrawsReader(Iterator[Sample]):
         draws = self.draws
         for number, (first, last) in enumerate(pairwise([0, *draws.ends])):
             wanted = draws.rows[max(first, share.start) : min(last, share.stop)]
-            if not wanted:
-                continue
             stretch = draws.corpus.shards[number].stretch
-            at = 0
-            for row, value in stretch.rows([], wanted[0]):
-                while at < len(wanted) and wanted[at] == row:
-                    at += 1
+            for near in _apart(wanted, stretch.file):
+                for row, value in _picked(stretch, near):
                     self._taken += 1
                     yield stretch.file, row, value
-                if at == len(wanted):
-                    break
-            else:
-                raise DataError(
-                    f"row {wanted[at]} was drawn and is not there",
-                    at=str(stretch.file),
-                    fix="the file was changed while it was read; start the run again",
-                )
+
+
+def _apart(rows: array[int], file: Path) -> Iterator[array[int]]:
+    """Rows of a file in runs that are read through; between them lie many rows, which are passed over unread.
+
+    That is only done in files in which any row is found without reading those before it.
+    """
+    cuts = [place for place in range(1, len(rows)) if rows[place] - rows[place - 1] > FAR_ROWS]
+    if cuts and rows_if_told(file) is None:
+        cuts = []
+    for first, last in pairwise([0, *cuts, len(rows)]):
+        yield rows[first:last]
+
+
+def _picked(stretch: Stretch, wanted: array[int]) -> Iterator[tuple[int, Any]]:
+    """Some rows of a stretch, in their order; one that is wanted twice comes twice."""
+    at = 0
+    for row, value in stretch.rows([], wanted[0]) if wanted else ():
+        while at < len(wanted) and wanted[at] == row:
+            at += 1
+            yield row, value
+        if at == len(wanted):
+            return
+    if wanted:
+        raise DataError(
+            f"row {wanted[at]} was drawn and is not there",
+            at=str(stretch.file),
+            fix="the file was changed while it was read; start the run again",
+        )

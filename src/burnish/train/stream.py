@@ -252,5 +252,6 @@ def _cannot(lanes: int, why: str, when: str = "") -> DataError:
     return DataError(
         f"the data cannot be divided into {lanes} lanes{when}: {why}",
         at="stream_lanes",
-        fix="use as many files of about the same size as there are lanes or more, or one lane",
+        fix="use .jsonl, .txt or Parquet files (`burnish data convert` writes such), as many files of about the same "
+        "size as there are lanes or more, or one lane",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,24 @@ def test_drawn_rows_are_those_of_a_run_without_streaming(three: tuple[str, ...],
         opened.clear()
         assert answers(found.read()) == expected
         assert all(start for _, start in opened) or len(opened) == 2  # what lies before the first drawn row is not read
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_rows_far_apart_are_gone_to(
+    write: Any, kind: str, opened: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of lines is begun anew at each of them; a list can only be read from its start, so it is once."""
+    write(f"a.{kind}", rows("a", 99))
+    write("dataset_info.json", {"a": {"file_name": f"a.{kind}", "num_samples": 12}})
+    expected = answers(iter_samples(["a"], Path("data"), seed=1))
+    one = mixture("a")
+    monkeypatch.setattr(draws, "FAR_ROWS", 5)
+    opened.clear()
+    assert answers(one.read()) == expected
+    apart = [int(expected[0][1:])]
+    apart += [int(late[1:]) for early, late in pairwise(expected) if int(late[1:]) - int(early[1:]) > 5]
+    assert opened == [(f"a.{kind}", row) for row in (apart if kind == "jsonl" else apart[:1])]
+    assert len(apart) > 2
 
 
 def test_usable_rows_are_looked_for_once(three: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, write: Any) -> None:
