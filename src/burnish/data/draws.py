@@ -137,10 +137,10 @@ class DrawsReader(Iterator[Sample]):
         self.draws, self.share, self._taken = draws, share, taken
         corpus = draws.corpus
         spec, seen = corpus.opened(0)
-        rest, part = share[taken:], Tally(rows=taken, kept=taken)
+        rest = share[taken:]
         self._samples: Iterator[Sample] = iter(())  # no rows at all would be an error
         if rest:
-            self._samples = converted(spec, self._rows(rest), corpus.options, part, seen, whole=False)
+            self._samples = converted(spec, self._rows(rest), corpus.options, Tally(), seen, whole=False)
 
     def __next__(self) -> Sample:
         return next(self._samples)

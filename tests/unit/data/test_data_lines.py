@@ -86,17 +86,18 @@ def test_errors_far_in_name_the_line(write: Any) -> None:
 
 def test_broken_characters_far_in_name_the_byte(write: Any) -> None:
     path = write("a.txt", b"\xc3\xa4 fine\n" * 100 + b"\xff\n")
-    assert lines.lines_of(path) is None
     for start in (0, 60):
         with pytest.raises(DataError, match="byte 0xff") as caught:
             list(read_rows(path, [], start))
         assert caught.value.at == f"{path}: line 101, byte 800"
+    assert lines.lines_of(path) is None
 
 
 def test_gb18030_that_shows_late_is_still_found(write: Any) -> None:
     path = write("a.txt", ("plain words of ascii\n" * 40 + "你好，今天天气很好。我们去公园\n" * 5).encode("gb18030"))
     notes: list[str] = []
-    assert list(read_rows(path, notes, 39))[1] == {"text": "你好，今天天气很好。我们去公园"}
+    assert lines.mark_before(path, 20).byte  # and not the start
+    assert list(read_rows(path, notes, 20))[20] == {"text": "你好，今天天气很好。我们去公园"}
     assert notes == ["a.txt: is not UTF-8; read as GB18030"]
     with pytest.raises(Undivided):
         corpus("a.txt", stage="pt").divide(2)

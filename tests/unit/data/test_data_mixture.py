@@ -205,6 +205,18 @@ def test_what_is_held_out_is_in_no_lane(three: tuple[str, ...]) -> None:
             assert trained | set(held) == set(answers(mixture(*three, strategy=strategy).read()))
 
 
+@pytest.mark.parametrize("count", range(1, 8))
+def test_a_row_that_was_drawn_often_is_held_out_or_trained_on(write: Any, count: int) -> None:
+    write("a.jsonl", rows("a", 6))
+    write("dataset_info.json", {"a": {"file_name": "a.jsonl", "num_samples": 18}})
+    one = mixture("a", strategy="concat")
+    reader = one.read()
+    held = {next(reader).record.turns[-1].content for _ in range(count)}
+    one.hold_out(reader, count)
+    assert held | set(answers(one.read())) == {f"a{number:02}" for number in range(6)}
+    assert not held & set(answers(one.read()))
+
+
 @pytest.mark.parametrize(("strategy", "count"), [("interleave_over", 30), ("interleave_once", 24), ("concat", 8)])
 def test_a_dataset_that_is_held_out_whole_is_an_error(three: tuple[str, ...], strategy: str, count: int) -> None:
     one = mixture(*three, strategy=strategy)

@@ -32,9 +32,10 @@ class Listed:
     """A source that is a list, of one lane."""
 
     def __init__(self, samples):
-        self.samples = samples
+        self.samples, self.passes = samples, []
 
     def read(self, lane=0, lanes=1, cursor=None, epoch=0):
+        self.passes.append(epoch)
         reader = ListedReader(self.samples)
         reader.taken = cursor["taken"] if cursor else 0
         return reader
@@ -90,6 +91,15 @@ def test_the_order_follows_the_seed_and_changes_with_the_pass():
     one, same, other = (flat(seen(plan(seed=seed), 23)) for seed in (1, 1, 2))
     assert one == same != other
     assert one[:23] != one[23:]
+
+
+def test_the_source_is_told_which_pass_it_is():
+    one = plan()
+    seen(one, 20)
+    again = plan()
+    again.seek(one.position(20), 20)
+    seen(again, 21, 20)
+    assert (one.source.passes[:2], again.source.passes[0]) == ([0, 1], 1)
 
 
 @pytest.mark.parametrize("pack", ["no", "whole"])
