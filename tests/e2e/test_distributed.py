@@ -164,10 +164,27 @@ def streamed_on_one(model, folder):
     alone = job("one-streamed", stream_lanes=2, gradient_accumulation_steps=4)
     assert train(alone)["data"]["passes"] == [2, 2]
     shared = {"gradient_accumulation_steps": 2}
+    mixed = mixed_streams(folder)
+    assert train(job("one-mixed", **mixed, stream_lanes=2, gradient_accumulation_steps=4))["data"]["lanes"] == 2
     return {
+        "ddp-mixed": job("ddp-mixed", **mixed, **shared),
+        "ddp-mixed-resumed": job(
+            "ddp-mixed-resumed", **mixed, **shared, resume_from_checkpoint=str(folder / "one-mixed/checkpoint-3")
+        ),
         "ddp-streamed": job("ddp-streamed", **shared),
         "ddp-resumed": job("ddp-resumed", **shared, resume_from_checkpoint=str(folder / "one-streamed/checkpoint-2")),
     }
+
+
+def mixed_streams(folder):
+    """One file each of two datasets that take turns, and of the second one rows are drawn."""
+    for name, count in (("talk", 30), ("drawn", 14)):
+        lines = [json.dumps({"instruction": f"{name} {row}", "output": "no " * row + "."}) for row in range(count)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    about = {"talk": {"file_name": "talk.jsonl"}, "drawn": {"file_name": "drawn.jsonl", "num_samples": 24}}
+    (folder / "dataset_info.json").write_text(json.dumps(about))
+    taking_turns = {"mix_strategy": "interleave_over", "interleave_probs": "0.6,0.4"}
+    return {"dataset": ["talk", "drawn"], "dataset_dir": str(folder), **taking_turns}
 
 
 def check_streamed(before, after, first=1):
@@ -184,6 +201,13 @@ def test_two_ranks_that_read_their_own_files_equal_one_process_that_reads_all(en
     assert "the data is read in 2 lanes, 1 by each process" in done.stdout
     record = json.loads((folder / "ddp-streamed" / "run.json").read_text())["data"]
     assert (record["lanes"], record["passes"]) == (2, [2, 2])
+
+
+def test_two_ranks_take_turns_and_draw_as_one_process_does(engines):
+    folder, _ = engines
+    check_streamed(folder / "one-mixed", folder / "ddp-mixed")
+    assert json.loads((folder / "ddp-mixed" / "run.json").read_text())["data"]["lanes"] == 2
+    check_streamed(folder / "one-mixed", folder / "ddp-mixed-resumed", first=4)
 
 
 def test_a_stream_goes_on_with_another_number_of_ranks(engines, tiny_folder):

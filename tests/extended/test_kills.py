@@ -33,6 +33,13 @@ DATA = {
     "packed": {"packing": True, "cutoff_len": 80, "num_train_epochs": 3},
     "streaming": {"streaming": True, "max_steps": 9, "buffer_size": 5},
     "streaming-packed": {"streaming": True, "max_steps": 6, "buffer_size": 7, "packing": True, "cutoff_len": 80},
+    "streaming-mixed": {
+        "streaming": True,
+        "max_steps": 9,
+        "buffer_size": 5,
+        "mix_strategy": "interleave_over",
+        "interleave_probs": "0.7,0.3",
+    },
     "best": {
         "val_size": 3,
         "eval_strategy": "steps",
@@ -59,7 +66,7 @@ def settings(model, chats, data, tuning):
     return {
         **COMMON,
         "model_name_or_path": str(model),
-        "dataset": [str(chats)],
+        "dataset": [str(chats)] * (2 if "mix_strategy" in DATA[data] else 1),
         **TUNING[tuning],
         **DATA[data],
     }

@@ -133,19 +133,20 @@ def _judged(sample: Sample, example: Example) -> tuple[Sample, str] | None:
 
 
 def run_cache(clear: bool) -> None:
-    """Print, or remove, the prepared sets in the cache."""
+    """Print the prepared sets in the cache; or remove them, and what was counted of files."""
     import shutil
 
     from rich.table import Table
 
     from burnish.batch.store import cached_sets
-    from burnish.cache import cache_folder
+    from burnish.cache import cache_folder, counts_folder
 
     folder = cache_folder() / "prepared"
     found = list(cached_sets(folder))
     total = sum(size for *_, size in found)
     if clear:
-        shutil.rmtree(folder, ignore_errors=True)
+        for place in (folder, counts_folder()):
+            shutil.rmtree(place, ignore_errors=True)
         log.say(f"removed {len(found)} prepared sets, {total / 1e6:.1f} MB, from {folder}")
         return
     table = Table(box=None, pad_edge=False)

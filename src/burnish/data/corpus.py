@@ -1,24 +1,25 @@
 """Datasets that are read as they lie, from any place on, and shared out among readers that each read a part of them.
 
-A lane is a fixed share of the files, or of the row groups in them. What is in a lane follows from the files alone, so
-each process of a run finds the same lanes, and reads none of the rows of a lane that is not its own.
+A lane is a fixed share of the files, or of the rows in them. What is in a lane follows from the files alone, so each
+process of a run finds the same lanes, and reads none of the rows of a lane that is not its own.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from burnish.data.checks import Seen
 from burnish.data.iterate import Options, Placed, Tally, begin, converted, resolved, seen_in, stretches_of
-from burnish.data.readers import count_rows, row_groups
+from burnish.data.readers import count_rows, row_groups, rows_if_told, rows_of_lines
 from burnish.data.records import Sample
 from burnish.data.spec import DatasetSpec
 from burnish.data.stretches import Stretch
@@ -80,21 +81,25 @@ class Corpus:
             for stretch in stretches_of(spec, self.options, self.notes)
         ]
 
-    @property
-    def draws(self) -> bool:
-        """Whether a dataset's rows are drawn at random, so that they have no place in a file."""
-        return any(spec.num_samples for spec in self.specs)
+    def alone(self, number: int) -> Corpus:
+        """One of the datasets as a corpus of its own."""
+        one = copy.copy(self)
+        one.specs, one.begin, one._lanes = [self.specs[number]], None, {}
+        one.shards = [Shard(0, shard.stretch) for shard in self.shards if shard.dataset == number]
+        one._heads = {0: self.opened(number)}
+        return one
 
     def identity(self) -> str:
         """A digest of which rows of which files are read; files are known by name and size, not by content."""
         rows = [(shard.stretch.file.name, _size(shard.stretch.file), *shard.stretch[1:]) for shard in self.shards]
         return hashlib.sha256(json.dumps([rows, self.options.max_samples]).encode()).hexdigest()
 
-    def read(self, lane: int = 0, lanes: int = 1, cursor: Mapping[str, Any] | None = None) -> Reader:
+    def read(self, lane: int = 0, lanes: int = 1, cursor: Mapping[str, Any] | None = None, epoch: int = 0) -> Reader:
         """Begin a pass over a lane, or go on with one.
 
         Args:
             cursor: the fields of the Cursor of an earlier reader of this lane.
+            epoch: which pass it is; the rows come in the same order in each of them.
         Raises:
             Undivided: as `divide`.
         """
@@ -117,7 +122,7 @@ class Corpus:
         return self._heads[number]
 
     def divide(self, lanes: int) -> list[list[Shard]]:
-        """The shards of each lane: whole files, or where these do not fit, row groups of each file.
+        """The shards of each lane: whole files, or where these do not fit, rows or row groups of each file.
 
         Raises:
             Undivided: there are too few of them, or their sizes would make the lanes too unequal.
@@ -127,8 +132,6 @@ class Corpus:
         return self._lanes[lanes]
 
     def _divided(self, lanes: int) -> list[list[Shard]]:
-        if self.options.max_samples is not None:
-            raise Undivided("max_samples takes the first rows of all")
         shards = self._to_train_on()
         sized = [(shard, _bytes(shard.stretch)) for shard in shards]
         reason = f"there are fewer files ({len(shards)}) than lanes ({lanes})"
@@ -138,20 +141,50 @@ class Corpus:
                 return found
             reason = f"the sizes of the {len(shards)} files would make lanes of very unequal size"
         groups = [_parts(shard, size, lanes) for shard, size in sized]
-        found = _dealt(groups, lanes) if all(len(parts) == lanes for parts in groups) else None
-        if found is None:
+        if any(len(parts) < lanes for parts in groups):
             raise Undivided(reason)
+        found = _dealt(groups, lanes)
+        if found is None:
+            raise Undivided(f"the rows of the {len(shards)} files would make lanes of very unequal size")
         return found
 
     def _to_train_on(self) -> list[Shard]:
-        """All shards without the rows that are held out."""
-        at = self.begin
-        if at is None:
-            return self.shards
-        first = self.shards[at.shard]
-        rest = first.stretch._replace(start=max(first.stretch.start, at.row))
-        end = rest.stop if rest.stop is not None else count_rows(rest.file)
-        return ([Shard(first.dataset, rest)] if rest.start < end else []) + self.shards[at.shard + 1 :]
+        """The shards without the rows that are held out, or that lie after the first `max_samples` of their dataset."""
+        at = self.begin or Cursor()
+        found = []
+        for number, shard in enumerate(self._limited()):
+            if shard is None or number < at.shard:
+                continue
+            rest = shard.stretch
+            if number == at.shard and at.row > rest.start:
+                rest = rest._replace(start=at.row)
+                if rest.start >= (count_rows(rest.file) if rest.stop is None else rest.stop):
+                    continue
+            found.append(Shard(shard.dataset, rest))
+        return found
+
+    def _limited(self) -> list[Shard | None]:
+        """The shards up to the `max_samples`th row of each dataset; None in the place of those after it."""
+        limit = self.options.max_samples
+        if limit is None:
+            return list(self.shards)
+        left = dict.fromkeys(range(len(self.specs)), limit)
+        found: list[Shard | None] = []
+        for number, stretch in self.shards:
+            if left[number] <= 0:
+                found.append(None)
+                continue
+            rows = rows_if_told(stretch.file)
+            if rows is None:
+                raise Undivided(
+                    f"max_samples takes the first rows, and {stretch.file.name} does not tell how many it has"
+                )
+            stop = rows if stretch.stop is None else stretch.stop
+            if stop - stretch.start > left[number]:
+                stretch = stretch._replace(stop=stretch.start + left[number])
+            left[number] -= stop - stretch.start
+            found.append(Shard(number, stretch))
+        return found
 
 
 class Reader(Iterator[Sample]):
@@ -235,22 +268,21 @@ def _dealt(groups: Sequence[Sequence[Sized]], lanes: int) -> list[list[Shard]] |
 
 
 def _parts(shard: Shard, size: float, lanes: int) -> list[Sized]:
-    """A shard's row groups in so many runs of about as many rows; fewer, where it has fewer groups."""
+    """A shard's rows in so many runs of about as many; fewer, where its file is not divided in so many places."""
     stretch = shard.stretch
-    ends, end = [], 0
-    for rows in row_groups(stretch.file):
-        end += rows
-        ends.append(end)
-    if not ends:
-        return [(shard, size)]
-    stop = end if stretch.stop is None else stretch.stop
-    inside = [edge for edge in ends if stretch.start < edge < stop]
+    rows, ends = rows_of_lines(stretch.file), []
+    if rows is None:
+        ends = list(accumulate(row_groups(stretch.file)))
+        if not ends:
+            return [(shard, size)]
+        rows = ends[-1]
+    stop = rows if stretch.stop is None else stretch.stop
     total = stop - stretch.start
-    cuts = sorted(
-        {min(inside, key=lambda edge: abs(edge - stretch.start - total * lane / lanes)) for lane in range(1, lanes)}
-        if inside
-        else set()
-    )
+    wanted = [stretch.start + round(total * lane / lanes) for lane in range(1, lanes)]
+    if ends:
+        inside = [end for end in ends if stretch.start < end < stop]
+        wanted = [min(inside, key=lambda end: abs(end - row)) for row in wanted] if inside else []
+    cuts = sorted({row for row in wanted if stretch.start < row < stop})
     edges = [stretch.start, *cuts, stop]
     return [
         (Shard(shard.dataset, Stretch(stretch.file, start, stop)), size * (stop - start) / max(total, 1))

@@ -9,6 +9,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+from burnish.data.lines import lines_of, mark_before
 from burnish.data.rows import BrokenRow
 from burnish.data.text import read_chunks, read_lines
 from burnish.errors import DataError
@@ -50,12 +51,30 @@ def count_json_lines(path: Path) -> int:
     """How many rows `read_json_lines` gives; lines are not parsed."""
     if _is_json_array(path):
         return sum(1 for _ in _elements(path, [], 0))
-    return sum(not line.isspace() for line in read_lines(path, []))
+    return count_text_lines(path)
+
+
+def count_text_lines(path: Path) -> int:
+    """How many lines of a file are not blank."""
+    known = lines_of(path)
+    return known.rows if known else sum(not line.isspace() for line in read_lines(path, []))
+
+
+def rows_of_json_lines(path: Path) -> int | None:
+    """How many rows a plain file of JSON lines has; None where `read_json_lines` cannot begin at any of them."""
+    return None if _is_json_array(path) else rows_of_text(path)
+
+
+def rows_of_text(path: Path) -> int | None:
+    """The same for a plain text file."""
+    known = lines_of(path)
+    return known.rows if known else None
 
 
 def _lines(path: Path, notes: list[str], start: int, go_on: bool) -> Iterator[Any]:
-    row = 0
-    for number, line in enumerate(read_lines(path, notes), start=1):
+    at = mark_before(path, start)
+    row = at.rows
+    for number, line in enumerate(read_lines(path, notes, at), start=at.lines + 1):
         if line.isspace():
             continue
         if row >= start:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from burnish.data.lines import mark_before
 from burnish.data.read_json import NO_ROWS, ONE_ROW
 from burnish.data.rows import BrokenRow
 from burnish.data.text import read_lines
@@ -30,8 +31,9 @@ def read_tsv(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
 
 def read_text(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
     """One row a line that is not blank, in the column `text`."""
-    row = 0
-    for line in read_lines(path, notes):
+    at = mark_before(path, start)
+    row = at.rows
+    for line in read_lines(path, notes, at):
         if line.isspace():
             continue
         if row >= start:

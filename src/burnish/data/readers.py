@@ -30,8 +30,14 @@ _JSON = (".json", ".jsonl")
 _COUNTERS = LazyTable("file type")
 """File ending → `count(path)`, for types whose rows can be counted without making them."""
 _COUNTERS.add(".jsonl", "burnish.data.read_json:count_json_lines")
+_COUNTERS.add(".txt", "burnish.data.read_json:count_text_lines")
 _COUNTERS.add(".parquet", "burnish.data.read_arrow:count_parquet")
 _COUNTERS.add(".arrow", "burnish.data.read_arrow:count_arrow")
+
+_LINED = LazyTable("file type")
+"""File ending → `rows(path)`, for files that are read from any row on at once; None for one that cannot; not packed."""
+_LINED.add(".jsonl", "burnish.data.read_json:rows_of_json_lines")
+_LINED.add(".txt", "burnish.data.read_json:rows_of_text")
 
 REGISTRY_FILES = ("dataset_info.json", "dataset_info.yaml", "dataset_info.yml")
 _ABOUT = (*REGISTRY_FILES, "state.json", "dataset_dict.json", "dataset_infos.json", "README.txt", "LICENSE.txt")
@@ -77,6 +83,19 @@ def row_groups(path: Path) -> list[int]:
     """The rows of each group that a Parquet or Arrow file is written in; none of files that are no such groups."""
     kind = path.suffix.lower()
     return list(_GROUPERS.get(kind)(path)) if kind in _GROUPERS else []
+
+
+def rows_of_lines(path: Path) -> int | None:
+    """The rows of a file that can be cut between any two of them, as it is one of lines; None of any other."""
+    kind = path.suffix.lower()
+    rows: int | None = _LINED.get(kind)(path) if kind in _LINED else None
+    return rows
+
+
+def rows_if_told(path: Path) -> int | None:
+    """The rows of a file that tells them without being read through or parsed; None of any other."""
+    lines = rows_of_lines(path)
+    return lines if lines is not None else sum(row_groups(path)) or None
 
 
 def is_data_file(name: str) -> bool:

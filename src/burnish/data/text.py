@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from burnish.errors import DataError
 
@@ -27,6 +27,25 @@ _MARKS = (
 )
 _CHINESE_SHARE = 0.8
 _ENOUGH_BYTES = 64
+
+
+class Mark(NamedTuple):
+    """A place in a file at which a line begins.
+
+    Args:
+        byte: where; what lies before it is UTF-8.
+        lines: how many lines lie before it.
+        rows: how many of these are not blank.
+        ascii: nothing but ASCII lies before it, so that the file may yet turn out to be GB18030.
+    """
+
+    byte: int = 0
+    lines: int = 0
+    rows: int = 0
+    ascii: bool = True
+
+
+START = Mark()
 
 
 def ending(path: Path) -> str:
@@ -73,15 +92,19 @@ def _broken(path: Path, name: str, error: Exception) -> DataError:
 
 
 class _Decoder:
-    """Bytes to text, piece by piece; settles on an encoding by the first bytes that tell."""
+    """Bytes to text, piece by piece; settles on an encoding by the first bytes that tell.
 
-    def __init__(self, path: Path, notes: list[str]) -> None:
+    Args:
+        at: where the first piece begins.
+    """
+
+    def __init__(self, path: Path, notes: list[str], at: Mark) -> None:
         self.path, self.notes = path, notes
-        self.encoding = ""
+        self.encoding = "utf-8" if at.byte else ""
         self.tail = b""
-        self.fed = 0
-        self.lines = 0
-        self.ascii = True
+        self.fed = at.byte
+        self.lines = at.lines
+        self.ascii = at.ascii
         self.other: codecs.IncrementalDecoder | None = None
 
     def feed(self, data: bytes, final: bool) -> str:
@@ -162,14 +185,18 @@ class _Decoder:
         )
 
 
-def read_chunks(path: Path, notes: list[str]) -> Iterator[str]:
+def read_chunks(path: Path, notes: list[str], at: Mark = START) -> Iterator[str]:
     """The text of a file in pieces of some hundred thousand characters.
 
+    Args:
+        at: where to begin; of a compressed file only its start.
     Raises:
         DataError: bytes that are no text; names the line and the byte, both as they are after decompression.
     """
-    decoder = _Decoder(path, notes)
+    decoder = _Decoder(path, notes, at)
     with open_bytes(path) as stream:
+        if at.byte:
+            stream.seek(at.byte)
         data = stream.read(_CHUNK_BYTES)
         while data:
             later = stream.read(_CHUNK_BYTES)
@@ -179,10 +206,10 @@ def read_chunks(path: Path, notes: list[str]) -> Iterator[str]:
             data = later
 
 
-def read_lines(path: Path, notes: list[str]) -> Iterator[str]:
-    """The lines of a file, each with its newline. Only a newline ends a line, as in JSON lines."""
+def read_lines(path: Path, notes: list[str], at: Mark = START) -> Iterator[str]:
+    """The lines of a file from a place on, each with its newline. Only a newline ends a line, as in JSON lines."""
     parts: list[str] = []
-    for chunk in read_chunks(path, notes):
+    for chunk in read_chunks(path, notes, at):
         first, *more = chunk.split("\n")
         parts.append(first)
         if more:

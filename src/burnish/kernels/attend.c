@@ -31,7 +31,8 @@ typedef struct {
     int64_t count, together, heads, shared, size, window; /* `together`: documents of one task; window 0: none */
     float scale;
     tensor query, key, value, out, grad, grad_query, grad_key, grad_value;
-    float *sums; /* [H, T] log of the softmax's sums */
+    tensor each_key, each_value; /* gradients of keys and values by each head, before those that share them are added up */
+    float *sums;                 /* [H, T] log of the softmax's sums */
     int64_t tokens;
 } attention;
 
@@ -211,7 +212,7 @@ INLINE void slopes(float *weights, float *slope, int first, int last, int count,
         store(slope + t, load(weights + t) * (load(slope + t) - all(mean)));
 }
 
-/* Adds to the gradients of the head's keys and values; `grad_key` and `grad_value` hold all heads, not the shared ones. */
+/* Adds to the head's gradients of keys and values. */
 static void document_backward(const attention *job, const document *doc, int64_t head, float *scratch) {
     int size = (int)job->size;
     int64_t shared = head / (job->heads / job->shared), length = doc->length;
@@ -246,9 +247,9 @@ static void document_backward(const attention *job, const document *doc, int64_t
                 slopes(weights + r * BLOCK_K, slope + r * BLOCK_K, first, last, count, sum, means[q + r]);
             }
             product_onto(count, size, rows, weights, 1, BLOCK_K, grad, job->grad.token,
-                         row_of(&job->grad_value, head, block.token), job->grad_value.token);
+                         row_of(&job->each_value, head, block.token), job->each_value.token);
             product_onto(count, size, rows, slope, 1, BLOCK_K, queries + q * size, size,
-                         row_of(&job->grad_key, head, block.token), job->grad_key.token);
+                         row_of(&job->each_key, head, block.token), job->each_key.token);
             product_onto(rows, size, count, slope, BLOCK_K, 1, key, job->key.token, grad_queries + q * size, size);
         }
     }
@@ -256,15 +257,40 @@ static void document_backward(const attention *job, const document *doc, int64_t
         scaled(row_of(&job->grad_query, head, doc->start + q), grad_queries + q * size, size, job->scale);
 }
 
-static void run(const attention *job, int threads, float *scratch, int64_t scratch_size,
-                void one(const attention *, const document *, int64_t, float *)) {
+INLINE void clear(const attention *job, const tensor *t, const document *doc, int64_t head) {
+    for (int64_t i = 0; i < doc->length; i++) memset(row_of(t, head, doc->start + i), 0, job->size * sizeof(float));
+}
+
+static void run(const attention *job, const int backward, int threads, float *scratch, int64_t scratch_size) {
     int64_t tasks = job->count / job->together * job->heads;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int64_t task = 0; task < tasks; task++) {
         const document *first = job->documents + task / job->heads * job->together;
-        for (int64_t i = 0; i < job->together; i++)
-            one(job, first + i, task % job->heads, scratch + omp_get_thread_num() * scratch_size);
+        int64_t head = task % job->heads;
+        float *own = scratch + omp_get_thread_num() * scratch_size;
+        for (int64_t i = 0; i < job->together && backward; i++) {
+            clear(job, &job->each_key, first + i, head);
+            clear(job, &job->each_value, first + i, head);
+        }
+        for (int64_t i = 0; i < job->together; i++) {
+            if (backward) document_backward(job, first + i, head, own);
+            else document_forward(job, first + i, head, own);
+        }
     }
+}
+
+/* The gradients of heads that share keys and values, always added up in the same order. */
+static void add_up(const attention *job, const tensor *each, const tensor *sum, int threads) {
+    int64_t group = job->heads / job->shared;
+    if (each->data == sum->data) return;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t t = 0; t < job->tokens; t++)
+        for (int64_t s = 0; s < job->shared; s++)
+            for (int64_t d = 0; d < job->size; d += LANES) {
+                vf found = load(row_of(each, s * group, t) + d);
+                for (int64_t g = 1; g < group; g++) found += load(row_of(each, s * group + g, t) + d);
+                store(row_of(sum, s, t) + d, found);
+            }
 }
 
 int64_t burnish_attend_scratch(int64_t size, int64_t longest, int backward) {
@@ -273,11 +299,13 @@ int64_t burnish_attend_scratch(int64_t size, int64_t longest, int backward) {
 }
 
 void burnish_attend(const attention *job, int threads, float *scratch, int64_t scratch_size) {
-    run(job, threads, scratch, scratch_size, document_forward);
+    run(job, 0, threads, scratch, scratch_size);
 }
 
 void burnish_attend_back(const attention *job, int threads, float *scratch, int64_t scratch_size) {
-    run(job, threads, scratch, scratch_size, document_backward);
+    run(job, 1, threads, scratch, scratch_size);
+    add_up(job, &job->each_key, &job->grad_key, threads);
+    add_up(job, &job->each_value, &job->grad_value, threads);
 }
 
 int burnish_lanes(void) { return LANES; }

@@ -36,6 +36,7 @@ class _Attention(ctypes.Structure):
         *((name, _LONG) for name in ("count", "together", "heads", "shared", "size", "window")),
         ("scale", ctypes.c_float),
         *((name, _Tensor) for name in ("query", "key", "value", "out", "grad", "grad_query", "grad_key", "grad_value")),
+        *((name, _Tensor) for name in ("each_key", "each_value")),
         ("sums", _POINTER),
         ("tokens", _LONG),
     ]
@@ -136,17 +137,15 @@ class _Documents(torch.autograd.Function):
         query, key, value, out, sums = ctx.saved_tensors
         lengths, scale, window, prompts = ctx.given
         grad = grad_outputs[0] if grad_outputs[0].stride(-1) == 1 else grad_outputs[0].contiguous()
-        grad_query, wide = _in_rows(query), query.shape[1] // key.shape[1]
-        # Of all heads, not only of the shared ones: each head is computed by itself.
-        grad_key, grad_value = (_in_rows(query).zero_() for _ in range(2))
-        tensors = {"query": query, "key": key, "value": value, "out": out, "grad": grad}
-        tensors |= {"grad_query": grad_query, "grad_key": grad_key, "grad_value": grad_value}
+        grads = {f"grad_{name}": _in_rows(each) for name, each in (("query", query), ("key", key), ("value", value))}
+        tensors = {"query": query, "key": key, "value": value, "out": out, "grad": grad, **grads}
+        tensors |= {"each_key": grads["grad_key"], "each_value": grads["grad_value"]}
+        if query.shape[1] != key.shape[1]:
+            tensors |= {name: query.new_empty(query.shape) for name in ("each_key", "each_value")}
         job, longest = _job(lengths, prompts, **tensors)
         job.scale, job.window, job.sums = scale, window or 0, sums.data_ptr()
         _run(job, longest, backward=True)
-        if wide > 1:
-            grad_key, grad_value = (each.unflatten(1, (key.shape[1], wide)).sum(2) for each in (grad_key, grad_value))
-        return grad_query, grad_key, grad_value, None, None, None, None
+        return *grads.values(), None, None, None, None
 
 
 def _job(lengths: Sequence[int], prompts: Sequence[int] | None, **tensors: Tensor) -> tuple[_Attention, int]:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -20,9 +19,9 @@ from burnish.batch.windows import Windows
 from burnish.config import Settings
 from burnish.data.corpus import Corpus
 from burnish.data.iterate import Tally
-from burnish.data.load import Loaded, iter_samples, load_samples
+from burnish.data.load import Loaded, load_samples
 from burnish.data.mix import interleave
-from burnish.data.records import Sample
+from burnish.data.mixture import Mixture
 from burnish.data.split import held_out
 from burnish.errors import DataError
 from burnish.model.load import load_tokenizer, read_stop_ids
@@ -30,7 +29,7 @@ from burnish.model.source import ModelSource
 from burnish.model.vocabulary import extend_tokenizer, new_tokens
 from burnish.template import ChatTemplate, load_template
 from burnish.train.engine import Engine
-from burnish.train.lanes import Counted, Source, StreamOptions
+from burnish.train.lanes import Source, StreamOptions
 from burnish.train.origin import hub_arguments
 from burnish.train.sets import (
     counts_of,
@@ -203,10 +202,11 @@ def _streamed(settings: Settings, template: ChatTemplate, stage: Stage) -> RunDa
     for line in corpus.notes:
         log.note(line)
     source: Source = corpus
-    if data.mix_strategy != "concat" and len(data.dataset) > 1:
-        source = Counted(partial(_taking_turns, settings), "the datasets take turns")
-    elif corpus.draws:
-        source = Counted(partial(_samples_of, settings, data.dataset), "num_samples draws rows from all of a dataset")
+    takes_turns = data.mix_strategy != "concat" and len(data.dataset) > 1
+    if takes_turns:
+        _check_probabilities(settings, list(data.dataset))
+    if takes_turns or any(spec.num_samples for spec in corpus.specs):
+        source = Mixture(corpus, data.mix_strategy, data.interleave_probs, data_seed(settings))
     evaluation: dict[str, Selection] = {}
     if data.eval_dataset:
         evaluation, _ = _evaluation(settings, template, stage)
@@ -219,18 +219,6 @@ def _streamed(settings: Settings, template: ChatTemplate, stage: Stage) -> RunDa
     shaped = {name: _shaped(one, settings) for name, one in evaluation.items()}
     key = hashlib.sha256(f"{label_key(settings, template)} {corpus.identity()}".encode()).hexdigest()
     return RunData(None, shaped, Counts(), key, source, stage.unit)
-
-
-def _samples_of(settings: Settings, names: Sequence[str]) -> Iterator[Sample]:
-    return iter_samples(names, data_folder(settings), on_bad_row=settings.data.on_bad_row, **reading(settings))
-
-
-def _taking_turns(settings: Settings) -> Iterator[Sample]:
-    """The samples of datasets that take turns."""
-    data = settings.data
-    _check_probabilities(settings, list(data.dataset))
-    each = [partial(_samples_of, settings, [name]) for name in data.dataset]
-    return interleave(each, data.mix_strategy, data.interleave_probs, data_seed(settings))
 
 
 def stream_plan(settings: Settings, data: RunData, template: ChatTemplate, stage: Stage, engine: Engine) -> StreamPlan:

@@ -8,9 +8,8 @@ the place in its data alone, and a checkpoint needs to keep no more than that pl
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
@@ -18,28 +17,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from burnish import log
 from burnish.batch.chunks import LabelOptions, MakeChunk, example_of
 from burnish.batch.plan import packed_units
 from burnish.batch.windows import window_starts
 from burnish.batch.workers import make_chunks
-from burnish.data.corpus import Undivided
 from burnish.data.records import Sample
 from burnish.errors import DataError
 from burnish.template import ChatTemplate, Example
 
-_PART, _SAY_EVERY_S = 1000, 5.0
 Position = dict[str, Any]
 """Where a lane or a stream stands, ready for JSON."""
 
 
 class Samples(Protocol):
-    """The samples of a pass; `cursor` is where to go on after the last one that was taken, None where only a count of
-    samples tells that.
-    """
+    """The samples of a pass; `cursor` is where to go on after the last one that was taken."""
 
     @property
-    def cursor(self) -> Position | None: ...
+    def cursor(self) -> Position: ...
 
     def __next__(self) -> Sample: ...
 
@@ -47,10 +41,10 @@ class Samples(Protocol):
 
 
 class Source(Protocol):
-    """What samples are read from, such as `data.corpus.Corpus`: the same samples in the same order each time."""
+    """What samples are read from, such as `data.corpus.Corpus`: the same ones in the same order each time."""
 
-    def read(self, lane: int = 0, lanes: int = 1, cursor: Position | None = None) -> Samples:
-        """Begin a pass over a lane, or go on where a cursor points."""
+    def read(self, lane: int = 0, lanes: int = 1, cursor: Position | None = None, epoch: int = 0) -> Samples:
+        """Begin the pass of this number over a lane, or go on with it where a cursor points."""
         ...
 
     def divide(self, lanes: int) -> Sequence[Any]:
@@ -62,48 +56,11 @@ class Source(Protocol):
         ...
 
 
-class Counted:
-    """A source whose samples have no place in a file, such as draws and mixtures: it goes on by counting them.
-
-    Args:
-        start: begins a pass over the samples.
-        why: why it cannot be divided.
-    """
-
-    def __init__(self, start: Callable[[], Iterator[Sample]], why: str) -> None:
-        self.start, self.why = start, why
-        self._held_out = 0
-
-    def read(self, lane: int = 0, lanes: int = 1, cursor: Position | None = None) -> Samples:
-        """Begin a pass."""
-        return _Plain(islice(self.start(), self._held_out, None))
-
-    def hold_out(self, samples: Samples, count: int) -> None:
-        """Leave out the first `count` samples."""
-        self._held_out = count
-
-    def divide(self, lanes: int) -> Sequence[Any]:
-        """One lane that holds all."""
-        if lanes > 1:
-            raise Undivided(self.why)
-        return [()]
-
-
-class _Plain(Iterator[Sample]):
-    cursor = None
-
-    def __init__(self, samples: Iterator[Sample]) -> None:
-        self._samples = samples
-
-    def __next__(self) -> Sample:
-        return next(self._samples)
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a block begins: the pass over the lane, samples taken before it, its number, its first row overall.
 
-    `cursor`: where its first sample stands, where the source can go there without reading what is before it.
+    `cursor`: where its first sample stands; None at the beginning of a pass.
     """
 
     epoch: int = 0
@@ -248,29 +205,13 @@ class Lane:
                 return _Block(place, after, examples, datasets, rows)
             place = after
 
-    def _take(self, place: Place) -> tuple[list[Sample], Position | None]:
+    def _take(self, place: Place) -> tuple[list[Sample], Position]:
         """The samples of a block, and the cursor after them."""
         reader = self._reader
         if reader is None or self._reads != place:
-            reader = self._reader = self.source.read(self.number, self.lanes, place.cursor)
-            if place.cursor is None:
-                self._skip(reader, place.taken)
+            reader = self._reader = self.source.read(self.number, self.lanes, place.cursor, place.epoch)
         samples = list(islice(reader, self.options.block_samples))
         return samples, reader.cursor
-
-    def _skip(self, reader: Samples, samples: int) -> None:
-        """Go on to where a run stopped: samples are read and converted again, but not tokenized."""
-        said = started = time.monotonic()
-        for taken in range(0, samples, _PART):
-            if self._closed:
-                return
-            for _ in islice(reader, min(_PART, samples - taken)):
-                pass
-            now = time.monotonic()
-            if now - said > _SAY_EVERY_S:
-                said, done = now, taken + _PART
-                left = log.clock((now - started) / done * max(0, samples - done))
-                log.say(f"reading up to where the run stopped: {done:,} of {samples:,} samples, about {left} left")
 
     def _prepare(self, samples: Sequence[Sample]) -> tuple[list[Example], list[str], Counter[str]]:
         examples: list[Example] = []

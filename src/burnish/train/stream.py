@@ -109,9 +109,16 @@ class StreamPlan:
             position: what `position` gave.
             lanes: how many are asked for, if any.
         Raises:
-            DataError: the checkpoint has another number of lanes, or the data cannot be divided as it was.
+            DataError: the checkpoint has another number of lanes, or the data cannot be divided as it was, or its
+                place was only counted, as an older version did.
         """
         places = position.get("places", [position])
+        if any(place.get("taken") and not place.get("cursor") for place in places):
+            raise DataError(
+                "the checkpoint was made by a version that could not find a place in datasets that take turns",
+                at="resume_from_checkpoint",
+                fix="start the run again in a new output_dir, or go on with the version that made the checkpoint",
+            )
         if lanes and lanes != len(places):
             raise DataError(
                 f"the checkpoint's data is divided into {len(places)} lanes, and not into {lanes}",
@@ -245,5 +252,6 @@ def _cannot(lanes: int, why: str, when: str = "") -> DataError:
     return DataError(
         f"the data cannot be divided into {lanes} lanes{when}: {why}",
         at="stream_lanes",
-        fix="use as many files of about the same size as there are lanes or more, or one lane",
+        fix="use .jsonl, .txt or Parquet files (`burnish data convert` writes such), as many files of about the same "
+        "size as there are lanes or more, or one lane",
     )

@@ -155,14 +155,14 @@ def test_row_groups_of_one_file_make_lanes(write: Any, kind: str) -> None:
 
 
 def test_what_cannot_be_divided_says_why(write: Any) -> None:
-    write("a.jsonl", rows(0, 50))
-    write("set/1.jsonl", rows(0, 50))
-    write("set/2.jsonl", rows(50, 60))
+    write("a.json", rows(0, 50))
+    write("set/1.json", rows(0, 50))
+    write("set/2.json", rows(50, 60))
     with pytest.raises(Undivided, match=r"fewer files \(1\) than lanes \(2\)"):
-        corpus("a.jsonl").divide(2)
+        corpus("a.json").divide(2)
     with pytest.raises(Undivided, match="very unequal size"):
         corpus("set/").divide(2)
-    with pytest.raises(Undivided, match="max_samples"):
+    with pytest.raises(Undivided, match=r"max_samples takes the first rows, and 1\.json does not tell"):
         corpus("set/", max_samples=5).divide(2)
 
 

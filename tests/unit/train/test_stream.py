@@ -17,7 +17,7 @@ from burnish.errors import DataError
 from burnish.model.source import find_model
 from burnish.template import load_template
 from burnish.train.data import build_data, build_template
-from burnish.train.lanes import Counted, StreamOptions
+from burnish.train.lanes import StreamOptions
 from burnish.train.stages import STAGES
 from burnish.train.stream import StreamPlan
 from tests.conftest import build_tokenizer
@@ -28,11 +28,42 @@ SAMPLES = [
 ]
 
 
+class Listed:
+    """A source that is a list, of one lane."""
+
+    def __init__(self, samples):
+        self.samples, self.passes = samples, []
+
+    def read(self, lane=0, lanes=1, cursor=None, epoch=0):
+        self.passes.append(epoch)
+        reader = ListedReader(self.samples)
+        reader.taken = cursor["taken"] if cursor else 0
+        return reader
+
+    def divide(self, lanes):
+        return [()] * lanes
+
+
+class ListedReader:
+    def __init__(self, samples):
+        self.samples, self.taken = samples, 0
+
+    cursor = property(lambda self: {"taken": self.taken})
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.taken == len(self.samples):
+            raise StopIteration
+        self.taken += 1
+        return self.samples[self.taken - 1]
+
+
 def plan(samples=SAMPLES, make=conversation_chunk, labels=None, rows=2, **options):
     options = {"block_samples": 6, "cutoff_len": 100, **options}
     template = load_template(build_tokenizer())
-    source = Counted(lambda: iter(samples), "it is a list")
-    return StreamPlan(source, template, labels or LabelOptions(), make, StreamOptions(**options), rows, 1)
+    return StreamPlan(Listed(samples), template, labels or LabelOptions(), make, StreamOptions(**options), rows, 1)
 
 
 def seen(one, steps, start=0):
@@ -60,6 +91,15 @@ def test_the_order_follows_the_seed_and_changes_with_the_pass():
     one, same, other = (flat(seen(plan(seed=seed), 23)) for seed in (1, 1, 2))
     assert one == same != other
     assert one[:23] != one[23:]
+
+
+def test_the_source_is_told_which_pass_it_is():
+    one = plan()
+    seen(one, 20)
+    again = plan()
+    again.seek(one.position(20), 20)
+    seen(again, 21, 20)
+    assert (one.source.passes[:2], again.source.passes[0]) == ([0, 1], 1)
 
 
 @pytest.mark.parametrize("pack", ["no", "whole"])
@@ -106,7 +146,7 @@ def test_windows_hold_all_tokens_of_a_block():
 
 def test_ranks_share_a_step():
     template = load_template(build_tokenizer())
-    parts = Counted(lambda: iter(SAMPLES), "it is a list"), template, LabelOptions(), conversation_chunk
+    parts = Listed(SAMPLES), template, LabelOptions(), conversation_chunk
     shared = StreamPlan(*parts, StreamOptions(6, 100), 2, 2, ranks=2)
     alone = StreamPlan(*parts, StreamOptions(6, 100), 2, 4, ranks=1)
     both = [shared.step(0, rank) for rank in (0, 1)]
@@ -260,8 +300,8 @@ def test_a_resume_prepares_only_the_block_it_goes_on_in(folder, monkeypatch):
 
 
 def test_lanes_that_cannot_be_had(folder):
-    with pytest.raises(DataError, match="cannot be divided into 3 lanes") as caught:
-        lanes_plan(folder).divide(3)
+    with pytest.raises(DataError, match="cannot be divided into 9 lanes") as caught:
+        lanes_plan(folder).divide(9)  # the smallest file has seven rows
     assert caught.value.at == "stream_lanes"
     first = processes(folder, 1, 2, 2)
     micro_batches(first, 1)
@@ -275,10 +315,16 @@ def test_lanes_that_cannot_be_had(folder):
 def test_what_does_not_suit_is_read_by_all(folder, capsys):
     for number in range(1, 8):
         (folder / f"{number}.jsonl").unlink()
+    (folder / "0.jsonl").rename(folder / "0.json")
     plans = processes(folder, 2, 1)
     assert [one.lanes for one in plans] == [1, 1]
     assert "each of the 2 processes reads all of the data" in capsys.readouterr().out
     assert micro_batches(plans, 4) == micro_batches(processes(folder, 1, 2), 4)
+
+
+def test_a_place_that_was_only_counted_is_refused(folder):
+    with pytest.raises(DataError, match="made by a version that could not find a place"):
+        lanes_plan(folder).seek({"places": [{"taken": 6, "row": 6, "cursor": None}], "turn": 0}, 3)
 
 
 def test_rows_that_several_processes_read_count_once(folder):
