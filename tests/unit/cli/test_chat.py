@@ -84,6 +84,17 @@ def test_system_clear_undo_and_retry(chat):
     assert contents(chat) == []
 
 
+def test_a_value_that_steers_nothing_is_told(chat, capsys):
+    say(chat, "/set do_sample false", "/set temperature 0.2", "/set temperature default", "/set temperature 0")
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == [
+        "(do_sample is false)",
+        "(temperature is 0.2; no effect while do_sample is false)",
+        "(temperature is 0.95)",
+        "(temperature is 0.0)",
+    ]
+
+
 def test_values_are_set_shown_and_refused(chat, capsys):
     say(chat, "/set temperature 0.2", "/set seed=7", "/set top_p")
     assert (chat.values["temperature"], chat.values["seed"]) == (0.2, 7)
