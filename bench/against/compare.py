@@ -4,7 +4,7 @@ usage: python bench/against/compare.py --data DIR [--stage sft|dpo] [--rows 32] 
                              [--trl PYTHON] [--llamafactory PYTHON] [--model smollm2-135m-instruct]
 
 PYTHON is the interpreter of the environment in which that tool is installed. DIR holds LLaMA-Factory's demo data with
-its dataset_info.json; the rows are those of alpaca_en_demo (sft) or dpo_en_demo (dpo) that come first. LoRA rank 8 on
+its dataset_info.json; the rows are taken evenly from all of alpaca_en_demo (sft) or dpo_en_demo (dpo). LoRA rank 8 on
 all linear layers, batches of 4 × 2 (dpo: 2 × 2), no checkpointing, at most 1024 tokens. --dtype is what the other
 tools are told; Burnish is told `bf16: true` and takes what suits the machine. Only ratios of one run count.
 """
@@ -95,7 +95,8 @@ def main() -> None:
     model = str(find_model(given.model, print).location)
     name = DATASETS[given.stage]
     info = json.loads((given.data / "dataset_info.json").read_text(encoding="utf-8"))[name]
-    rows = json.loads((given.data / info["file_name"]).read_text(encoding="utf-8"))[: given.rows]
+    rows = json.loads((given.data / info["file_name"]).read_text(encoding="utf-8"))
+    rows = rows[:: max(1, len(rows) // given.rows)][: given.rows]
     tools = ["burnish", *(tool for tool in ("trl", "llamafactory") if getattr(given, tool))]
     found: dict[str, list[dict[str, float]]] = {tool: [] for tool in tools}
     with tempfile.TemporaryDirectory() as folder:

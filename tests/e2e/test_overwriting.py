@@ -7,7 +7,7 @@ import pytest
 import burnish
 from burnish.api import train
 from burnish.data.records import Conversation, Turn
-from burnish.errors import ModelError
+from burnish.errors import BurnishError, ModelError
 from burnish.model.base import BASE_FILE
 from burnish.model.reward import CRITIC_FILE, HEAD_FILE
 from burnish.model.save import MERGED_FILE
@@ -48,3 +48,23 @@ def test_a_reference_that_is_not_there_is_told_by_its_own_name(tiny_folder, tmp_
     with pytest.raises(ModelError, match="there is no model 'nope'") as refused:
         train(settings(tiny_folder, pair_file(tmp_path), tmp_path / "run", stage="dpo", ref_model="nope"))
     assert refused.value.at == "ref_model: nope"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"dataset": "no_such_set"}, "no_such_set"),
+        ({"model_name_or_path": "no/such-model"}, "no/such-model"),
+        ({"lora_target": "no_such_layer"}, "no_such_layer"),
+    ],
+)
+def test_a_mistake_does_not_cost_the_earlier_run(wrong, told, tiny_folder, chat_file, tmp_path, capsys):
+    out = tmp_path / "run"
+    train(settings(tiny_folder, chat_file, out, max_steps=1, save_strategy="steps", save_steps=1))
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    mistaken = settings(tiny_folder, chat_file, out, max_steps=1, overwrite_output_dir=True) | wrong
+    with pytest.raises(BurnishError, match=told):
+        train(mistaken)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    assert list(out.glob("checkpoint-*"))
+    assert "the earlier run is back" in capsys.readouterr().out

@@ -101,7 +101,9 @@ class TrainingSettings(RoomSettings):
     """How the loop runs. A step is one update of the weights by the optimizer."""
 
     output_dir: PathText | None = setting(None, "Folder that receives the run: weights, metrics, plots and log.")
-    overwrite_output_dir: Flag = setting(False, "Empty an output folder that already holds a run, then start.")
+    overwrite_output_dir: Flag = setting(
+        False, "Delete the run that the output folder holds, once this one begins to train."
+    )
     do_train: Flag = setting(True, "Train the model.", derived="true, unless only do_eval or do_predict is asked for")
     per_device_train_batch_size: Whole = setting(8, "Samples in one forward pass on each device in training.", ge=1)
     per_device_eval_batch_size: Whole = setting(8, "Samples in one forward pass on each device in evaluation.", ge=1)

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from burnish.kernels.attention import attention_named
+from burnish.kernels.document_attention import attends_natively, document_attention
+from burnish.kernels.written_out import causal_mask, softmax_attention
 
 SLOTS = "burnish_slots"
 _FIRST_ROOM = 256  # tokens a slot has room for at first; it doubles
@@ -148,6 +150,8 @@ def cached_attention(
         weights = None if sinks is None else sinks.reshape(1, shared, heads // shared, 1)
         mixed = _attend(grouped, key, value, step.mask(window), scaling, softcap, weights)
         return mixed.reshape(rows, heads, 1, value.shape[-1])
+    if not any(step.starts) and softcap is None and sinks is None and attends_natively(query, key, value):
+        return document_attention(query, key, value, step.lengths, scaling, window)
     parts, place = [], 0
     for slot, start, length in zip(step.slots, step.starts, step.lengths, strict=True):
         asked = query[:, :, place : place + length]
@@ -182,14 +186,6 @@ def _attend_after(
     return _attend(query, key, value, mask, scaling, softcap, weights)
 
 
-def causal_mask(start: int, length: int, window: int | None, device: torch.device) -> Tensor:
-    """[T, start + T], True where new token t, at place start + t, may look."""
-    places = torch.arange(start, start + length, device=device)[:, None]
-    keys = torch.arange(start + length, device=device)
-    seen = keys <= places
-    return seen if window is None else seen & (keys > places - window)
-
-
 def _attend(
     query: Tensor,
     key: Tensor,
@@ -201,27 +197,7 @@ def _attend(
 ) -> Tensor:
     if softcap is None and sinks is None:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    return _softmax_attention(query, key, value, mask, scaling, softcap, sinks)
-
-
-def _softmax_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float,
-    softcap: float | None,
-    sinks: Tensor | None,
-) -> Tensor:
-    scores = (query @ key.transpose(-1, -2)).float() * scaling  # [B, H, T, L]
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    if sinks is None:
-        return scores.softmax(-1).to(value.dtype) @ value
-    nothing = sinks.float().expand(*scores.shape[:-1], 1)
-    return torch.cat([scores, nothing], dim=-1).softmax(-1)[..., :-1].to(value.dtype) @ value
+    return softmax_attention(query, key, value, mask, scaling, softcap, sinks)
 
 
 def cached_attention_reference(
@@ -239,7 +215,7 @@ def cached_attention_reference(
     key, value = key.repeat_interleave(repeat, dim=1), value.repeat_interleave(repeat, dim=1)
     mask = causal_mask(start, query.shape[2], window, query.device)
     weights = None if sinks is None else sinks.reshape(1, -1, 1, 1)
-    return _softmax_attention(query, key, value, mask, scaling, softcap, weights)
+    return softmax_attention(query, key, value, mask, scaling, softcap, weights)
 
 
 def _attention_for_transformers(

@@ -6,7 +6,7 @@ multiplication. `burnish.losses.token_cross_entropy(hidden @ weight.T, …)` is 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,21 +41,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hits = torch.empty(hidden.shape[0], dtype=torch.bool, device=hidden.device) if want_hits else None
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if want_weight else None
+        room = room_for_logits(hidden, matrix, chunk)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
-            logits = (hidden[rows] @ matrix.T).float()  # [n, V]
-            logsumexp = logits.logsumexp(-1)  # [n]
-            nats[rows] = logsumexp - logits.gather(1, targets[rows, None]).squeeze(1)
+            logits = logits_of(hidden[rows], matrix, room)  # [n, V]
             if hits is not None:
                 hits[rows] = logits.argmax(-1) == targets[rows]
-            loss = nats[rows]
-            if smoothing:
-                loss = (1 - smoothing) * loss + smoothing * (logsumexp - logits.mean(-1))
+            mean = logits.mean(-1) if smoothing else None
+            softmax = softmax_over(logits, targets[rows])
+            nats[rows] = loss = -softmax.logprobs
+            if mean is not None:
+                loss = (1 - smoothing) * loss + smoothing * (softmax.logsumexp - mean)
             total += (loss * weights[rows]).sum()
             if not (want_hidden or want_weight):
                 continue
-            slope = cross_entropy_slope(logits, logsumexp, targets[rows], smoothing)
-            slope = slope.mul_(weights[rows, None]).to(hidden.dtype)
+            slope = softmax.slope(targets[rows], weights[rows], smoothing).to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[rows] = slope @ matrix
             if grad_weight is not None:
@@ -77,12 +77,51 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None, None
 
 
-def cross_entropy_slope(logits: Tensor, logsumexp: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """d loss / d logits = softmax - (1 - e) one-hot - e / V, [n, V], written over the logits."""
-    slope = logits.sub_(logsumexp[:, None]).exp_()
-    if smoothing:
-        slope -= smoothing / slope.shape[1]
-    return slope.scatter_add_(1, targets[:, None], torch.full_like(logsumexp, smoothing - 1.0)[:, None])
+def room_for_logits(hidden: Tensor, matrix: Tensor, chunk: int) -> Tensor | None:
+    """Memory for the logits of one chunk after the other; None where each chunk takes its own.
+
+    On a CPU so large a tensor comes from the system each time, as empty pages: a product into them took 1.6 times as
+    long.
+    """
+    device = hidden.device.type
+    if device != "cpu" or hidden.dtype != torch.float32 or torch.is_autocast_enabled(device):
+        return None
+    return hidden.new_empty(min(chunk, hidden.shape[0]), matrix.shape[0])
+
+
+def logits_of(hidden: Tensor, matrix: Tensor, room: Tensor | None) -> Tensor:
+    """hidden @ matrix.T in float32, [n, V], written over the first rows of `room` where there is one."""
+    if room is None:
+        return (hidden @ matrix.T).float()
+    return torch.mm(hidden, matrix.T, out=room[: hidden.shape[0]])
+
+
+class Softmax(NamedTuple):
+    """exp(z - max z) of n rows, [n, V], their sums [n], and log-probabilities of the targets and log sum exp z, [n]."""
+
+    exponentials: Tensor
+    sums: Tensor
+    logprobs: Tensor
+    logsumexp: Tensor
+
+    def slope(self, targets: Tensor, factors: Tensor, smoothing: float = 0.0) -> Tensor:
+        """d cross-entropy / d logits times a factor for each row, [n, V], written over the exponentials.
+
+        It is softmax - (1 - e) one-hot - e / V.
+        """
+        slope = self.exponentials.mul_((factors / self.sums)[:, None])
+        if smoothing:
+            slope -= (factors * (smoothing / slope.shape[1]))[:, None]
+        return slope.scatter_add_(1, targets[:, None], (factors * (smoothing - 1.0))[:, None])
+
+
+def softmax_over(logits: Tensor, targets: Tensor) -> Softmax:
+    """The softmax of logits [n, V], written over them with one exp for the loss and the gradient."""
+    most = logits.amax(-1)
+    logits.sub_(most[:, None])
+    picked = logits.gather(1, targets[:, None]).squeeze(1)
+    sums = logits.exp_().sum(-1)
+    return Softmax(logits, sums, picked - sums.log(), most + sums.log())
 
 
 def linear_cross_entropy(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.kernels.linear_cross_entropy import cross_entropy_slope, rows_at_once
+from burnish.kernels.linear_cross_entropy import Softmax, logits_of, room_for_logits, rows_at_once, softmax_over
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -24,13 +24,13 @@ class _LinearLogprobs(torch.autograd.Function):
         matrix = weight.to(hidden.dtype)  # [V, E]; the same tensor unless autocast is on
         logprobs = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         slopes = torch.empty_like(hidden) if want_hidden else None  # [N, E], d logprobs[i] / d hidden[i]
+        room = room_for_logits(hidden, matrix, chunk)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
-            logits = (hidden[rows] @ matrix.T).float()  # [n, V]
-            logsumexp = logits.logsumexp(-1)  # [n]
-            logprobs[rows] = logits.gather(1, targets[rows, None]).squeeze(1) - logsumexp
+            softmax = softmax_over(logits_of(hidden[rows], matrix, room), targets[rows])
+            logprobs[rows] = softmax.logprobs
             if slopes is not None:
-                slopes[rows] = _slope(logits, logsumexp, targets[rows]).to(hidden.dtype) @ matrix
+                slopes[rows] = _slope(softmax, targets[rows], -1.0).to(hidden.dtype) @ matrix
         ctx.save_for_backward(targets, *([slopes] if want_hidden else []), *([hidden, weight] if want_weight else []))
         ctx.want, ctx.chunk = (want_hidden, want_weight), chunk
         return logprobs
@@ -49,18 +49,19 @@ class _LinearLogprobs(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None
 
 
-def _slope(logits: Tensor, logsumexp: Tensor, targets: Tensor) -> Tensor:
-    """d logprob / d logits = one-hot - softmax, [n, V], written over the logits: cross-entropy's, the other way."""
-    return cross_entropy_slope(logits, logsumexp, targets).neg_()
+def _slope(softmax: Softmax, targets: Tensor, factors: Tensor | float) -> Tensor:
+    """Cross-entropy's d / d logits times a factor for each row; a log-probability's is that of -1."""
+    return softmax.slope(targets, torch.as_tensor(factors, device=targets.device).expand_as(softmax.sums))
 
 
 def _head_gradient(hidden: Tensor, weight: Tensor, targets: Tensor, factors: Tensor, chunk: int) -> Tensor:
     matrix = weight.to(hidden.dtype)
     gradient = torch.zeros_like(weight, dtype=torch.float32)
+    room = room_for_logits(hidden, matrix, chunk)
     for start in range(0, hidden.shape[0], chunk):
         rows = slice(start, start + chunk)
-        logits = (hidden[rows] @ matrix.T).float()
-        slope = _slope(logits, logits.logsumexp(-1), targets[rows]).mul_(factors[rows, None])
+        softmax = softmax_over(logits_of(hidden[rows], matrix, room), targets[rows])
+        slope = _slope(softmax, targets[rows], -factors[rows])
         gradient += (slope.to(hidden.dtype).T @ hidden[rows]).float()
     return gradient.to(weight.dtype)
 

@@ -27,16 +27,8 @@ FLAGS_THAT_MATTER = (
 )
 # Environment variables that change what Burnish or the libraries below it do.
 VARIABLES = (
-    *(
-        "BURNISH_CACHE",
-        "BURNISH_DECODE",
-        "CC",
-        "HF_HOME",
-        "HF_ENDPOINT",
-        "HF_HUB_OFFLINE",
-        "HF_TOKEN",
-        "USE_MODELSCOPE_HUB",
-    ),
+    *("BURNISH_CACHE", "BURNISH_ATTENTION", "BURNISH_DECODE", "CC"),
+    *("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN", "USE_MODELSCOPE_HUB"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM", "LD_PRELOAD"),
     *("FORCE_TORCHRUN", "NNODES", "NODE_RANK", "NPROC_PER_NODE", "MASTER_ADDR", "MASTER_PORT"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from burnish.errors import RunFolderError
 from burnish.log import note
+from burnish.runs import replaced
 from burnish.runs.checkpoints import clean_leftovers, list_checkpoints, remove_checkpoint
 from burnish.runs.files import is_disk_full, remove_asides, to_json, write_atomically
 from burnish.runs.lock import in_use, is_held
@@ -93,7 +94,8 @@ class RunFolder:
         """Check that a run may write here, create the folder, and clear or keep what an earlier run left.
 
         Resuming wins over overwriting: with both, nothing is deleted. A run that ended before its first
-        logged step left nothing worth keeping and does not block the folder.
+        logged step left nothing worth keeping and does not block the folder. An earlier run that is overwritten waits
+        aside until `begin`; `settle` brings it back where that was never called.
 
         Args:
             path: `output_dir`.
@@ -112,6 +114,7 @@ class RunFolder:
         if is_held(folder.path):
             raise in_use(folder.path)
         refuse_to_replace_inputs(folder.path, inputs)
+        folder.settle()
         goes_on = bool(resume)
         if isinstance(resume, str):
             goes_on = checkpoint_is_inside(folder.path, resume)
@@ -121,7 +124,8 @@ class RunFolder:
                     "the output folder already holds a run", at=str(folder.path), fix=_OVERWRITE_OR_RESUME
                 )
             if not goes_on:
-                note(f"overwriting the earlier run: {len(folder.delete_run())} files and checkpoints deleted")
+                note("the earlier run in this folder is deleted when this one begins to train")
+                replaced.put_aside(folder.path, folder._own())
         elif not folder.summary_path.exists():
             refuse_to_replace_files(folder.path)
         elif not goes_on:
@@ -144,6 +148,22 @@ class RunFolder:
         ended_early = status in ("failed", "interrupted") and not self.metrics.read()
         return not (ended_early and not own_weights(self.path))
 
+    def begin(self) -> None:
+        """Training begins: an earlier run that is overwritten goes now."""
+        replaced.drop(self.path)
+
+    def settle(self) -> None:
+        """Bring an earlier run back whose successor never began, and say so."""
+        if replaced.settle(self.path, self.delete_run):
+            self._summary = None
+            note(f"the earlier run is back in {self.path}, since the one that was to overwrite it did not begin")
+
+    def _own(self) -> list[Path]:
+        """What Burnish writes here: checkpoints, files and event files."""
+        files = sorted([*(path for path in self.path.iterdir() if is_own_file(path)), *self.path.glob(EVENTS)])
+        # The summary goes last: while it is there, the folder still holds a run.
+        return [*list_checkpoints(self.path), *sorted(files, key=lambda path: path.name == SUMMARY)]
+
     def delete_run(self) -> list[Path]:
         """Delete what Burnish writes here (`OWN_FILES`, weight shards, `checkpoint-N`, event files), nothing else.
 
@@ -154,16 +174,13 @@ class RunFolder:
         Raises:
             RunFolderError: something could not be deleted.
         """
-        files = sorted([*(path for path in self.path.iterdir() if is_own_file(path)), *self.path.glob(EVENTS)])
-        # The summary goes last: while it is there, the folder still holds a run.
-        files.sort(key=lambda path: path.name == SUMMARY)
         gone = []
         try:
-            for path in list_checkpoints(self.path):
-                remove_checkpoint(path)
-                gone.append(path)
-            for path in files:
-                path.unlink()
+            for path in self._own():
+                if path.is_dir():  # a checkpoint
+                    remove_checkpoint(path)
+                else:
+                    path.unlink()
                 gone.append(path)
         except OSError as error:
             raise RunFolderError(

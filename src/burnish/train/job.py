@@ -222,6 +222,8 @@ class Job:
             EmbeddingNoise(loaded.model, training.neftune_noise_alpha).watch(module)
         module = self.engine.shard(module)
         optimizer = self.engine.build_optimizer(partial(build_optimizer, loaded.model), optimizer_options(settings))
+        if self.is_main:
+            self.folder.begin()  # what can be wrong with data and model was found; now room on the disk counts
         if training.do_train and progress.step < total and self.is_main:
             self.checkpoints.preflight(loaded, template, optimizer, progress.step, total, options.save_steps)
         warmup = warmup_optimizer_steps(total, training.warmup_ratio, training.warmup_steps)

@@ -51,6 +51,7 @@ def run_training(settings: Settings, callbacks: Sequence[Any] = ()) -> dict[str,
                 opened = _open_folder(settings, output)
                 stack.enter_context(hold(opened.path))
                 folder = opened  # from here on it is this process that writes there
+                stack.callback(opened.settle)
                 stack.enter_context(log.log_to_file(folder.log_path))
             stop = stack.enter_context(stop_on_signals(quiet=lambda: not job.is_main or processes.failed()))
             if folder:

@@ -107,24 +107,24 @@ def test_a_broken_folder_says_what_is_missing(tiny_folder, tmp_path):
         load(str(tmp_path / "model"), use_cpu=True)
 
 
-def test_a_model_with_a_sliding_window_trains_on_padded_rows(chat_file, tmp_path, capsys):
-    from transformers import MistralConfig, MistralForCausalLM
+@pytest.mark.parametrize(
+    ("name", "changes", "padded"),
+    [("bloom", {"n_layer": 2, "n_head": 4}, True), ("mistral", {"sliding_window": 16}, False)],
+)
+def test_only_a_model_without_pluggable_attention_trains_on_padded_rows(
+    name, changes, padded, chat_file, tmp_path, capsys
+):
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = MistralConfig(
-        vocab_size=259,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=16,
-    )
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     torch.manual_seed(0)
-    MistralForCausalLM(config).save_pretrained(tmp_path / "model")
+    config = AutoConfig.for_model(name, **{"vocab_size": 259, "num_key_value_heads": 2, **sizes, **changes})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     build_tokenizer().save_pretrained(tmp_path / "model")
     full = {"finetuning_type": "full", "learning_rate": 1e-2, "num_train_epochs": 8}
     train(settings(tmp_path / "model", chat_file, tmp_path / "run", **full))
-    assert "training on padded batches" in capsys.readouterr().out
+    told = "training on padded batches: bloom has no pluggable attention in transformers"
+    assert (told in capsys.readouterr().out) is padded
     losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0] - 1
 

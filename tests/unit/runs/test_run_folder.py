@@ -79,7 +79,7 @@ def test_overwriting_deletes_our_files_and_no_others(tmp_path: Path) -> None:
         (run / name).write_text("mine")
     (run / "checkpoint-best").mkdir()
     (run / "tokenizer").mkdir()
-    RunFolder.open_for_training(run, overwrite=True)
+    RunFolder.open_for_training(run, overwrite=True).begin()
     assert names(run) == sorted([*foreign, "checkpoint-best", "tokenizer"])
 
 
@@ -91,7 +91,7 @@ def test_overwriting_removes_links_not_what_they_point_to(tmp_path: Path) -> Non
     (kept / "weights").write_text("mine")
     (run / "checkpoint-2").symlink_to(kept, target_is_directory=True)
     (run / "model.safetensors").symlink_to(kept / "weights")
-    RunFolder.open_for_training(run, overwrite=True)
+    RunFolder.open_for_training(run, overwrite=True).begin()
     assert names(run) == []
     assert names(kept) == ["weights"]
 
@@ -130,7 +130,7 @@ def test_a_checkpoint_of_another_run_does_not_open_this_one(tmp_path: Path) -> N
     other = str(tmp_path / "two" / "checkpoint-1")
     with pytest.raises(RunFolderError, match="already holds a run"):
         RunFolder.open_for_training(tmp_path / "one", resume=other)
-    RunFolder.open_for_training(tmp_path / "one", overwrite=True, resume=other)
+    RunFolder.open_for_training(tmp_path / "one", overwrite=True, resume=other).begin()
     assert names(tmp_path / "one") == []
     assert (tmp_path / "two" / "checkpoint-1").is_dir()
 

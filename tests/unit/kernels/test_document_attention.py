@@ -1,0 +1,170 @@
+"""The attention kernel in C equals one big masked softmax, whatever the blocks, the layout and the threads."""
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from burnish.kernels import document_attention as module
+from burnish.kernels.attention import masked_attention_reference, packed_attention
+from burnish.kernels.document_attention import attends_natively, document_attention
+from burnish.kernels.native import CannotCompile, compiler
+
+
+def _compiler():
+    try:
+        return compiler()
+    except CannotCompile:
+        return None
+
+
+needs_compiler = pytest.mark.skipif(_compiler() is None, reason="no C compiler")
+# Lengths around the blocks of 48 queries and 128 keys: (documents, window, shared prompts).
+SHAPES = {
+    "one token": ([1], None, None),
+    "a block": ([128], None, None),
+    "one more": ([129, 49], None, None),
+    "many": ([130, 50, 1, 300], None, None),
+    "window": ([130, 50, 1, 300], 40, None),
+    "window of one": ([5, 60], 1, None),
+    "wide window": ([500], 200, None),
+    "pairs": ([200, 90, 150, 149], None, [120, 100]),
+    "pairs, window": ([200, 90, 150, 300], 60, [140, 100]),
+    "all shared": ([129, 1], None, [129]),
+    "one pair of two": ([7, 3, 9, 2], None, [0, 5]),
+}
+
+
+def made(lengths, heads, shared, size, rows=True):
+    torch.manual_seed(0)
+    total = sum(lengths)
+    if rows:  # as a projection leaves them: the heads of a token beside each other
+        tensors = [torch.randn(1, total, count, size).transpose(1, 2) for count in (heads, shared, shared)]
+    else:  # as a rotation leaves them
+        tensors = [torch.randn(1, count, total, size) for count in (heads, shared, shared)]
+    return [tensor.requires_grad_() for tensor in tensors]
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("heads", "shared", "size"), [(4, 2, 64), (3, 3, 80), (4, 1, 96), (2, 1, 128)])
+def test_equals_the_reference(shape, heads, shared, size):
+    lengths, window, prompts = SHAPES[shape]
+    inputs = made(lengths, heads, shared, size, rows=size != 80)
+    assert attends_natively(*inputs)
+    ours = document_attention(*inputs, lengths, size**-0.5, window, prompts)
+    plain = masked_attention_reference(*inputs, lengths, size**-0.5, prompts, window=window)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+    slope = torch.randn_like(ours)
+    gradients = (torch.autograd.grad(each, inputs, slope) for each in (ours, plain))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@needs_compiler
+def test_large_scores_overflow_nowhere():
+    """Scores of thousands: the softmax is one for the greatest, and nothing is infinite on the way back."""
+    query, key, value = made([200], 2, 1, 64)
+    mixed = document_attention(query * 100, key * 100, value, [200], 1.0)
+    plain = masked_attention_reference(query.double() * 100, key.double() * 100, value.double(), [200], 1.0)
+    torch.testing.assert_close(mixed, plain.float(), atol=2e-2, rtol=1e-3)  # scores of 1e5 have a float32 step of 0.008
+    for slope in torch.autograd.grad(mixed.sum(), (query, key, value)):
+        assert slope.isfinite().all()
+
+
+@needs_compiler
+def test_threads_change_no_bit():
+    lengths = [300, 20, 150]
+    inputs = made(lengths, 4, 2, 64)
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            out = document_attention(*inputs, lengths, 0.125)
+            found.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    finally:
+        torch.set_num_threads(before)
+    for others in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(found[0], others, strict=True))
+
+
+@needs_compiler
+def test_documents_do_not_depend_on_their_neighbours():
+    lengths = [60, 130]
+    inputs = made(lengths, 4, 2, 64)
+    whole = document_attention(*inputs, lengths, 0.125)
+    alone = document_attention(*(each[:, :, 60:] for each in inputs), [130], 0.125)
+    assert torch.equal(whole[:, :, 60:], alone)
+
+
+@needs_compiler
+def test_what_the_kernel_does_not_take():
+    inputs = [each.detach() for each in made([5], 2, 1, 64)]
+    assert attends_natively(*inputs)
+    assert not attends_natively(*(each.bfloat16() for each in inputs))
+    assert not attends_natively(*(each[..., :9] for each in inputs))  # no whole vector
+    assert not attends_natively(inputs[0], inputs[1], inputs[2][..., :32])
+    assert not attends_natively(*(each.mT.contiguous().mT for each in inputs))
+
+
+def test_without_a_compiler_pytorch_attends(monkeypatch):
+    def none(name):
+        raise CannotCompile("no C compiler (cc, gcc or clang) was found")
+
+    monkeypatch.setattr(module, "native", none)
+    for function in (module._compiled, module.whole_vectors):
+        function.cache_clear()
+    try:
+        inputs = made([5, 3], 2, 1, 64)
+        assert not attends_natively(*inputs)
+        found = packed_attention(*inputs, [5, 3], 0.125)
+        torch.testing.assert_close(found, masked_attention_reference(*inputs, [5, 3], 0.125))
+    finally:
+        for function in (module._compiled, module.whole_vectors):
+            function.cache_clear()
+
+
+@needs_compiler
+def test_a_kernel_that_is_wrong_is_not_used(monkeypatch):
+    """Compilers err. What does not give PyTorch's numbers on made-up ones is never asked again."""
+    right = module.document_attention
+    monkeypatch.setattr(module, "document_attention", lambda *given: right(*given) * 1.01)
+    module.whole_vectors.cache_clear()
+    try:
+        assert module.whole_vectors() is None
+    finally:
+        module.whole_vectors.cache_clear()
+
+
+def test_a_variable_switches_it_off(monkeypatch):
+    monkeypatch.setenv("BURNISH_ATTENTION", "plain")
+    module.whole_vectors.cache_clear()
+    try:
+        assert module.whole_vectors() is None
+    finally:
+        module.whole_vectors.cache_clear()
+
+
+@pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3"])
+def test_machines_with_narrower_vectors(machine, tmp_path, monkeypatch):
+    made_here = tmp_path / "attend.so"
+    source = Path(module.__file__).with_name("attend.c")
+    options = ["-O2", "-fopenmp", "-fPIC", "-shared", "-ffp-contract=fast", f"-march={machine}"]
+    done = subprocess.run(["cc", *options, str(source), "-o", str(made_here), "-lm"], capture_output=True, check=False)
+    flags = Path("/proc/cpuinfo")
+    if done.returncode or (machine == "x86-64-v3" and not (flags.exists() and " avx2 " in flags.read_text())):
+        pytest.skip("this machine is none of that kind")
+    library = ctypes.CDLL(str(made_here))
+    monkeypatch.setattr(module, "native", lambda name: library)
+    for function in (module._compiled, module.whole_vectors):
+        function.cache_clear()
+    try:
+        assert module.whole_vectors() == {"x86-64": 4, "x86-64-v3": 8}[machine]
+        for shape in ("many", "window", "pairs, window"):
+            test_equals_the_reference(shape, 4, 2, 64)
+            test_equals_the_reference(shape, 3, 3, 72 if machine == "x86-64-v3" else 20)
+    finally:
+        for function in (module._compiled, module.whole_vectors):
+            function.cache_clear()
