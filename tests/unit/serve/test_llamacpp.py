@@ -100,6 +100,7 @@ def test_cancelling_stops_its_thread_and_frees_the_slot(served):
     server.gate.set()
     events = run(engine)
     assert {event.request for event in events} == {2}
+    engine.close()  # waits for the thread, which may be asleep still
     assert server.stopped == 1
 
 
