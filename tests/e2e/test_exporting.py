@@ -52,6 +52,8 @@ def test_the_command_exports_a_run(run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "checked after reading it back (in float32)" in done.stdout
     assert "100.00% of" in done.stdout
+    modes = {file.suffix: file.stat().st_mode for file in out.iterdir()}
+    assert modes[".safetensors"] == modes[".md"], "who may read the card may read the weights"
     chat = load_chat_model(str(run), use_cpu=True)
     ids = chat.template.prompt_ids(chat.template.complete(_conversation("Hello")))
     answer = chat.answer(_conversation("Hello").turns, max_new_tokens=12)

@@ -9,10 +9,11 @@ import yaml
 
 from burnish import api
 from burnish.api import predict_with
-from burnish.cli.predict import understand
+from burnish.cli.predict import run_predict, understand
 from burnish.cli.train import run_train
 from burnish.config import load_settings
 from burnish.errors import BurnishError, RunFolderError
+from tests.judges import judge_server
 from tests.runs import settings
 
 SHORT = {"max_new_tokens": 6, "do_sample": False}
@@ -106,3 +107,62 @@ def test_a_prediction_file_of_llamafactory(tiny_folder, tmp_path, capsys):
     assert "only predicts" in capsys.readouterr().out
     assert [line["reference"] for line in lines(tmp_path / "out")] == ["0", "2", "4", "6"]
     assert not (tmp_path / "out" / "run.json").exists(), "nothing was trained"
+
+
+def answers_by_number(asked):
+    """Says the number that it is asked for, in its own way; 3 is against the server's rules."""
+    number = asked["messages"][-1]["content"].split()[-1]
+    if number == "3":
+        return 400, {"error": {"message": "not this"}}, {}
+    return f"{number} {number}" if int(number) % 2 else "no"
+
+
+def test_a_server_answers_data(run, tmp_path, capsys):
+    _, data, _, _ = run
+    out = tmp_path / "out"
+    words = [f"eval_dataset={data}", f"output_dir={out}", "max_new_tokens=6", "temperature=0.5", "top_k=7"]
+    with judge_server(answers_by_number, models=["tuned", "base"]) as server:
+        with pytest.raises(BurnishError, match="several models"):
+            run_predict(server.url, None, words)
+        run_predict(server.url, "tuned", words)
+        sent = server.asked[0]
+        assert (sent["model"], sent["max_tokens"], sent["temperature"], sent["top_k"]) == ("tuned", 6, 0.5, 7)
+        found = lines(out)
+        assert [line["index"] for line in found] == list(range(12))
+        assert (found[5]["prediction"], found[5]["reference"], found[5]["messages"][0]["content"]) == (
+            "5 5",
+            "5 5",
+            "Say 5",
+        )
+        assert found[3]["skipped"] == "the server refuses it (400)"
+        record = json.loads((out / "predict.json").read_text())
+        assert (record["model"], record["url"], record["predicted"]) == ("tuned", server.url, 11)
+        assert record["metrics"]["exact_matches"] == 5
+        assert (out / "predictions.html").is_file()
+
+        # What was cut off is gone on with; what is complete is asked no more.
+        kept = (out / "predictions.jsonl").read_text().splitlines(keepends=True)
+        (out / "predictions.jsonl").write_text("".join(kept[:9]))
+        (out / "predict.json").write_text(json.dumps({**record, "status": "running"}))
+        asked = len(server.asked)
+        run_predict(server.url, "tuned", words)
+        assert len(server.asked) == asked + 3
+        assert (out / "predictions.jsonl").read_text() == "".join(kept)
+        assert "9 of 12 rows were predicted before" in capsys.readouterr().out
+
+        with pytest.raises(RunFolderError, match="other weights"):
+            run_predict(server.url, "base", words)
+        run_predict(server.url, "base", [*words, "overwrite_output_dir=true"])
+        assert server.asked[-1]["model"] == "base"
+
+
+def test_what_a_server_decides_is_no_setting_of_predict(run):
+    _, data, _, _ = run
+    for word in ("template=qwen3", "max_length=9", "val_size=0.5", "infer_dtype=float32"):
+        with pytest.raises(BurnishError, match=f"'{word.split('=')[0]}' has no effect on a served model"):
+            run_predict("http://127.0.0.1:9/v1", None, [f"dataset={data}", word])
+    with pytest.raises(BurnishError, match="no data is named"):
+        run_predict("http://127.0.0.1:9/v1", None, [])
+    with pytest.raises(BurnishError) as error:
+        run_predict("run.yaml", "http://127.0.0.1:9/v1", [])
+    assert "burnish predict http://127.0.0.1:9/v1 --model NAME" in error.value.fix

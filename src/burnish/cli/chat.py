@@ -145,6 +145,8 @@ def load_speakers(asked: Asked) -> list[Speaker]:
         base = load_base(asked.settings, main)
     except ModelError as error:
         raise ModelError(error.what, at=error.at, fix="name what to compare with: --compare OTHER") from error
+    if Path(base.name).is_dir():
+        base.name = Path(base.name).name  # nobody has typed its folder, and it is long
     return [base, main]
 
 

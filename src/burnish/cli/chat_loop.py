@@ -36,6 +36,8 @@ HELP = """/system TEXT      set the system message and begin anew; without TEXT,
 A line that is \"\"\" begins a message of several lines and ends it. A line that begins with // is a message, not a
 command. Ctrl-C stops an answer; what was said of it stays in the conversation, and /undo takes it back."""
 COMMANDS = ("/system", "/clear", "/undo", "/retry", "/set", "/save", "/load", "/tokens", "/help", "/exit", "/quit")
+OF_CHANCE = ("temperature", "top_p", "top_k", "seed")
+"""Values that steer nothing while the likeliest token is always taken."""
 _COMMAND = re.compile(r"/[A-Za-z?]+")
 
 
@@ -226,7 +228,8 @@ class Chat:
             changes[name] = value
         self.values = self.steer([f"{key}={held}" for key, held in changes.items()])
         self.changes = changes
-        print(f"({name} is {shown(self.values[name])})")
+        idle = name in OF_CHANCE and name in changes and self.values[name] != 0 and not self.values["do_sample"]
+        print(f"({name} is {shown(self.values[name])}{'; no effect while do_sample is false' if idle else ''})")
 
     def _save(self, rest: str) -> None:
         print(save_conversation(self.speakers[-1], rest))

@@ -122,6 +122,7 @@ class Columns:
                 for _ in reply:
                     pass
             except KeyboardInterrupt:
+                reply.interrupted = True
                 reply.close()
 
     def end(self) -> None:

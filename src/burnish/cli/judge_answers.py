@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +81,9 @@ def _home(model: str, served: str | None) -> Path:
     from burnish.generate.remote import is_url
 
     if is_url(model):
-        return Path(f"runs/judge-{_slug('-'.join([urlsplit(model).netloc.rpartition('@')[2], served or '']))}")
+        from burnish.cli.served_answers import slug
+
+        return Path(f"runs/judge-{slug('-'.join([urlsplit(model).netloc.rpartition('@')[2], served or '']))}")
     run = Path(model).expanduser()
     return run if (run / SUMMARY).is_file() else Path(f"runs/judge-{run.stem}")
 
@@ -106,16 +107,14 @@ def _understood(call: JudgeCall) -> tuple[Settings, str]:
 
 def _refuse_of_models_here(call: JudgeCall, settings: Settings) -> None:
     """Raise for settings that a server decides: of loading, where no model is loaded, and those it has no name for."""
-    from burnish.cli.chat import LOADS
+    from burnish.cli.served_answers import NO_NAME, OF_MODELS_HERE, refuse_idle
     from burnish.generate.remote import is_url
 
     served = [is_url(name) for name in (call.model, *([call.compare] if call.compare is not None else []))]
-    idle = {"max_length"} if any(served) else set()
+    idle = set(NO_NAME) if any(served) else set()
     if served[0] and (len(served) == 1 or served[1] or (call.compare and predictions_of(call.compare))):
-        idle |= LOADS | {"per_device_eval_batch_size"}
-    for key in sorted(idle & settings.given):
-        if settings.origins.get(key) == "command line":
-            raise BurnishError(f"'{key}' has no effect on a served model", at="command line", fix="leave it out")
+        idle |= OF_MODELS_HERE | {"per_device_eval_batch_size"}
+    refuse_idle(settings, idle)
 
 
 def _check(call: JudgeCall, file: Path | None, other_file: Path | None) -> None:
@@ -163,7 +162,7 @@ def _asked(
 ) -> tuple[list[Row], list[Row], str, str]:
     """Answers of models: (new, old, name, name of the other)."""
     from burnish.api import load_base, predicted_samples, refuse_several_processes
-    from burnish.cli.judge_served import load_served
+    from burnish.cli.served_answers import load_served
     from burnish.evaluate.judging.rows import read_rows
     from burnish.generate.remote import is_url
 
@@ -224,15 +223,15 @@ def _answers(
 ) -> list[Row]:
     """A model's answers to the data, in a folder of their own below the results; gone on with after a kill."""
     from burnish.api import answer_data
-    from burnish.cli.judge_served import answer_data_served
+    from burnish.cli.served_answers import answer_data_served, slug
     from burnish.evaluate.judging.rows import read_rows
     from burnish.generate.remote import RemoteModel
 
     log.say(f"\nanswers of {_name(model)}")
     if isinstance(model, RemoteModel):
-        own = folder / "judge" / f"answers-{_slug(model.model)}-{_short(f'{model.name} {model.model}')}"
+        own = folder / "judge" / f"answers-{slug(model.model)}-{_short(f'{model.name} {model.model}')}"
         fresh, at_once = options.judge_fresh, options.judge_concurrency
-        answer_data_served(settings, model, own, samples, at_once=at_once, overwrite=fresh)
+        answer_data_served(settings, model, own, samples, at_once=at_once, overwrite=fresh, renew=True)
     else:
         own = folder / "judge" / f"answers-{Path(model.name).stem}-{_short(model.name)}"
         answer_data(settings, model, own, samples=samples, renew=True)
@@ -244,11 +243,6 @@ def _name(model: ChatModel | RemoteModel) -> str:
     from burnish.generate.remote import RemoteModel, shown_url
 
     return f"{model.model} at {shown_url(model.name)}" if isinstance(model, RemoteModel) else model.name
-
-
-def _slug(text: str) -> str:
-    """A text as a part of a file's name."""
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
 
 
 def _short(name: str) -> str:

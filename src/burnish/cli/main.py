@@ -109,9 +109,15 @@ def chat(
 def predict(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="A settings file, a run folder or checkpoint, or a model.", metavar="RUN.yaml|RUN_DIR")
+        str,
+        typer.Argument(
+            help="A settings file, a run folder or checkpoint, a model, or the URL of a server.",
+            metavar="RUN.yaml|RUN_DIR|URL",
+        ),
     ],
-    model: Annotated[str | None, typer.Option(help="Ask this model instead, such as the base.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model instead, such as the base; or which of a server's models.")
+    ] = None,
 ) -> None:
     """Answer a dataset with the template of the training, and compare with its answers.
 
@@ -129,6 +135,8 @@ def predict(
       burnish predict run.yaml --model smollm2-135m-instruct output_dir=runs/base-answers
 
       burnish predict runs/rm eval_dataset=pairs.jsonl output_dir=runs/rm/on-pairs
+
+      burnish predict http://127.0.0.1:8000/v1 --model mine eval_dataset=test.jsonl     (key: OPENAI_API_KEY or API_KEY)
     """
     from burnish.cli.predict import run_predict
 

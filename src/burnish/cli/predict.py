@@ -21,12 +21,43 @@ _OF_ANSWERS = STEERS - {"seed"} | {"skip_special_tokens"}
 
 def run_predict(source: str, model: str | None, overrides: Sequence[str]) -> None:
     """Read the settings, choose the model, answer."""
+    from burnish.generate.remote import is_url
+
+    if is_url(source):
+        _predict_served(source, model, overrides)
+        return
+    if model and is_url(model):
+        raise BurnishError(
+            "--model names a model that is here, or one of a server's models",
+            at="--model",
+            fix=f"burnish predict {model} --model NAME eval_dataset=FILE",
+        )
     settings, name = understand(source, model, overrides)
     for line in settings.notes:
         log.note(line)
     from burnish.api import predict_with
 
     predict_with(settings, name)
+
+
+def _predict_served(url: str, served: str | None, overrides: Sequence[str]) -> None:
+    """Let a server answer: it has weights, template and sampler, so that settings of those are errors."""
+    from burnish.api import predicted_samples, refuse_several_processes
+    from burnish.cli.served_answers import NO_NAME, OF_MODELS_HERE, answer_data_served, load_served, refuse_idle, slug
+
+    settings, _ = understand(url, None, overrides)
+    refuse_idle(settings, OF_MODELS_HERE | NO_NAME | {"val_size", "model_name_or_path"})
+    refuse_several_processes()
+    remote = load_served(settings, url, served)
+    answer_data_served(
+        settings,
+        remote,
+        Path(settings.training.output_dir or f"runs/predict-{slug(remote.model)}").expanduser(),
+        predicted_samples(settings),
+        at_once=settings.training.per_device_eval_batch_size,
+        overwrite=settings.training.overwrite_output_dir,
+        renew=False,
+    )
 
 
 def understand(source: str, model: str | None, overrides: Sequence[str]) -> tuple[Settings, str]:

@@ -161,8 +161,7 @@ def predict(
         raise DataError("there is no row to predict", at="eval_dataset", fix="look at the data: burnish data stats")
     with PredictionFiles.open(folder, fingerprints, overwrite=overwrite, renew=renew) as files:
         left = [item for item in items if item.place not in files.done]
-        if len(left) < len(items):
-            log.say(f"{len(items) - len(left)} of {len(items)} rows were predicted before; going on with the others")
+        tell_kept(len(items) - len(left), len(items))
         tell_skipped(items, room)
         started = time.perf_counter()
         before = files.seconds
@@ -224,6 +223,14 @@ def _metric_figures(metrics: Mapping[str, Any], before: str) -> list[tuple[str, 
 
 def _bleu(value: float | None) -> str:
     return "–  (no prediction has 4 tokens)" if value is None else f"{value:.2f}"
+
+
+def tell_kept(kept: int, total: int, done: str = "predicted") -> None:
+    """Say how many rows an earlier call has done already."""
+    if kept == total:
+        log.say(f"all {total} rows were {done} before")
+    elif kept:
+        log.say(f"{kept} of {total} rows were {done} before; going on with the others")
 
 
 def tell_skipped(items: Sequence[Skippable], room: int, too_long: str = TOO_LONG) -> None:

@@ -14,7 +14,7 @@ from burnish import log
 from burnish.batch.chunks import DROPPED_NOT_RENDERED, where
 from burnish.data.records import Conversation, Document, Feedback, Preference, Prompt, Sample, Turn
 from burnish.errors import DataError
-from burnish.evaluate.predict import as_said, tell_skipped, write_results
+from burnish.evaluate.predict import as_said, tell_kept, tell_skipped, write_results
 from burnish.evaluate.prediction_files import PredictionFiles
 from burnish.evaluate.predictions_page import PageRow
 from burnish.generate.reward import RewardModel
@@ -139,8 +139,7 @@ def predict_scores(
     if not rows:
         raise DataError("there is no row to score", at="eval_dataset", fix="look at the data: burnish data stats")
     with PredictionFiles.open(folder, fingerprints, overwrite=overwrite) as files:
-        if files.done:
-            log.say(f"{len(files.done)} of {len(rows)} rows were scored before; going on with the others")
+        tell_kept(len(files.done), len(rows), "scored")
         tell_skipped(rows, model.window or 0, TOO_LONG)
         started, before = time.perf_counter(), files.seconds
         _score(model, rows, files, batch_size)

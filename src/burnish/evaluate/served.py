@@ -15,7 +15,7 @@ from burnish import log
 from burnish.data.export import openai_message, openai_messages
 from burnish.data.records import Sample
 from burnish.errors import DataError
-from burnish.evaluate.predict import Item, figures_of, question_of, results_of, tell_skipped, write_results
+from burnish.evaluate.predict import Item, figures_of, question_of, results_of, tell_kept, tell_skipped, write_results
 from burnish.evaluate.prediction_files import PredictionFiles
 from burnish.evaluate.predictions_page import KINDS, answer_row
 from burnish.generate.remote import RemoteModel, told
@@ -34,6 +34,7 @@ def predict_served(
     fingerprints: Mapping[str, str],
     at_once: int,
     overwrite: bool = False,
+    renew: bool = False,
 ) -> dict[str, Any]:
     """Ask a server for an answer to every sample; the files are those of `burnish.evaluate.predict.predict`.
 
@@ -42,20 +43,20 @@ def predict_served(
 
     Args:
         about: goes into predict.json as it is.
-        fingerprints: what decides the predictions → a digest; those of something else are replaced.
+        fingerprints: what decides the predictions → a digest.
         at_once: requests under way at a time.
-        overwrite: make anew what is complete, too.
+        overwrite, renew: as in `burnish.evaluate.predict.predict`.
     Raises:
         BurnishError: the server cannot be reached, refuses the key, or has no such model.
+        RunFolderError: the folder holds predictions of something else, and neither of the two is set.
     """
     client = remote.client.with_options(max_retries=_RETRIES)
     rows = list(_rows(samples))
     if not rows:
         raise DataError("there is no row to predict", at="eval_dataset", fix="look at the data: burnish data stats")
-    with PredictionFiles.open(folder, fingerprints, overwrite=overwrite, renew=True) as files:
+    with PredictionFiles.open(folder, fingerprints, overwrite=overwrite, renew=renew) as files:
         left = [row for row in rows if row[0].place not in files.done]
-        if len(left) < len(rows):
-            log.say(f"{len(rows) - len(left)} of {len(rows)} rows were answered before; going on with the others")
+        tell_kept(len(rows) - len(left), len(rows))
         started, before = time.perf_counter(), files.seconds
         _answer(client, remote, left, at_once, files.add, len(rows))
         tell_skipped([replace(item, skipped=files.done[item.place].get("skipped")) for item, _ in rows], 0)

@@ -109,6 +109,7 @@ def _training(record: Mapping[str, Any]) -> str | None:
     for key in _SETTINGS:
         value = settings.get(key)
         idle = (key in _LORA_ONLY and not lora) or (key in _JUDGED_ONLY and not judged)
+        idle |= key == "num_train_epochs" and (settings.get("max_steps") or 0) > 0
         if value not in (None, False, "", 0, -1) and not idle:
             rows.append((key, f"{value:g}" if isinstance(value, float) else str(value)))
     return "## Training\n\n" + _table(rows)

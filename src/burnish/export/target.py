@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from burnish.errors import RunFolderError
-from burnish.runs.files import fsync_file, fsync_folder, is_disk_full
+from burnish.runs.files import fsync_folder, is_disk_full, settle_file
 from burnish.runs.preflight import free_bytes, gigabytes, refuse_precious_places
 
 REPORT = "burnish_export.json"
@@ -87,7 +87,7 @@ class Target:
 
     def _place(self, aside: Path) -> None:
         for file in (path for path in aside.rglob("*") if path.is_file()):
-            fsync_file(file)
+            settle_file(file)
         self._check_content()  # minutes have gone by
         old = None
         if self.folder.is_dir():

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from burnish.errors import ModelError
 from burnish.generate.choose import choose
+from burnish.generate.quick import tell_once
 from burnish.generate.request import Ending, Event, Request
 from burnish.generate.rows import PaddedRows, Rows, SlotRows
 from burnish.kernels.cached_attention import reason_not_cached
@@ -61,6 +62,8 @@ class Engine:
         self.model, self.slots = model, max(1, slots)
         self.window: int = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
         self.plain_because = reason_not_cached(model)
+        if self.plain_because is not None:
+            tell_once(f"answers are made in whole batches, one batch after the other: {self.plain_because}")
         self._pad_id, self._activate = pad_id, activate
         self._queue: deque[tuple[int, Request]] = deque()
         self._pools: dict[str, _Pool] = {}

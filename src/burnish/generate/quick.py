@@ -65,12 +65,16 @@ class QuickSteps:
 
     def _give_up(self, reason: str) -> None:
         self._never = True
-        text = f"tokens are made without the decoding kernel: {reason}"
-        if text not in _told:
-            _told.add(text)
-            aside(text)
-        else:
-            logger.info(text)
+        tell_once(f"tokens are made without the decoding kernel: {reason}")
+
+
+def tell_once(text: str) -> None:
+    """Say something about a model once in a process; the log has it each time."""
+    if text not in _told:
+        _told.add(text)
+        aside(text)
+    else:
+        logger.info(text)
 
 
 def device_of(model: Any) -> torch.device:

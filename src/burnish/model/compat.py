@@ -6,12 +6,14 @@ correction is still needed, and remove it or raise the bound.
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 from torch import nn
 
-BOUNDS = {"bitsandbytes": "0.51", "deepspeed": "0.20", "peft": "0.22"}
+BOUNDS = {"bitsandbytes": "0.51", "deepspeed": "0.20", "gguf": "0.20", "peft": "0.22", "transformers": "5.24"}
 """Package → the first version that nobody has looked at."""
 
 
@@ -22,6 +24,28 @@ def communicate_without_compiling(deepspeed: Any) -> None:
     where there is a compiler; it has no switch for it. To be called before its communication begins.
     """
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+@contextmanager
+def gguf_read_once() -> Iterator[None]:
+    """Within it transformers parses a GGUF file once, and makes gguf's table of tensor names once.
+
+    transformers < 5.24 with gguf < 0.20: the file, with every word of its vocabulary, is parsed for the config, again
+    for the tokenizer and again for the weights, and the table is made anew for each module of the model. Together that
+    takes longer than all the rest. Both are taken from gguf at each call, so that it is enough to keep them there.
+
+    Upstream: no issue was found.
+    """
+    import gguf
+
+    own = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, make in own.items():
+        setattr(gguf, name, cache(make))
+    try:
+        yield
+    finally:
+        for name, make in own.items():
+            setattr(gguf, name, make)
 
 
 def correct_quantized_layers(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
 from burnish.model.base import BaseChanges, read_changes
-from burnish.model.compat import correct_quantized_layers
+from burnish.model.compat import correct_quantized_layers, gguf_read_once
 from burnish.model.merge import cast_weights, merge_adapter
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.quantize import (
@@ -118,24 +119,25 @@ def load_model(
         MissingExtraError: flash-attn, bitsandbytes or what a quantized checkpoint needs is not installed.
     """
     hub = {"revision": revision, "cache_dir": cache_dir, "token": token}
-    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code, **hub)
-    mergers = source.adapters if merge else source.adapters[:-1]
-    stored = stored_quantization(source, **hub)
-    _check_quantization(quantization, stored, mergers)
-    later = quantization if mergers or source.gguf_file else None  # what can only be quantized once it is loaded
-    whole = [*keep_whole, *_modules_trained_whole(source.adapters[len(mergers) :])]
-    changes = reduce(or_, map(read_changes, source.adapters), BaseChanges())
-    config = None
-    if rope or changes.config or random_weights:
-        config = _load_config(source, changes.config, trust_remote_code, **hub)
-        stretch = BaseChanges(config=stretched(config, *rope) if rope else {})
-        _set_values(config, stretch.config)
-        changes |= stretch
-    wide = torch.float32 if len(mergers) > 1 else dtype
-    how = _Base(wide, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, whole, config)
-    place = device if stored or (quantization and not later) else None
-    new = random_weights and config is not None
-    model = _new_model(how) if new else _load_base(source, how, None if later else quantization, place, **hub)
+    with gguf_read_once() if source.gguf_file else nullcontext():
+        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code, **hub)
+        mergers = source.adapters if merge else source.adapters[:-1]
+        stored = stored_quantization(source, **hub)
+        _check_quantization(quantization, stored, mergers)
+        later = quantization if mergers or source.gguf_file else None  # what can only be quantized once it is loaded
+        whole = [*keep_whole, *_modules_trained_whole(source.adapters[len(mergers) :])]
+        changes = reduce(or_, map(read_changes, source.adapters), BaseChanges())
+        config = None
+        if rope or changes.config or random_weights:
+            config = _load_config(source, changes.config, trust_remote_code, **hub)
+            stretch = BaseChanges(config=stretched(config, *rope) if rope else {})
+            _set_values(config, stretch.config)
+            changes |= stretch
+        wide = torch.float32 if len(mergers) > 1 else dtype
+        how = _Base(wide, compute_dtype or dtype, _attention(flash_attn, device), trust_remote_code, whole, config)
+        place = device if stored or (quantization and not later) else None
+        new = random_weights and config is not None
+        model = _new_model(how) if new else _load_base(source, how, None if later else quantization, place, **hub)
     for adapter in mergers:
         changes |= _fit_rows(model, adapter)
         model = merge_adapter(put_adapter(model, adapter, trainable=False, wide=True))

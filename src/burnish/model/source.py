@@ -193,7 +193,8 @@ def _looks_like_hub_name(name: str) -> bool:
 
 def _not_found(name: str, path: Path) -> ModelError:
     around = path.parent
-    names = [p.name for p in around.iterdir()] if around.is_dir() else []
+    models = (p for p in around.iterdir() if p.is_dir() or p.suffix.lower() == ".gguf") if around.is_dir() else ()
+    names = [p.name for p in models]
     close = [str(around / n) if str(around) != "." else n for n in nearest(path.name, names)]
     close += nearest(name.lower(), ALIASES)
     fix = f"did you mean '{close[0]}'? " if close else ""

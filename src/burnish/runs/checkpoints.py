@@ -19,7 +19,7 @@ from typing import Any
 
 from burnish.errors import RunFolderError
 from burnish.log import note
-from burnish.runs.files import fsync_file, fsync_folder, is_disk_full, write_atomically
+from burnish.runs.files import fsync_folder, is_disk_full, settle_file, write_atomically
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
@@ -190,7 +190,7 @@ def _seal(folder: Path, step: int) -> None:
         raise ValueError("a checkpoint's writer wrote no file")
     facts = {}
     for name in sorted(names):
-        fsync_file(folder / name)
+        settle_file(folder / name)
         facts[name] = {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
     content = {"schema": MANIFEST_SCHEMA, "step": step, "files": facts}
     for root, _, _ in os.walk(folder, topdown=False):

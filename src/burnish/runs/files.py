@@ -9,7 +9,9 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,19 @@ def fsync_file(path: Path) -> None:
     """Make the content of a file survive a power cut. Raises OSError."""
     with open(path, "rb+") as handle:
         os.fsync(handle.fileno())
+
+
+def settle_file(path: Path) -> None:
+    """Flush a file, and let all read it who may read its folder. Raises OSError.
+
+    safetensors makes files that their owner alone may read, whatever the umask says: others of a group, or a server
+    under an account of its own, could not load the weights of a run.
+    """
+    mode, wanted = path.stat().st_mode, path.parent.stat().st_mode & 0o444
+    if mode & wanted != wanted:
+        with suppress(PermissionError):  # a file system without modes of its own
+            path.chmod(stat.S_IMODE(mode) | wanted)
+    fsync_file(path)
 
 
 def fsync_folder(path: Path) -> None:
@@ -71,7 +86,7 @@ def place_files(folder: Path, writer: Callable[[Path], None]) -> None:
         writer(aside)
         files = sorted(aside.iterdir())
         for file in files:
-            fsync_file(file)
+            settle_file(file)
         for file in files:
             os.replace(file, folder / file.name)
         fsync_folder(folder)

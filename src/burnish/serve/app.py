@@ -159,13 +159,18 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return _explained(max(error.errors(), key=lambda problem: len(_place(problem)))).response()
+        return _explained(max(error.errors(), key=_telling)).response()
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:
         words = {404: "There is nothing at this address.", 405: "This address does not take that method."}
         text = words.get(error.status_code, "The request cannot be answered.")
         return ApiError(error.status_code, text, headers=dict(error.headers or {})).response()
+
+
+def _telling(problem: Any) -> tuple[int, bool]:
+    """Of the problems with all kinds of value that were tried, the deepest one that is of the right type says most."""
+    return len(_place(problem)), not problem["type"].endswith("_type")
 
 
 def _explained(problem: Any) -> ApiError:

@@ -78,6 +78,9 @@ async def answer_completion(serving: Serving, body: CompletionBody, http: HttpRe
     served = serving.models.get(body.model)
     _check(body)
     prompts = await serving.aside(lambda: _prompts(served, body.prompt))
+    if len(prompts) * (body.n or 1) > worker.limit:  # no queue would ever have room for them
+        most = worker.limit // (body.n or 1)
+        raise bad_request(f"A request can have at most {most} prompts on this server, each with n answers.", "prompt")
     requests = [_request(serving, served, body, ids) for _, ids in prompts]
     tickets: list[Ticket] = []
     try:

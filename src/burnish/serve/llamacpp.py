@@ -41,7 +41,8 @@ def load_llamacpp(source: ModelSource, served: Served, *, slots: int, cpu: bool,
     window = min(_context_length(file), _LONGEST)
     server = start_llamacpp(file, window=window, slots=slots, cpu=cpu).server
     say(f"llama.cpp holds {slots} answers of {window} tokens each")
-    return Backend(LlamaEngine(server, served, window, slots), "llamacpp", slots, shapes_logits=False, logprobs=False)
+    engine = LlamaEngine(server, served, window, slots)
+    return Backend(engine, "llamacpp", slots, shapes_logits=False, logprobs=False, close=engine.close)
 
 
 def _context_length(file: Path) -> int:

@@ -11,7 +11,7 @@ from burnish.errors import TemplateError
 from burnish.generate.reward import RewardModel
 from burnish.serve.bodies import Evaluation, EvaluationBody, Score, ScoreBody, Scores, ScoreUsage
 from burnish.serve.chat import conversation_of
-from burnish.serve.errors import ApiError, bad_request, too_long
+from burnish.serve.errors import ApiError, bad_request
 from burnish.serve.serving import Serving
 
 _MOST_WAITING = 1024  # rows, besides the queue of the server
@@ -60,7 +60,7 @@ async def answer_evaluation(serving: Serving, body: EvaluationBody) -> Evaluatio
 
 def _scorer(serving: Serving) -> RewardModel:
     if serving.scorer is None:
-        raise bad_request("This model answers and scores nothing; serve a run with stage: rm.", "model")
+        raise bad_request("This model gives answers, and no scores; serve a run with stage: rm.", "model")
     return serving.scorer
 
 
@@ -90,7 +90,11 @@ async def _scores(serving: Serving, count: int, rows: Callable[[], list[list[int
         made = rows()
         longest = max(map(len, made))
         if scorer.window and longest > scorer.window:
-            raise too_long(longest, None, scorer.window)
+            raise bad_request(
+                f"This model's maximum context length is {scorer.window} tokens, and a conversation has {longest}.",
+                "messages",
+                "context_length_exceeded",
+            )
         return scorer.score_rows(made, batch_size=serving.scored_at_a_time), sum(map(len, made))
 
     serving.scoring += count

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from burnish.cli.chat import split_compare, understand
+from burnish.cli.chat import load_speakers, split_compare, understand
 from burnish.cli.chat_input import Said, piped_lines, read_message
 from burnish.cli.chat_loop import Chat
 from burnish.cli.chat_show import harmless
@@ -15,6 +15,7 @@ from burnish.config import load_settings
 from burnish.data.records import Turn
 from burnish.errors import BurnishError
 from burnish.generate.reply import Reply
+from tests.exports import adapter_folder, base_folder
 
 
 class Parrot:
@@ -82,6 +83,17 @@ def test_system_clear_undo_and_retry(chat):
     assert contents(chat) == ["Be brief."]
     say(chat, "/system")
     assert contents(chat) == []
+
+
+def test_a_value_that_steers_nothing_is_told(chat, capsys):
+    say(chat, "/set do_sample false", "/set temperature 0.2", "/set temperature default", "/set temperature 0")
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == [
+        "(do_sample is false)",
+        "(temperature is 0.2; no effect while do_sample is false)",
+        "(temperature is 0.95)",
+        "(temperature is 0.0)",
+    ]
 
 
 def test_values_are_set_shown_and_refused(chat, capsys):
@@ -205,6 +217,12 @@ def test_a_model_cannot_steer_the_terminal():
 )
 def test_compare_may_name_a_model(words, found):
     assert split_compare(words) == found
+
+
+def test_the_base_of_a_run_goes_by_the_name_of_its_folder(tmp_path):
+    run = adapter_folder(base_folder(tmp_path / "models" / "base"), tmp_path / "run")
+    base, tuned = load_speakers(understand(str(run), "", None, ["use_cpu=true"]))
+    assert (base.name, tuned.name) == ("base", str(run))
 
 
 def test_a_settings_file_names_what_it_trained(tmp_path):

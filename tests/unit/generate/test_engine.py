@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from burnish.errors import ModelError
-from burnish.generate import Request, Sampling
+from burnish.generate import Request, Sampling, quick
 from burnish.generate.engine import Engine
 from tests.conftest import build_model
 
@@ -82,6 +82,14 @@ def test_every_family_equals_greedy_search_without_a_cache(name, way, monkeypatc
     assert (engine.plain_because is not None) == (name in PADDED)
     numbers = [engine.submit(ask(prompt)) for prompt in PROMPTS]
     assert run(engine, numbers) == [plainly(model, prompt, 9) for prompt in PROMPTS]
+
+
+def test_whole_batches_are_told_once(monkeypatch):
+    lines = []
+    monkeypatch.setattr(quick, "aside", lines.append)
+    monkeypatch.setattr(quick, "_told", set())
+    engines = [Engine(family(name)) for name in ("bloom", "bloom", "llama")]
+    assert lines == [f"answers are made in whole batches, one batch after the other: {engines[0].plain_because}"]
 
 
 @pytest.fixture(scope="module")

@@ -36,3 +36,14 @@ def test_deepspeed_still_asks_the_table_that_the_correction_changes():
 
     assert ShareMemCommBuilder.NAME == "deepspeed_shm_comm"
     assert "__compatible_ops__" in build_shm_op.__code__.co_names
+
+
+def test_transformers_still_takes_from_gguf_what_the_correction_keeps():
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    for function, name in (
+        (reading.load_gguf_checkpoint, "GGUFReader"),
+        (reading.get_gguf_hf_weights_map, "get_tensor_name_map"),
+    ):
+        assert name not in vars(reading), "it is taken once and for all"
+        assert name in function.__code__.co_names

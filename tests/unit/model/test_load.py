@@ -71,6 +71,18 @@ def test_a_gguf_file_is_the_same_model(tmp_path):
         assert loaded.tokenizer.chat_template == CHATML
 
 
+def test_a_gguf_file_is_parsed_once(tmp_path, monkeypatch):
+    import gguf
+
+    write_gguf(build_model(), build_tokenizer(), tmp_path / "tiny.gguf")
+    source, parse, parsed = find_model(str(tmp_path / "tiny.gguf")), gguf.GGUFReader, []
+    monkeypatch.setattr(gguf, "GGUFReader", lambda *file: parsed.append(file) or parse(*file))
+    mine = gguf.GGUFReader
+    load_model(source, dtype=torch.float32)
+    assert len(parsed) == 1
+    assert gguf.GGUFReader is mine, "others find it as it was"
+
+
 def test_a_run_on_a_gguf_file_chats(tmp_path, chat_file):
     write_gguf(build_model(), build_tokenizer(), tmp_path / "tiny.gguf")
     train(settings(tmp_path / "tiny.gguf", chat_file, tmp_path / "run", max_steps=1))

@@ -42,6 +42,10 @@ def test_errors(tmp_path):
     with pytest.raises(ModelError) as caught:
         find_model("smollm2-135-instruct")
     assert "did you mean 'smollm2-135m-instruct'" in caught.value.fix
+    (tmp_path / "qwen-2.jsonl").write_text("x")
+    with pytest.raises(ModelError) as caught:
+        find_model(str(tmp_path / "qwen-3"))
+    assert "qwen-2" not in caught.value.fix, "data is no model"
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(ModelError, match="not a model"):
         find_model(str(tmp_path / "notes.txt"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from burnish.runs.files import place_files, remove_asides
+from burnish.runs.files import place_files, remove_asides, settle_file
 
 
 def names(folder: Path) -> list[str]:
@@ -26,6 +26,17 @@ def test_files_are_placed_together(tmp_path: Path) -> None:
     place_files(tmp_path, writer)
     assert names(tmp_path) == ["a", "b", "mine"]
     assert (tmp_path / "b").read_text() == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o750, 0o640), (0o700, 0o600)])
+def test_who_may_read_a_folder_may_read_its_files(tmp_path: Path, folder: int, file: int) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_text("weights")
+    path.chmod(0o600)
+    tmp_path.chmod(folder)
+    settle_file(path)
+    assert path.stat().st_mode & 0o777 == file
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), RuntimeError("a defect")])

@@ -282,6 +282,11 @@ def test_what_cannot_be_done_is_refused_by_name(client, options, param):
     assert error["message"].endswith((".", "out."))
 
 
+def test_of_the_problems_of_a_value_the_telling_one_is_told(client):
+    with pytest.raises(openai.BadRequestError, match=r"'stop' is not valid: .* at most 16 items"):
+        ask(client, "say:x", stop=["a"] * 17)
+
+
 def test_parameters_that_change_no_answer_are_taken(client):
     ask(client, "say:x", user="me", metadata={"a": "b"}, store=False, modalities=["text"], service_tier="auto")
     ask(client, "say:x", parallel_tool_calls=True, response_format={"type": "text"}, safety_identifier="x")

@@ -85,3 +85,14 @@ def test_a_prompt_over_the_context_length(client):
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, "x" * 2000)
     assert refused.value.body["code"] == "context_length_exceeded"
+
+
+def test_more_prompts_than_the_queue_ever_holds_are_no_matter_of_waiting(client, serving):
+    most = serving.backend.slots + serving.limits.queue
+    with pytest.raises(openai.BadRequestError, match=f"at most {most} prompts") as error:
+        client.completions.create(model="tiny", prompt=["say:a"] * (most + 1), max_tokens=1)
+    assert error.value.body["param"] == "prompt"
+    with pytest.raises(openai.BadRequestError, match=f"at most {most // 2} prompts"):
+        client.completions.create(model="tiny", prompt=["say:a"] * most, n=2, max_tokens=1)
+    answers = client.completions.create(model="tiny", prompt=["say:a"] * most, max_tokens=1)
+    assert len(answers.choices) == most

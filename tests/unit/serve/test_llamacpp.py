@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from burnish.errors import ModelError
 from burnish.generate.request import Request, Sampling
-from burnish.serve.llamacpp import LlamaEngine
+from burnish.model.source import ModelSource
+from burnish.serve import llamacpp
+from burnish.serve.llamacpp import LlamaEngine, load_llamacpp
 from burnish.serve.models import Served
 
 
@@ -97,6 +100,7 @@ def test_cancelling_stops_its_thread_and_frees_the_slot(served):
     server.gate.set()
     events = run(engine)
     assert {event.request for event in events} == {2}
+    engine.close()  # waits for the thread, which may be asleep still
     assert server.stopped == 1
 
 
@@ -107,3 +111,18 @@ def test_a_refusal_ends_the_answer_and_nothing_else(served):
     assert event.ending == "cancelled"
     with pytest.raises(ModelError):
         engine.submit(Request((1,) * 100, frozenset(), Sampling()))
+
+
+def test_the_end_of_the_server_waits_for_the_threads(served, monkeypatch):
+    [a] = ids(served, "a")
+    server = FakeServer([chunk("a", a)] * 3)
+    server.gate.clear()
+    monkeypatch.setattr(llamacpp, "start_llamacpp", lambda *_, **__: SimpleNamespace(server=server))
+    monkeypatch.setattr(llamacpp, "_context_length", lambda _: 100)
+    source = ModelSource(name="m", location="somewhere", gguf_file="m.gguf")
+    backend = load_llamacpp(source, served, slots=1, cpu=True, say=lambda _: None)
+    backend.engine.submit(Request((5, 6), frozenset(), Sampling(max_new_tokens=9, do_sample=False)))
+    backend.engine.step()
+    threading.Timer(0.05, server.gate.set).start()
+    backend.close()
+    assert server.stopped == 1, "it was inside llama.cpp, and has left it"

@@ -1,18 +1,34 @@
-"""Answers of served models, for a judge."""
+"""Answers of served models to data: for `burnish predict URL`, and for a judge."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burnish import log
+from burnish.cli.chat import LOADS
 from burnish.config import Settings
+from burnish.errors import BurnishError
 
 if TYPE_CHECKING:
     from burnish.data.records import Sample
     from burnish.generate.remote import RemoteModel
+
+
+OF_MODELS_HERE = frozenset(LOADS)
+"""Settings that a server decides."""
+NO_NAME = frozenset({"max_length"})
+"""Settings of the sampler that OpenAI's interface has no name for, and no server is known to take."""
+
+
+def refuse_idle(settings: Settings, idle: Collection[str]) -> None:
+    """Raise BurnishError for settings of the command line that would be ignored."""
+    for key in sorted(settings.given & set(idle)):
+        if settings.origins.get(key) == "command line":
+            raise BurnishError(f"'{key}' has no effect on a served model", at="command line", fix="leave it out")
 
 
 def load_served(settings: Settings, url: str, model: str | None, option: str = "--model") -> RemoteModel:
@@ -37,7 +53,14 @@ def load_served(settings: Settings, url: str, model: str | None, option: str = "
 
 
 def answer_data_served(
-    settings: Settings, remote: RemoteModel, folder: Path, samples: Sequence[Sample], *, at_once: int, overwrite: bool
+    settings: Settings,
+    remote: RemoteModel,
+    folder: Path,
+    samples: Iterable[Sample],
+    *,
+    at_once: int,
+    overwrite: bool,
+    renew: bool,
 ) -> dict[str, Any]:
     """Ask a served model what the settings name; returns what predict.json holds.
 
@@ -45,6 +68,7 @@ def answer_data_served(
         samples: rows of `predicted_samples`.
         at_once: requests under way at a time.
         overwrite: ask anew, for a server whose model has changed under the same name.
+        renew: replace answers of something else; else they are an error.
     """
     from burnish.api import data_fingerprint, digest, predicted_data
     from burnish.evaluate.served import predict_served
@@ -69,4 +93,10 @@ def answer_data_served(
         },
         at_once=at_once,
         overwrite=overwrite,
+        renew=renew,
     )
+
+
+def slug(text: str) -> str:
+    """A text as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
