@@ -98,7 +98,7 @@ def bare(path: Path, model: str) -> tuple[float, float, int]:
     return time.perf_counter() - started, _busy() - busy, tokens
 
 
-def _child(path: Path, model: str, workers: int, cache: Path) -> dict[str, float]:
+def in_a_child(path: Path, model: str, workers: int, cache: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--child", str(path), model, str(workers)]
     done = subprocess.run(
         command, env={**os.environ, "BURNISH_CACHE": str(cache)}, capture_output=True, text=True, check=False
@@ -131,7 +131,7 @@ def main() -> None:
         rate = arguments.rows / seconds
         print(f"bare tokenizer     {rate:8.0f} rows/s  {tokens / seconds:9.0f} tokens/s")
         for workers in (1, 2):
-            got = _child(path, model, workers, folder)
+            got = in_a_child(path, model, workers, folder)
             speed = got["rows"] / got["seconds"]
             print(
                 f"burnish, {workers} process{'es' if workers > 1 else '  '} {speed:7.0f} rows/s  "
@@ -140,7 +140,7 @@ def main() -> None:
             )
         for count in arguments.memory:
             write_rows(path, count)
-            got = _child(path, model, 2, folder)
+            got = in_a_child(path, model, 2, folder)
             peaks = f"peak {got['peak_mb']:.0f} MB, largest worker {got['worker_mb']:.0f} MB"
             print(f"{count:>9} rows: {peaks}, {got['rows'] / got['seconds']:.0f} rows/s", flush=True)
 

@@ -4,7 +4,8 @@ usage: python bench/training_step.py [--model DIR_OR_NAME] [--rounds 3] [--batch
 
 All parts train LoRA rank 8 on all linear layers, in the number format that suits this machine.
 speed: the plain step (a padded batch, all logits, the layers of transformers and PEFT), the same rows packed with
-  logits only where there are labels, and that with Burnish's kernels.
+  logits only where there are labels, and that with Burnish's kernels; and which share that is of what matrix products
+  alone would allow, measured between the rounds.
 profile: the share of each kind of operation in the last of them.
 lengths: time a token and the memory that activations take, for one document of 128 to 4096 tokens.
 Machines are noisy: only ratios count, and only within one run. On a busy machine: --clock cpu, with OMP_NUM_THREADS=1.
@@ -38,10 +39,12 @@ from burnish.template import Example, load_template
 from burnish.train.forward import SupervisedLoss
 
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data"
+FLOP_A_WEIGHT = 4
+"""Of a token under LoRA: a product forward and one back, a multiplication and an addition each."""
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm"),
-    "attention": ("flash_attention", "efficient_attention"),
+    "attention": ("_Documents", "flash_attention", "efficient_attention"),
     "element by element": ("mul", "add", "silu", "sub", "div", "exp", "neg", "pow", "rsqrt", "addcmul"),
     "sums and norms": ("sum", "norm", "mean", "amax", "logsumexp", "vecdot", "argmax"),
     "copies and memory": ("copy", "cat", "fill", "empty", "clone", "zero", "index", "gather", "scatter", "split"),
@@ -87,6 +90,7 @@ def way(model: Any, name: str) -> Iterator[Callable[[Any, list[Example]], None]]
 def measure_speed(model: Any, batches: list[list[Example]], rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
     """Real tokens, padding left out, a second: medians over rounds in turn."""
     rates: dict[str, list[float]] = {"plain": [], "packed": [], "kernels": []}
+    products: list[float] = []
     tokens = sum(len(example.input_ids) for batch in batches for example in batch)
     for number in range(rounds + 1):
         for name, found in rates.items():
@@ -96,11 +100,30 @@ def measure_speed(model: Any, batches: list[list[Example]], rounds: int, clock: 
                     step(model, examples)
             if number:  # the first round warms up
                 found.append(tokens / (clock() - started))
+        products.append(matrix_rate(model, tokens // len(batches), clock))
     medians = {name: statistics.median(found) for name, found in rates.items()}
+    limit = statistics.median(products)
+    weights = sum(one.numel() for name, one in model.named_parameters() if "lora_" not in name)
     return {
+        "matrix_products_gflops": round(limit / 1e9),
+        "share_of_the_matrix_limit": round(FLOP_A_WEIGHT * weights * medians["kernels"] / limit, 2),
         "tokens_per_second": {name: round(rate, 1) for name, rate in medians.items()},
         "ratio_to_plain": {name: round(rate / medians["plain"], 2) for name, rate in medians.items()},
     }
+
+
+def matrix_rate(model: Any, tokens: int, clock: Callable[[], float]) -> float:
+    """FLOP a second of the largest product of a layer, with as many rows as a step has tokens."""
+    vocabulary = model.get_base_model().get_input_embeddings().weight.shape[0]
+    matrices = [one for one in model.parameters() if one.ndim == 2 and one.shape[0] != vocabulary]
+    widest = max(matrices, key=torch.Tensor.numel)
+    inputs = torch.randn(tokens, widest.shape[1], dtype=widest.dtype, device=widest.device)
+    with torch.no_grad():
+        inputs @ widest.T
+        started = clock()
+        for _ in range(30):
+            inputs @ widest.T
+        return 30 * 2 * tokens * widest.numel() / (clock() - started)
 
 
 def measure_parts(model: Any, examples: list[Example]) -> dict[str, float]:
