@@ -1,6 +1,6 @@
 """The training step: tokens a second against the plain one, where its time goes, and what length costs; in one run.
 
-usage: python bench/training_step.py [--model DIR_OR_NAME] [--rounds 3] [--batch 4] [--part speed profile lengths]
+usage: python bench/training_step.py [--model DIR_OR_NAME] [--rounds 3] [--batch 4] [--part PART …]
 
 All parts train LoRA rank 8 on all linear layers, in the number format that suits this machine.
 speed: the plain step (a padded batch, all logits, the layers of transformers and PEFT), the same rows packed with
@@ -8,6 +8,7 @@ speed: the plain step (a padded batch, all logits, the layers of transformers an
   alone would allow, measured between the rounds.
 profile: the share of each kind of operation in the last of them.
 lengths: time a token and the memory that activations take, for one document of 128 to 4096 tokens.
+scaling: tokens a second of the step with kernels, for 1, 2, 4 … threads and 1, 4 and 16 rows a step.
 Machines are noisy: only ratios count, and only within one run. On a busy machine: --clock cpu, with OMP_NUM_THREADS=1.
 """
 
@@ -41,6 +42,7 @@ from burnish.train.forward import SupervisedLoss
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data"
 FLOP_A_WEIGHT = 4
 """Of a token under LoRA: a product forward and one back, a multiplication and an addition each."""
+PARTS = ("speed", "profile", "lengths", "scaling")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm"),
@@ -173,6 +175,27 @@ def measure_lengths(
     return table
 
 
+def measure_scaling(model: Any, examples: list[Example], rounds: int) -> dict[str, dict[str, float]]:
+    """Tokens a second by the clock: threads → rows a step → rate, in turn, the best of all rounds."""
+    most = torch.get_num_threads()
+    counts = sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
+    table: dict[str, dict[str, float]] = {f"{threads} threads": {} for threads in counts}
+    with way(model, "kernels") as step:
+        step(model, examples[:1])
+        for _ in range(rounds):
+            for threads, row in zip(counts, table.values(), strict=True):
+                torch.set_num_threads(threads)
+                for size in (1, 4, 16):
+                    some = examples[:16]
+                    started = time.perf_counter()
+                    for start in range(0, len(some), size):
+                        step(model, some[start : start + size])
+                    rate = sum(len(each.input_ids) for each in some) / (time.perf_counter() - started)
+                    row[f"{size} rows"] = max(row.get(f"{size} rows", 0.0), round(rate, 1))
+    torch.set_num_threads(most)
+    return table
+
+
 def kept_bytes(model: Any, example: Example) -> int:
     """The memory of all tensors that one forward pass keeps for its backward pass, weights left out."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -201,7 +224,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="orders")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256, 512, 1024, 2048, 4096])
-    parser.add_argument("--part", nargs="+", choices=("speed", "profile", "lengths"), default=["speed", "profile"])
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=["speed", "profile"])
     arguments = parser.parse_args()
     clock = CLOCKS[arguments.clock]
     device = choose_device()
@@ -221,6 +244,8 @@ def main() -> None:
         found["share_of_the_step"] = measure_parts(model, batches[0])
     if "lengths" in arguments.part:
         found["by_length"] = measure_lengths(model, arguments.lengths, arguments.rounds, clock)
+    if "scaling" in arguments.part:
+        found["scaling"] = measure_scaling(model, kept, arguments.rounds)
     found["peak_rss_mb"] = round(peak_rss_mb())
     print(json.dumps(found, indent=1))
 
