@@ -306,7 +306,7 @@ def test_a_run_against_its_base(run_dir, chat_file, capsys):
         capsys.readouterr()
         assert judge(run_dir, server, call={**call, "limit": 3})["questions"] == 3
         assert len(server.asked) == asked, "answers and verdicts are known"
-        assert capsys.readouterr().out.count("3 of 3 rows were predicted before") == 2
+        assert capsys.readouterr().out.count("all 3 rows were predicted before") == 2
     assert set(parts(server.asked[0])) == {"question", "reference", "answer_A", "answer_B"}
     whole = json.loads((run_dir / "eval.json").read_text())
     assert whole["tasks"] == {"before": {}}, "what benchmarks found stays"
