@@ -60,7 +60,7 @@ def packed_attention(
         return document_attention(query, key, value, lengths, scaling, window, shared_prompts)
     usual = usual and shared_prompts is None and (window is None or max(lengths) <= window)
     if usual and query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
-        return _Documents.apply(query, key, value, tuple(lengths), scaling)
+        return _ByFlash.apply(query, key, value, tuple(lengths), scaling)
     # Split, not slices: the gradient of a slice is as long as the row, that of a split is one cat for all.
     queries, keys, values = (whole.split(lengths, dim=2) for whole in (query, key, value))
     for number, asked in enumerate(queries):
@@ -129,7 +129,7 @@ def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scalin
     return softmax_attention(query, key, value, mask, scaling, softcap, weights, dropout)
 
 
-class _Documents(torch.autograd.Function):
+class _ByFlash(torch.autograd.Function):
     """PyTorch's flash attention for CPUs, a document at a time, into one tensor for all.
 
     Each document's own output would be kept beside their concatenation, which the layer behind keeps.
