@@ -49,7 +49,7 @@ def write_rows(path: Path, count: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def prepare(path: Path, model: str, workers: int) -> dict[str, float]:
+def prepare(path: Path, model: str, workers: int, template: str = "") -> dict[str, float]:
     """Prepare a file as a run does; seconds without the imports, and what came of it."""
     from burnish.config import load_settings
     from burnish.model.source import find_model
@@ -57,10 +57,11 @@ def prepare(path: Path, model: str, workers: int) -> dict[str, float]:
     from burnish.train.stages import STAGES
 
     values = {"model_name_or_path": model, "dataset": str(path), "preprocessing_num_workers": workers}
-    settings = load_settings({**values, "overwrite_cache": True, "cutoff_len": 2048})
-    template = build_template(settings, find_model(model))
+    chosen = {"template": template} if template else {}
+    settings = load_settings({**values, **chosen, "overwrite_cache": True, "cutoff_len": 2048})
+    renderer = build_template(settings, find_model(model))
     started, busy = time.perf_counter(), _busy()
-    data = build_data(settings, template, STAGES.get("sft"))
+    data = build_data(settings, renderer, STAGES.get("sft"))
     seconds, busy = time.perf_counter() - started, _busy() - busy
     own, worker = (resource.getrusage(who).ru_maxrss / 1e3 for who in _WHO)
     rows, tokens = len(data.train), int(data.train.lengths.sum())
@@ -76,7 +77,7 @@ def _busy() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def bare(path: Path, model: str) -> tuple[float, float, int]:
+def bare(path: Path, model: str, name: str = "") -> tuple[float, float, int]:
     """What the tokenizer alone takes for the rendered texts, on as many threads as there are cores.
 
     Returns seconds by the clock, seconds of all processors, and the number of tokens.
@@ -86,7 +87,8 @@ def bare(path: Path, model: str) -> tuple[float, float, int]:
     from burnish.model.source import find_model
     from burnish.template import load_template
 
-    template = load_template(load_tokenizer(find_model(model)))
+    tokenizer = load_tokenizer(find_model(model))
+    template = load_template(tokenizer, name) if name else load_template(tokenizer)
     texts = [template.text(sample.record, generate=False) for sample in iter_samples([str(path)], path.parent)]
     core = template.tokenizer.backend_tokenizer
     core.encode_batch_fast(texts[:200], add_special_tokens=False)
@@ -98,8 +100,9 @@ def bare(path: Path, model: str) -> tuple[float, float, int]:
     return time.perf_counter() - started, _busy() - busy, tokens
 
 
-def in_a_child(path: Path, model: str, workers: int, cache: Path) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", str(path), model, str(workers)]
+def in_a_child(path: Path, model: str, workers: int, cache: Path, template: str = "") -> dict[str, float]:
+    """`prepare` in a process of its own. `template`: empty for the tokenizer's own."""
+    command = [sys.executable, __file__, "--child", str(path), model, str(workers), template]
     done = subprocess.run(
         command, env={**os.environ, "BURNISH_CACHE": str(cache)}, capture_output=True, text=True, check=False
     )
@@ -114,11 +117,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20000)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--memory", type=int, nargs="*", default=[])
-    parser.add_argument("--child", nargs=3)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        path, model, workers = arguments.child
-        print(json.dumps(prepare(Path(path), model, int(workers))))
+        path, model, workers, template = arguments.child
+        print(json.dumps(prepare(Path(path), model, int(workers), template)))
         return
     from burnish.model.source import find_model
 

@@ -205,7 +205,7 @@ def kept_bytes(model: Any, example: Example) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, for good
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = SupervisedLoss(model, packed=True)(collate_packed([example]).to(model.device))

@@ -46,9 +46,9 @@ def main() -> None:
         write_rows(path, given.rows)
         (work / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.jsonl"}}))
         for turn in range(given.rounds):
-            seconds, _, tokens = bare(path, model)
+            seconds, _, tokens = bare(path, model, "chatml")
             found["bare tokenizer"].append({"seconds": seconds, "rows": given.rows, "tokens": tokens})
-            found["burnish"].append(in_a_child(path, model, given.workers, work / f"cache-{turn}"))
+            found["burnish"].append(in_a_child(path, model, given.workers, work / f"cache-{turn}", "chatml"))
             out = work / f"other-{turn}.json"
             command = [given.llamafactory, str(_SIDE), model, str(work), str(given.workers), str(out)]
             offline = {
