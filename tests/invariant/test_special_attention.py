@@ -4,23 +4,10 @@ import pytest
 import torch
 
 from burnish.kernels.attention import packed_rows, reason_not_packed
+from tests.unit.model.test_fused import SIZES as COMMON_SIZES
 
 LENGTHS = (3, 12, 1, 7)
-SIZES = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,
-    "sliding_window": 4,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+SIZES = {**COMMON_SIZES, "sliding_window": 4}
 MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 FAMILIES = {

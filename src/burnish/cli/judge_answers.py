@@ -107,13 +107,14 @@ def _understood(call: JudgeCall) -> tuple[Settings, str]:
 
 def _refuse_of_models_here(call: JudgeCall, settings: Settings) -> None:
     """Raise for settings that a server decides: of loading, where no model is loaded, and those it has no name for."""
-    from burnish.cli.served_answers import NO_NAME, OF_MODELS_HERE, refuse_idle
+    from burnish.cli.chat import LOADS
+    from burnish.cli.served_answers import NO_NAME, refuse_idle
     from burnish.generate.remote import is_url
 
     served = [is_url(name) for name in (call.model, *([call.compare] if call.compare is not None else []))]
     idle = set(NO_NAME) if any(served) else set()
     if served[0] and (len(served) == 1 or served[1] or (call.compare and predictions_of(call.compare))):
-        idle |= OF_MODELS_HERE | {"per_device_eval_batch_size"}
+        idle |= LOADS | {"per_device_eval_batch_size"}
     refuse_idle(settings, idle)
 
 

@@ -43,10 +43,10 @@ def run_predict(source: str, model: str | None, overrides: Sequence[str]) -> Non
 def _predict_served(url: str, served: str | None, overrides: Sequence[str]) -> None:
     """Let a server answer: it has weights, template and sampler, so that settings of those are errors."""
     from burnish.api import predicted_samples, refuse_several_processes
-    from burnish.cli.served_answers import NO_NAME, OF_MODELS_HERE, answer_data_served, load_served, refuse_idle, slug
+    from burnish.cli.served_answers import NO_NAME, answer_data_served, load_served, refuse_idle, slug
 
     settings, _ = understand(url, None, overrides)
-    refuse_idle(settings, OF_MODELS_HERE | NO_NAME | {"val_size", "model_name_or_path"})
+    refuse_idle(settings, LOADS | NO_NAME | {"val_size", "model_name_or_path"})
     refuse_several_processes()
     remote = load_served(settings, url, served)
     answer_data_served(

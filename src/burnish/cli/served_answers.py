@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burnish import log
-from burnish.cli.chat import LOADS
 from burnish.config import Settings
 from burnish.errors import BurnishError
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from burnish.generate.remote import RemoteModel
 
 
-OF_MODELS_HERE = frozenset(LOADS)
-"""Settings that a server decides."""
 NO_NAME = frozenset({"max_length"})
 """Settings of the sampler that OpenAI's interface has no name for, and no server is known to take."""
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from burnish.errors import ShapeError
-from burnish.kernels.document_attention import attends_natively, document_attention
+from burnish.kernels.document_attention import attends_natively, document_attention, in_rows
 from burnish.kernels.written_out import causal_mask, softmax_attention
 
 PACKED = "burnish_packed"
@@ -69,7 +69,7 @@ def packed_attention(
         if prompt:
             before = keys[number - 1][:, :, :prompt], values[number - 1][:, :, :prompt]
             looked_at, read = torch.cat([before[0], looked_at], dim=2), torch.cat([before[1], read], dim=2)
-        parts.append(_document(asked, looked_at, read, scaling, dropout, window, softcap, sinks))
+        parts.append(attend_after(asked, looked_at, read, scaling, dropout, window, softcap, sinks))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
@@ -77,7 +77,7 @@ _QUERIES = 512
 """Queries that look at once where there is a window: the scores of a long document are never there as a whole."""
 
 
-def _document(
+def attend_after(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -87,7 +87,10 @@ def _document(
     softcap: float | None,
     sinks: Tensor | None,
 ) -> Tensor:
-    """One document: its tokens, [1, H, L, D], look at the P first of [1, H_kv, P + L, D] and causally at their own."""
+    """One document: its tokens, [1, H, L, D], look at the P first of [1, H_kv, P + L, D] and causally at their own.
+
+    The other arguments are those of `packed_attention`.
+    """
     length, before = query.shape[2], key.shape[2] - query.shape[2]
     plain = softcap is None and sinks is None
     if plain and (window is None or key.shape[2] <= window):
@@ -137,7 +140,7 @@ class _ByFlash(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scale: float) -> Tensor:
-        outputs = _in_rows(query)
+        outputs = in_rows(query)
         sums = []  # of each document the logarithms of its softmax's sums, [1, H, L]
         for asked, looked_at, read, out in _documents(lengths, query, key, value, outputs):
             mixed, logarithms = _flash.default(asked, looked_at, read, 0.0, True, scale=scale)
@@ -151,19 +154,13 @@ class _ByFlash(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, outputs, *sums = ctx.saved_tensors
-        grads = [_in_rows(tensor) for tensor in (query, key, value)]
+        grads = [in_rows(tensor) for tensor in (query, key, value)]
         parts = _documents(ctx.lengths, grad_outputs[0], query, key, value, outputs, *grads)
         for (slope, asked, looked_at, read, out, *into), logarithms in zip(parts, sums, strict=True):
             found = _flash_backward.default(slope, asked, looked_at, read, out, logarithms, 0.0, True, scale=ctx.scale)
             for grad, one in zip(into, found, strict=True):
                 grad.copy_(one)
         return (*grads, None, None)
-
-
-def _in_rows(like: Tensor) -> Tensor:
-    """An empty [1, H, T, D] whose tokens lie one after another, as the layers before and behind have them."""
-    _, heads, length, size = like.shape
-    return like.new_empty(1, length, heads, size).transpose(1, 2)
 
 
 def _documents(lengths: Sequence[int], *wholes: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -182,8 +179,6 @@ def masked_attention_reference(
     sinks: Tensor | None = None,
 ) -> Tensor:
     """The same as `packed_attention`, written as one softmax under a block-diagonal causal mask. [1, H, T, D]."""
-    repeat = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeat, dim=1), value.repeat_interleave(repeat, dim=1)
     lengths = torch.tensor(list(document_lengths), device=query.device)
     document = torch.repeat_interleave(torch.arange(len(lengths), device=query.device), lengths)  # [T]
     starts = torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
@@ -197,8 +192,7 @@ def masked_attention_reference(
         seen |= second[:, None] & begin[None, :]
     if window is not None:
         seen &= distance < window
-    weights = None if sinks is None else sinks.reshape(1, -1, 1, 1)
-    return softmax_attention(query, key, value, seen, scaling, softcap, weights)
+    return _written_out(query, key, value, seen, scaling, softcap, sinks, 0.0)
 
 
 def reads_shared_prompts(model: Any) -> bool:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from burnish.kernels.attention import attention_named
+from burnish.kernels.attention import attend_after, attention_named
 from burnish.kernels.document_attention import attends_natively, document_attention
 from burnish.kernels.written_out import causal_mask, softmax_attention
 
@@ -148,7 +148,11 @@ def cached_attention(
         # Queries that share keys stand as the positions of one head: nothing is repeated in memory.
         grouped = query.reshape(rows, shared, heads // shared, size)
         weights = None if sinks is None else sinks.reshape(1, shared, heads // shared, 1)
-        mixed = _attend(grouped, key, value, step.mask(window), scaling, softcap, weights)
+        mask = step.mask(window)
+        if softcap is None and sinks is None:
+            mixed = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling)
+        else:
+            mixed = softmax_attention(grouped, key, value, mask, scaling, softcap, weights)
         return mixed.reshape(rows, heads, 1, value.shape[-1])
     if not any(step.starts) and softcap is None and sinks is None and attends_natively(query, key, value):
         return document_attention(query, key, value, step.lengths, scaling, window)
@@ -159,45 +163,9 @@ def cached_attention(
             keys, values = (kept[slot : slot + 1, :, : start + length] for kept in (key, value))
         else:
             keys, values = key[:, :, place : place + length], value[:, :, place : place + length]
-        parts.append(_attend_after(asked, keys, values, start, scaling, window, softcap, sinks))
+        parts.append(attend_after(asked, keys, values, scaling, 0.0, window, softcap, sinks))
         place += length
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-
-
-def _attend_after(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    start: int,
-    scaling: float,
-    window: int | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-) -> Tensor:
-    """One row: its new tokens [1, H, T, D] look at the `start` kept ones and, causally, at themselves."""
-    length, grouped = query.shape[2], query.shape[1] != key.shape[1]
-    plain = softcap is None and sinks is None
-    if plain and start == 0 and (window is None or length <= window):
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
-    mask = causal_mask(start, length, window, query.device)
-    repeat = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeat, dim=1), value.repeat_interleave(repeat, dim=1)
-    weights = None if sinks is None else sinks.reshape(1, -1, 1, 1)
-    return _attend(query, key, value, mask, scaling, softcap, weights)
-
-
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float,
-    softcap: float | None,
-    sinks: Tensor | None,
-) -> Tensor:
-    if softcap is None and sinks is None:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    return softmax_attention(query, key, value, mask, scaling, softcap, sinks)
 
 
 def cached_attention_reference(

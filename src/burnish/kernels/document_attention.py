@@ -123,33 +123,33 @@ class _Documents(torch.autograd.Function):
         window: int | None,
         prompts: tuple[int, ...] | None,
     ) -> Tensor:
-        out, sums = _in_rows(query), query.new_empty(query.shape[1:3])
-        job, longest = _job(lengths, prompts, query=query, key=key, value=value, out=out)
-        job.scale, job.window, job.sums = scale, window or 0, sums.data_ptr()
-        _run(job, longest, backward=False)
-        ctx.save_for_backward(query, key, value, out, sums)
+        out, sums = in_rows(query), query.new_empty(query.shape[1:3])
         ctx.given = lengths, scale, window, prompts
+        _run(*_job(ctx.given, sums, query=query, key=key, value=value, out=out), backward=False)
+        ctx.save_for_backward(query, key, value, out, sums)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, sums = ctx.saved_tensors
-        lengths, scale, window, prompts = ctx.given
         grad = grad_outputs[0] if grad_outputs[0].stride(-1) == 1 else grad_outputs[0].contiguous()
-        grads = {f"grad_{name}": _in_rows(each) for name, each in (("query", query), ("key", key), ("value", value))}
+        grads = {f"grad_{name}": in_rows(each) for name, each in (("query", query), ("key", key), ("value", value))}
         tensors = {"query": query, "key": key, "value": value, "out": out, "grad": grad, **grads}
         tensors |= {"each_key": grads["grad_key"], "each_value": grads["grad_value"]}
         if query.shape[1] != key.shape[1]:
             tensors |= {name: query.new_empty(query.shape) for name in ("each_key", "each_value")}
-        job, longest = _job(lengths, prompts, **tensors)
-        job.scale, job.window, job.sums = scale, window or 0, sums.data_ptr()
-        _run(job, longest, backward=True)
+        _run(*_job(ctx.given, sums, **tensors), backward=True)
         return *grads.values(), None, None, None, None
 
 
-def _job(lengths: Sequence[int], prompts: Sequence[int] | None, **tensors: Tensor) -> tuple[_Attention, int]:
-    """What the kernel reads, without its numbers, and the keys of the document that looks at the most."""
+_Given = tuple[Sequence[int], float, int | None, Sequence[int] | None]
+"""Lengths, scale, window and shared prompts."""
+
+
+def _job(given: _Given, sums: Tensor, **tensors: Tensor) -> tuple[_Attention, int]:
+    """What the kernel reads, and the keys of the document that looks at the most."""
+    lengths, scale, window, prompts = given
     starts = [sum(lengths[:number]) for number in range(len(lengths))]
     together = 1 if prompts is None else 2
     documents = [_Document(*each, 0, 0) for each in zip(starts, lengths, strict=True)]
@@ -160,6 +160,7 @@ def _job(lengths: Sequence[int], prompts: Sequence[int] | None, **tensors: Tenso
     groups.sort(key=lambda group: -sum(each.length for each in group))
     ordered = [each for group in groups for each in group]
     job = _Attention((_Document * len(ordered))(*ordered), len(ordered), together)
+    job.scale, job.window, job.sums = scale, window or 0, sums.data_ptr()
     query = tensors["query"]
     job.heads, job.shared, job.size, job.tokens = (
         query.shape[1],
@@ -180,7 +181,7 @@ def _run(job: _Attention, longest: int, *, backward: bool) -> None:
     run(ctypes.byref(job), threads, _POINTER(scratch.data_ptr()), _LONG(size))
 
 
-def _in_rows(like: Tensor) -> Tensor:
+def in_rows(like: Tensor) -> Tensor:
     """An empty [1, H, T, D] whose tokens lie one after another."""
     _, heads, length, size = like.shape
     return like.new_empty(1, length, heads, size).transpose(1, 2)

@@ -121,7 +121,8 @@ def softmax_over(logits: Tensor, targets: Tensor) -> Softmax:
     logits.sub_(most[:, None])
     picked = logits.gather(1, targets[:, None]).squeeze(1)
     sums = logits.exp_().sum(-1)
-    return Softmax(logits, sums, picked - sums.log(), most + sums.log())
+    logarithms = sums.log()
+    return Softmax(logits, sums, picked - logarithms, most + logarithms)
 
 
 def linear_cross_entropy(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.kernels.linear_cross_entropy import Softmax, logits_of, room_for_logits, rows_at_once, softmax_over
+from burnish.kernels.linear_cross_entropy import logits_of, room_for_logits, rows_at_once, softmax_over
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -24,13 +24,14 @@ class _LinearLogprobs(torch.autograd.Function):
         matrix = weight.to(hidden.dtype)  # [V, E]; the same tensor unless autocast is on
         logprobs = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         slopes = torch.empty_like(hidden) if want_hidden else None  # [N, E], d logprobs[i] / d hidden[i]
+        minus_one = -torch.ones_like(logprobs)  # a log-probability is cross-entropy the other way
         room = room_for_logits(hidden, matrix, chunk)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
             softmax = softmax_over(logits_of(hidden[rows], matrix, room), targets[rows])
             logprobs[rows] = softmax.logprobs
             if slopes is not None:
-                slopes[rows] = _slope(softmax, targets[rows], -1.0).to(hidden.dtype) @ matrix
+                slopes[rows] = softmax.slope(targets[rows], minus_one[rows]).to(hidden.dtype) @ matrix
         ctx.save_for_backward(targets, *([slopes] if want_hidden else []), *([hidden, weight] if want_weight else []))
         ctx.want, ctx.chunk = (want_hidden, want_weight), chunk
         return logprobs
@@ -49,11 +50,6 @@ class _LinearLogprobs(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None
 
 
-def _slope(softmax: Softmax, targets: Tensor, factors: Tensor | float) -> Tensor:
-    """Cross-entropy's d / d logits times a factor for each row; a log-probability's is that of -1."""
-    return softmax.slope(targets, torch.as_tensor(factors, device=targets.device).expand_as(softmax.sums))
-
-
 def _head_gradient(hidden: Tensor, weight: Tensor, targets: Tensor, factors: Tensor, chunk: int) -> Tensor:
     matrix = weight.to(hidden.dtype)
     gradient = torch.zeros_like(weight, dtype=torch.float32)
@@ -61,7 +57,7 @@ def _head_gradient(hidden: Tensor, weight: Tensor, targets: Tensor, factors: Ten
     for start in range(0, hidden.shape[0], chunk):
         rows = slice(start, start + chunk)
         softmax = softmax_over(logits_of(hidden[rows], matrix, room), targets[rows])
-        slope = _slope(softmax, targets[rows], -factors[rows])
+        slope = softmax.slope(targets[rows], -factors[rows])
         gradient += (slope.to(hidden.dtype).T @ hidden[rows]).float()
     return gradient.to(weight.dtype)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from burnish.data import stretches
 from tests.conftest import SHARED
 
 Write = Callable[..., Path]
@@ -34,6 +35,19 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         return path
 
     return put
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The files that are opened from here on, each with the row that they are read from."""
+    found: list[tuple[str, int]] = []
+    read = stretches.read_rows
+    monkeypatch.setattr(
+        stretches,
+        "read_rows",
+        lambda path, notes, start, **more: (found.append((path.name, start)), read(path, notes, start, **more))[1],
+    )
+    return found
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from burnish.data import iterate, stretches
+from burnish.data import iterate
 from burnish.data.corpus import Corpus, Undivided
 from burnish.errors import DataError
 
@@ -27,19 +27,6 @@ def corpus(*names: str, on_bad_row: str = "drop", **more: Any) -> Corpus:
 
 def answers(samples: Any) -> list[str]:
     return [sample.record.turns[-1].content for sample in samples]
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """The files that are opened from here on, each with the row that they are read from."""
-    found: list[tuple[str, int]] = []
-    read = stretches.read_rows
-    monkeypatch.setattr(
-        stretches,
-        "read_rows",
-        lambda path, notes, start, **more: (found.append((path.name, start)), read(path, notes, start, **more))[1],
-    )
-    return found
 
 
 def parquet(path: str, made: list[dict[str, str]], group: int) -> None:

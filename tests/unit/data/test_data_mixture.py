@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from burnish.data import draws, stretches
+from burnish.data import draws
 from burnish.data.corpus import Corpus, Undivided
 from burnish.data.iterate import iter_samples
 from burnish.data.mix import Chances, interleave
@@ -24,19 +24,6 @@ BAD = {"instruction": "q", "output": ""}
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BURNISH_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """The files that are opened from here on, each with the row that they are read from."""
-    found: list[tuple[str, int]] = []
-    read = stretches.read_rows
-    monkeypatch.setattr(
-        stretches,
-        "read_rows",
-        lambda path, notes, start, **more: (found.append((path.name, start)), read(path, notes, start, **more))[1],
-    )
-    return found
 
 
 def rows(letter: str, count: int) -> list[dict[str, str]]:

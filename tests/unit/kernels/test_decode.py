@@ -1,9 +1,5 @@
 """Native steps of generation give what torch gives, over odd shapes, and for every width of vectors."""
 
-import ctypes
-import subprocess
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -20,6 +16,7 @@ from burnish.kernels.decode import (
     in_bfloat16,
 )
 from burnish.kernels.native import CannotCompile, native
+from tests.machines import compiled_for
 
 try:
     native("decode")
@@ -182,14 +179,7 @@ def test_narrow_weights_change_nothing():
 
 @pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3"])
 def test_machines_with_narrower_vectors(machine, tmp_path, monkeypatch):
-    made = tmp_path / "decode.so"
-    source = Path(decode.__file__).with_name("decode.c")
-    options = ["-O2", "-fopenmp", "-fPIC", "-shared", "-ffp-contract=fast", f"-march={machine}"]
-    done = subprocess.run(["cc", *options, str(source), "-o", str(made), "-lm"], capture_output=True, check=False)
-    flags = Path("/proc/cpuinfo")
-    if done.returncode or (machine == "x86-64-v3" and not (flags.exists() and " avx2 " in flags.read_text())):
-        pytest.skip("this machine is none of that kind")
-    library = ctypes.CDLL(str(made))
+    library = compiled_for(machine, "decode", tmp_path)
     monkeypatch.setattr(decode, "native", lambda name: library)
     test_products_of_a_few_rows(torch.float32, 65, 33, 7)
     test_products_of_a_few_rows(torch.bfloat16, 48, 160, 7)

@@ -1,9 +1,5 @@
 """The attention kernel in C equals one big masked softmax, whatever the blocks, the layout and the threads."""
 
-import ctypes
-import subprocess
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,6 +7,7 @@ from burnish.kernels import document_attention as module
 from burnish.kernels.attention import masked_attention_reference, packed_attention
 from burnish.kernels.document_attention import attends_natively, document_attention
 from burnish.kernels.native import CannotCompile, compiler
+from tests.machines import compiled_for
 
 
 def _compiler():
@@ -149,14 +146,7 @@ def test_a_variable_switches_it_off(monkeypatch):
 
 @pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3"])
 def test_machines_with_narrower_vectors(machine, tmp_path, monkeypatch):
-    made_here = tmp_path / "attend.so"
-    source = Path(module.__file__).with_name("attend.c")
-    options = ["-O2", "-fopenmp", "-fPIC", "-shared", "-ffp-contract=fast", f"-march={machine}"]
-    done = subprocess.run(["cc", *options, str(source), "-o", str(made_here), "-lm"], capture_output=True, check=False)
-    flags = Path("/proc/cpuinfo")
-    if done.returncode or (machine == "x86-64-v3" and not (flags.exists() and " avx2 " in flags.read_text())):
-        pytest.skip("this machine is none of that kind")
-    library = ctypes.CDLL(str(made_here))
+    library = compiled_for(machine, "attend", tmp_path)
     monkeypatch.setattr(module, "native", lambda name: library)
     for function in (module._compiled, module.whole_vectors):
         function.cache_clear()
