@@ -27,7 +27,8 @@ class SettingsCommand(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises BurnishError for an option that is misspelt."""
         known = [option for param in self.params for option in param.opts if option.startswith("--")]
-        refuse_misspelt(ctx.args, [*known, *self.unlisted], own=self.own)
+        words = [word for word in ctx.args if word.partition("=")[0] not in self.unlisted]
+        refuse_misspelt(words, [*known, *self.unlisted], own=self.own)
         return super().invoke(ctx)
 
 

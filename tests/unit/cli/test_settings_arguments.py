@@ -6,7 +6,7 @@ import pytest
 
 from burnish.cli.main import app
 from burnish.cli.settings_arguments import EvalCommand, refuse_misspelt
-from burnish.errors import BurnishError
+from burnish.errors import BurnishError, ModelError
 
 OPTIONS = ["--tasks", "--limit", "--compare-base", "--judge", "--judge-model"]
 
@@ -57,3 +57,9 @@ def test_every_command_that_takes_settings_knows_its_own_options(line, fix):
     with pytest.raises(BurnishError) as caught:
         app(line.split(), standalone_mode=False)
     assert caught.value.fix == fix
+
+
+@pytest.mark.parametrize("line", ["chat no-such-model --compare", "chat no-such-model --compare=other do_sample=false"])
+def test_what_a_command_reads_by_itself_is_left_to_it(line):
+    with pytest.raises(ModelError):
+        app(line.split(), standalone_mode=False)

@@ -11,6 +11,7 @@ import gguf
 import pytest
 import torch
 from tokenizers import pre_tokenizers
+from transformers import LlamaConfig
 
 from burnish.errors import BurnishError, ModelError
 from burnish.export import gguf_job
@@ -139,6 +140,28 @@ def test_sentence_pieces_are_cut_alike(tmp_path, prefix):
     words = vocabulary(tokenizer, len(tokenizer))
     assert (words.model, words.space_prefix) == ("llama", prefix)
     assert words.types[words.tokens.index("<0x41>")].name == "BYTE"
+
+
+@pytest.mark.parametrize(
+    ("rope", "said"),
+    [
+        ({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16}, "beta_fast 16"),
+        ({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.0}, "attention_factor 1.0"),
+        ({"rope_type": "yarn", "factor": 4.0, "mscale": 0.707, "mscale_all_dim": 0.707}, "mscale 0.707"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        ({"rope_type": "dynamic", "factor": 2.0}, "rope scaling of the kind dynamic"),
+    ],
+)
+def test_positions_that_the_file_has_no_place_for_are_refused(rope, said):
+    """Otherwise only llama.cpp itself, where it is installed, could tell."""
+    config = LlamaConfig(rope_parameters={"rope_theta": 10000.0, "original_max_position_embeddings": 128, **rope})
+    with pytest.raises(ModelError, match=f"llama has no {said}"):
+        family_of(config)
+
+
+def test_usual_figures_of_yarn_may_be_written_out():
+    usual = {"rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1, "attention_factor": 1.138629436}
+    family_of(LlamaConfig(rope_parameters={"rope_theta": 1e4, "original_max_position_embeddings": 128, **usual}))
 
 
 def test_unknown_tokenizers_and_families_are_named():
