@@ -86,6 +86,8 @@ def _check(config: Any, family: Family) -> None:
     wrong = _wrong_rope(config) or wrong
     if getattr(config, "mlp_bias", False):
         wrong = "biases in the MLP"
+    if getattr(config, "attention_bias", False) and family.arch != MODEL_ARCH.LLAMA:
+        wrong = "biases in attention"
     if wrong:
         raise ModelError(
             f"llama.cpp's {family.name} has no {wrong}", at="config.json of the model", fix="use --format hf"
@@ -98,7 +100,7 @@ def _wrong_rope(config: Any) -> str | None:
     kind = rope.get("rope_type", "default")
     if kind not in ("default", "linear", "yarn", "llama3"):
         return f"rope scaling of the kind {kind}"
-    usual = {"partial_rotary_factor": 1.0}
+    usual: dict[str, float | None] = {"partial_rotary_factor": 1.0}
     if kind == "yarn":
         attention = 0.1 * math.log(rope["factor"]) + 1.0  # YaRN, arXiv:2309.00071, eq. 22
         usual |= {"attention_factor": attention, "beta_fast": 32, "beta_slow": 1, "truncate": True}

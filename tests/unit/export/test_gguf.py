@@ -11,7 +11,7 @@ import gguf
 import pytest
 import torch
 from tokenizers import pre_tokenizers
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Qwen3Config
 
 from burnish.errors import BurnishError, ModelError
 from burnish.export import gguf_job
@@ -157,6 +157,15 @@ def test_positions_that_the_file_has_no_place_for_are_refused(rope, said):
     config = LlamaConfig(rope_parameters={"rope_theta": 10000.0, "original_max_position_embeddings": 128, **rope})
     with pytest.raises(ModelError, match=f"llama has no {said}"):
         family_of(config)
+
+
+def test_biases_of_attention_go_along_where_llamacpp_has_them(tmp_path):
+    folder = family_folder("llama", tmp_path / "model", attention_bias=True)
+    report = export_gguf(Wish(str(folder)), Order(str(tmp_path / "out")), "f32")
+    assert report["difference"]["kl"] < 1e-8
+    assert report["llama.cpp"]["greedy"] == 3
+    with pytest.raises(ModelError, match="qwen3 has no biases in attention"):
+        family_of(Qwen3Config(attention_bias=True))
 
 
 def test_usual_figures_of_yarn_may_be_written_out():
