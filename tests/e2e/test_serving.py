@@ -161,6 +161,8 @@ def test_a_reward_model_scores_and_does_not_talk(tiny_folder, tmp_path):
         assert [one["score"] for one in done["data"]] == pytest.approx(wanted, abs=1e-5)
         single = client.post("/score", body={"messages": asked[1]}, cast_to=dict[str, object])
         assert single["data"][0]["score"] == pytest.approx(wanted[1], abs=1e-5)
+        counted = client.get("http://" + address.split("/")[2] + "/metrics", cast_to=str)
+        assert "burnish_request_seconds_count 2\n" in counted
         for body, param in (
             ({}, "messages"),
             ({"messages": asked[0], "conversations": asked}, "messages"),

@@ -116,6 +116,10 @@ LOADS |= {"quantization_bit", "quantization_method", "quantization_type", "doubl
 LOADS |= {"model_revision", "cache_dir", "hf_hub_token"}
 
 
+SERVERS_OWN = "the server's own"
+"""What `/set` shows for a value that was not set in a chat with a server."""
+
+
 def _refuse_others(settings: Settings, known: set[str]) -> None:
     """Settings of the command line that chat would have to ignore are errors; a file may hold those of training."""
     for key in sorted(settings.given - known):
@@ -178,7 +182,9 @@ def introduced(speaker: Speaker) -> str:
 def _steering(speakers: Sequence[Speaker], settings: Settings) -> Callable[[Sequence[str]], dict[str, Any]]:
     """What the loop calls with `key=value` strings to change how answers are drawn."""
     from burnish.api import sampling_of
+    from burnish.generate.chat import ChatModel
 
+    elsewhere = not any(isinstance(speaker, ChatModel) for speaker in speakers)
     held = {key: value for key, value in settings.flat().items() if key in STEERS and key in settings.given}
 
     def steer(changes: Sequence[str]) -> dict[str, Any]:
@@ -187,7 +193,10 @@ def _steering(speakers: Sequence[Speaker], settings: Settings) -> Callable[[Sequ
         for speaker in speakers:
             speaker.steer(sampling, now.given)
         values = now.generating.model_dump()
-        return {key: values[key] for key in values if key in STEERS} | {"seed": sampling.seed}
+        shown = {key: values[key] for key in values if key in STEERS} | {"seed": sampling.seed}
+        if elsewhere:  # nothing that was not set is sent
+            shown |= {key: SERVERS_OWN for key in shown if key not in now.given and key != "seed"}
+        return shown
 
     return steer
 

@@ -126,9 +126,13 @@ def with_adapters(source: ModelSource, names: Sequence[str], at: str = "adapter_
     Args:
         at: the setting that has the names.
     Raises:
-        ModelError: a name is no folder with an adapter.
+        ModelError: a name is no folder with an adapter, or stands there twice.
     """
     adapters = [*source.adapters]
+    places = [Path(name).expanduser().resolve() for name in names]
+    twice = [name for number, name in enumerate(names) if places[number] in places[:number]]
+    if twice:
+        raise ModelError(f"the adapter '{twice[0]}' is named twice", at=at, fix="name it once: it is merged once")
     known = {Path(each).resolve() for each in adapters}
     for name in names:
         path = Path(name).expanduser()

@@ -83,7 +83,7 @@ class Metrics:
             put(name, kind, words, [f"{name} {value}"])
         for name, words, histogram in (
             ("burnish_time_to_first_token_seconds", "From a request to its first token.", self.first_token),
-            ("burnish_request_seconds", "From a request to the end of its answers.", self.whole),
+            ("burnish_request_seconds", "From a request to the end of its answers or scores.", self.whole),
         ):
             put(name, "histogram", words, histogram.lines(name))
         return "\n".join(lines) + "\n"

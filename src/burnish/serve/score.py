@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -97,6 +98,7 @@ async def _scores(serving: Serving, count: int, rows: Callable[[], list[list[int
             )
         return scorer.score_rows(made, batch_size=serving.scored_at_a_time), sum(map(len, made))
 
+    started = time.monotonic()
     serving.scoring += count
     try:
         async with asyncio.timeout(serving.limits.time_s):
@@ -106,4 +108,5 @@ async def _scores(serving: Serving, count: int, rows: Callable[[], list[list[int
     finally:
         serving.scoring -= count
     serving.metrics.prompt_tokens += tokens
+    serving.metrics.whole.add(time.monotonic() - started)
     return scores, tokens

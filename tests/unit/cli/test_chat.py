@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 
-from burnish.cli.chat import load_speakers, split_compare, understand
+from burnish.cli.chat import _steering, load_speakers, split_compare, understand
 from burnish.cli.chat_input import Said, piped_lines, read_message
 from burnish.cli.chat_loop import Chat
 from burnish.cli.chat_show import harmless
 from burnish.config import load_settings
 from burnish.data.records import Turn
 from burnish.errors import BurnishError
+from burnish.generate.remote import RemoteModel
 from burnish.generate.reply import Reply
 from tests.exports import adapter_folder, base_folder
 
@@ -266,3 +268,14 @@ def test_in_a_pipe_ctrl_c_ends_it_all(chat, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         chat.converse(piped_lines(io.StringIO("one\ntwo\n")), terminal=False)
     assert len(chat.speakers[0].asked) == 1
+
+
+def test_what_was_not_set_is_the_servers_own(capsys):
+    remote = RemoteModel(None, "mine", "http://127.0.0.1:8000/v1")
+    chat = Chat([remote], _steering([remote], load_settings({}, ["temperature=0.2"])))
+    say(chat, "/set", "/set top_p 0.5", "/set top_p default")
+    told = capsys.readouterr().out
+    assert re.search(r"temperature +0.2\n", told)
+    assert re.search(r"max_new_tokens +the server's own\n", told)
+    assert told.endswith("(top_p is 0.5)\n(top_p is the server's own)\n")
+    assert remote.arguments() == {"temperature": 0.2}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from burnish.errors import ModelError
-from burnish.model.source import find_model
+from burnish.model.source import find_model, with_adapters
 
 
 def test_folder_and_hub_name(tiny_folder):
@@ -30,6 +30,12 @@ def test_a_base_that_moved_is_found_through_the_run(tiny_folder, tmp_path):
         find_model(str(tmp_path))
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"model_name_or_path": str(tiny_folder)}}))
     assert find_model(str(tmp_path)).location == str(tiny_folder)
+
+
+def test_an_adapter_that_is_named_twice(tiny_folder, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_folder)}))
+    with pytest.raises(ModelError, match="is named twice"):
+        with_adapters(find_model(str(tiny_folder)), [str(tmp_path), f"{tmp_path}/."])
 
 
 def test_errors(tmp_path):
