@@ -6,15 +6,20 @@ Importing torch, transformers and peft takes ten seconds on a slow machine, a ti
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import socket
 import sys
+import tempfile
 import termios
+import time
 from collections.abc import Callable
 from fcntl import ioctl
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from subprocess import CompletedProcess
 
 PRELOADED = [
     "burnish.api",
@@ -45,6 +50,7 @@ def start(
     cwd: Path | None = None,
     terminal: bool = False,
     first: Callable[[], None] | None = None,
+    module: str = "burnish.cli.main",
 ) -> BaseProcess:
     """Start `burnish` with arguments in a session of its own.
 
@@ -55,6 +61,7 @@ def start(
         cwd: its working directory.
         terminal: `out` is a terminal, which becomes the one it is controlled by, and its standard input.
         first: called in the new process before anything else; it must be picklable.
+        module: whose `main` is called instead.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -66,7 +73,9 @@ def start(
         os.environ.clear()
         os.environ.update(before)
     streams = (str(typed or os.devnull), str(out), str(err or ""))
-    process = context.Process(target=_main, args=(arguments, environment, streams, str(cwd or ""), terminal, first))
+    process = context.Process(
+        target=_main, args=(arguments, environment, streams, str(cwd or ""), terminal, first, module)
+    )
     process.start()
     return process
 
@@ -78,6 +87,7 @@ def _main(
     cwd: str,
     terminal: bool,
     first: Callable[[], None] | None,
+    module: str,
 ) -> None:
     os.setsid()
     os.environ.clear()
@@ -100,9 +110,30 @@ def _main(
         os.chdir(cwd)
     if first is not None:
         first()
-    from burnish.cli.main import main
+    importlib.import_module(module).main()
 
-    main()
+
+def two_ranks(arguments: tuple[str, ...], environment: dict[str, str], module: str) -> CompletedProcess[str]:
+    """Run a module's `main` on two ranks, as torchrun would; returns 0 or the first failure, and what they said."""
+    with socket.socket() as free, tempfile.TemporaryDirectory() as place:
+        free.bind(("127.0.0.1", 0))
+        shared = {**environment, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        shared["MASTER_PORT"] = str(free.getsockname()[1])
+        free.close()
+        files = [(Path(place) / f"out-{rank}", Path(place) / f"err-{rank}") for rank in range(2)]
+        processes = [
+            start(arguments, {**shared, "RANK": rank, "LOCAL_RANK": rank}, out=out, err=err, module=module)
+            for rank, (out, err) in zip("01", files, strict=True)
+        ]
+        until = time.monotonic() + 600
+        while any(one.is_alive() for one in processes) and not any(one.exitcode for one in processes):
+            assert time.monotonic() < until, "two ranks took too long"
+            time.sleep(0.05)
+        for one in processes:  # the other waits for the one that failed
+            one.kill()
+            one.join()
+        said = ["".join(file.read_text(encoding="utf-8") for file in kind) for kind in zip(*files, strict=True)]
+        return CompletedProcess(arguments, next((one.exitcode for one in processes if one.exitcode), 0), *said)
 
 
 def _appended(path: str) -> int:
