@@ -2,9 +2,10 @@
 
     python bench/with_data/shuffled_answers.py DATA_DIR [--rows 400] [--probe 32] [--longest 400] [--out DIR]
 
-DATA_DIR holds LLaMA-Factory's alpaca_en_demo.json. Three LoRA runs are made and each is asked by the doctor (`--probe`):
-rows in order, rows whose answers were shuffled, and a mix in which only one of two datasets is shuffled. Prints what the answers depend on and the findings; ends with
-status 1 where a run is named wrongly. A run that is there already in --out is not made again.
+DATA_DIR holds LLaMA-Factory's alpaca_en_demo.json. Three LoRA runs are made and each is asked by the doctor
+(`--probe`): rows in order, rows whose answers were shuffled, and a mix in which only one of two datasets is shuffled.
+Prints what the answers depend on and the findings; ends with status 1 where a run is named wrongly. A run that is there
+already in --out is not made again.
 """
 
 from __future__ import annotations
