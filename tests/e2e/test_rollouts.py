@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from burnish.api import train
-from tests.e2e.test_distributed import launch
+from tests.e2e.test_distributed import train_on_two
 from tests.invariant.test_training import rows, untimed
 from tests.judged import pair_file
 from tests.llamafactory import lora_file
@@ -38,8 +38,7 @@ def two_ranks(tiny_folder, tmp_path_factory):
     for job in jobs(tiny_folder, folder, "one", 8):
         train(job)
     (folder / "jobs.json").write_text(json.dumps(jobs(tiny_folder, folder, "two", 4)))
-    worker = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.distributed_worker")
-    done = launch(*worker, folder / "jobs.json")
+    done = train_on_two(folder / "jobs.json")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
