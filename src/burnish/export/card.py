@@ -86,7 +86,9 @@ def _stage(record: Mapping[str, Any]) -> str:
 def _first_lines(name: str, record: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     what = f"{name}, trained with Burnish ({_stage(record)})" if record else f"{name}, exported with Burnish"
     merged = " The adapter is merged into the weights." if report.get("merged") else ""
-    return f"{what}.{merged} Weights: {report['format']}, {report['dtype']}.\n"
+    kind = str(report["format"])
+    numbers = "" if kind.startswith("gguf") else f", {report['dtype']}"  # a GGUF file's kind says it all
+    return f"{what}.{merged} Weights: {kind}{numbers}.\n"
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

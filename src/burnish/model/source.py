@@ -59,9 +59,14 @@ def find_model(name: str, say: Callable[[str], None] = lambda _: None) -> ModelS
         )
     if path.is_dir():
         return _from_folder(name, path, say)
-    if _looks_like_hub_name(name):
+    if _looks_like_hub_name(name) and not _among_runs(path):
         return ModelSource(name, name)
     raise _not_found(name, path)
+
+
+def _among_runs(path: Path) -> bool:
+    """Whether a folder that is not there would lie beside runs: `runs/frist` is a slip and no name on the hub."""
+    return path.parent != Path() and any(path.parent.glob("*/run.json"))
 
 
 def _from_folder(name: str, path: Path, say: Callable[[str], None]) -> ModelSource:

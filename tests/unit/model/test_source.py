@@ -32,6 +32,16 @@ def test_a_base_that_moved_is_found_through_the_run(tiny_folder, tmp_path):
     assert find_model(str(tmp_path)).location == str(tiny_folder)
 
 
+def test_a_misspelt_run_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    assert not find_model("runs/frist").local
+    (tmp_path / "runs" / "first" / "run.json").write_text("{}")
+    with pytest.raises(ModelError) as caught:
+        find_model("runs/frist")
+    assert "did you mean 'runs/first'" in caught.value.fix
+
+
 def test_an_adapter_that_is_named_twice(tiny_folder, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_folder)}))
     with pytest.raises(ModelError, match="is named twice"):
