@@ -190,5 +190,6 @@ def _asked(request: Request, copy: int, window: int) -> dict[str, Any]:
     }
     if sampling.seed is not None:
         # Further copies must not be what neighbouring seeds give.
-        asked["seed"] = zlib.crc32(f"{sampling.seed}/{copy}".encode()) if copy else sampling.seed % 2**32
+        seed = zlib.crc32(f"{sampling.seed}/{copy}".encode()) if copy else sampling.seed
+        asked["seed"] = seed % (2**32 - 1)  # the largest of 32 bits would mean any seed
     return asked

@@ -126,3 +126,10 @@ def test_the_end_of_the_server_waits_for_the_threads(served, monkeypatch):
     threading.Timer(0.05, server.gate.set).start()
     backend.close()
     assert server.stopped == 1, "it was inside llama.cpp, and has left it"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32 - 1, 2**63 - 1])
+def test_no_seed_becomes_the_one_that_means_any(seed):
+    """llama.cpp draws a seed of its own where it gets the largest number of 32 bits."""
+    request = Request((5,), frozenset({2}), Sampling(max_new_tokens=1, do_sample=True, seed=seed))
+    assert 0 <= llamacpp._asked(request, 0, 64)["seed"] < 2**32 - 1
