@@ -41,6 +41,7 @@ STOPS = {
     "grpo-full": {"stage": "grpo", "finetuning_type": "full", "learning_rate": 1e-3, "beta": 0.1},
     "grpo-dynamic": {"stage": "grpo", "dynamic_sample": True, "reward": "flat", **FOUR_STEPS_A_ROLLOUT},
     "rloo": {"stage": "rloo", "reward": "picky", **FOUR_STEPS_A_ROLLOUT},
+    "rloo-streamed": {"stage": "rloo", "streaming": True, "buffer_size": 3, **FOUR_STEPS_A_ROLLOUT},
     "ppo": {"stage": "ppo", "ppo_buffer_size": 2, "ppo_epochs": 2, "ppo_score_norm": True, "ppo_whiten_rewards": True},
 }
 
