@@ -144,13 +144,13 @@ STREAMED = {"streaming": True, "max_steps": 2, "buffer_size": 4}
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"reward_model": "nowhere"}, "nowhere"),
+        ({"reward_model": "nowhere"}, "reward_model: nowhere"),
         ({"reward_funcs": "math_eqal"}, "did you mean 'math_equal'"),
-        ({"reward_funcs": "length", "generation_batch_size": 12}, "generation_batch_size: 12 is no multiple"),
+        ({"reward_funcs": "exact_match", "generation_batch_size": 12}, "generation_batch_size: 12 is no multiple"),
         ({"reward_funcs": [{"name": "exact_match", "column": "right"}]}, "'right', which no row has"),
         ({**STREAMED, "reward_funcs": [{"name": "exact_match", "column": "right"}]}, "'right', which no row has"),
-        ({**STREAMED, "reward_funcs": "length", "cutoff_len": 512}, "a streamed prompt may have 512 tokens"),
-        ({"reward_funcs": "length", "cutoff_len": 600}, "the model reads 512"),
+        ({**STREAMED, "reward_funcs": "exact_match", "cutoff_len": 512}, "a streamed prompt may have 512 tokens"),
+        ({"reward_funcs": "exact_match", "cutoff_len": 600}, "the model reads 512"),
     ],
     ids=["no model", "no function", "sizes", "no column", "no column in a stream", "long stream", "too long"],
 )

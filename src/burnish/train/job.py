@@ -54,6 +54,7 @@ from burnish.train.precomputed import Precomputed, precomputed
 from burnish.train.reference import Reference
 from burnish.train.resume import Checkpoints, Weights
 from burnish.train.rollouts.prompts import StreamedPrompts
+from burnish.train.rollouts.rewarding import Judge, find_judge
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Parts, RolloutParts, Stage, measured
 from burnish.train.stream import StreamPlan
@@ -79,6 +80,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.engine, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self._judge: Judge | None = None  # of a stage that samples answers
         self.loop: Loop | None = None
         self.watch = Watch(settings, self.folder, self.is_main)
 
@@ -154,6 +156,9 @@ class Job:
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
         if self.engine.describe():
             log.say(self.engine.describe())
+        if self.stage.rollouts:  # a mistake in a reward shows before the weights are read
+            self._judge = find_judge(settings, template)
+            stack.callback(self._judge.close)
         self.watch.start()
         loaded = build_model(settings, source, self.precision, self.engine.load_device)
         if self.stage.extend:
@@ -278,8 +283,9 @@ class Job:
         if self.stage.rollouts:
             prompts = StreamedPrompts(streamed, settings.data.stream_lanes) if streamed else data.train
             assert isinstance(prompts, Selection | StreamedPrompts)
+            assert self._judge is not None
             held_out = {name: one for name, one in data.eval.items() if isinstance(one, Selection)}
-            parts = (settings, loaded, template, prompts, layout, self.engine, reference, self.folder.path)
+            parts = (settings, loaded, template, prompts, layout, self.engine, reference, self.folder.path, self._judge)
             self.checkpoints.rollouts = self.stage.rollouts(RolloutParts(*parts, held_out))
             return self.checkpoints.rollouts, prompts.__getitem__
         if streamed is not None:

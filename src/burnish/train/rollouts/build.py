@@ -23,7 +23,7 @@ from burnish.train.rollouts.methods import Method
 from burnish.train.rollouts.phase import RolloutOptions, Rollouts
 from burnish.train.rollouts.plan import RolloutPlan
 from burnish.train.rollouts.prompts import StreamedPrompts
-from burnish.train.rollouts.rewarding import Judge, find_judge
+from burnish.train.rollouts.rewarding import Judge
 from burnish.train.rollouts.sample import Policy
 from burnish.train.sets import data_seed
 from burnish.train.whole import WholeCopy
@@ -54,7 +54,7 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         top_k=settings.generating.top_k,
         repetition_penalty=settings.generating.repetition_penalty,
     )
-    judge = _judge_of(parts, sampling.max_new_tokens)
+    judge = _checked_judge(parts, sampling.max_new_tokens)
     slots = training.per_device_eval_batch_size if "per_device_eval_batch_size" in settings.given else _SLOTS
     copy = _copy(parts) if parts.engine.cuts_weights else None
     reference = parts.reference
@@ -93,7 +93,7 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
     )
 
 
-def _judge_of(parts: RolloutParts, longest_answer: int) -> Judge:
+def _checked_judge(parts: RolloutParts, longest_answer: int) -> Judge:
     """What judges the answers; raises where prompts leave no room for one, or lack what a reward needs."""
     settings = parts.settings
     stored = [one for one in (parts.prompts, *parts.held_out.values()) if isinstance(one, Selection)]
@@ -107,7 +107,7 @@ def _judge_of(parts: RolloutParts, longest_answer: int) -> Judge:
         _check_window(
             parts.loaded, "a streamed prompt may have", settings.data.cutoff_len, "cutoff_len", longest_answer
         )
-    judge = find_judge(settings, parts.template)
+    judge = parts.judge
     if isinstance(parts.prompts, StreamedPrompts):
         judge.check_columns({key for record in parts.prompts.first_records() for key in from_json(record).reference})
     for prompts in stored:

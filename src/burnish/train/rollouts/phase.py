@@ -285,6 +285,11 @@ class Rollouts:
     def _watch_for_rewards(self, used: Tensor, answers: Sequence[Answer]) -> None:
         if any(one.reward is not None for one in answers):
             self._state.unscored = 0
+            if self.options.masks_truncated and not any(one.finished for one in answers):
+                log.note(
+                    f"all {len(answers)} answers of this rollout were cut at max_new_tokens, and "
+                    "mask_truncated_completions leaves such out: the weights stay as they are"
+                )
             return
         self._state.unscored += 1
         what = f"none of the {len(answers)} answers of this rollout got a reward"
@@ -318,8 +323,7 @@ class Rollouts:
         return self.stream.summary(self._state.drawn) if self.stream else None
 
     def close(self) -> None:
-        """End what the judge keeps running."""
-        self.judge.close()
+        """End what prepares prompts ahead, and another engine that samples."""
         if self.stream:
             self.stream.close()
         if self.policy.other is not None:

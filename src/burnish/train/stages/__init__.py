@@ -20,6 +20,7 @@ from burnish.train.figures import Sums
 from burnish.train.reference import Reference
 from burnish.train.rollouts.phase import Rollouts
 from burnish.train.rollouts.prompts import StreamedPrompts
+from burnish.train.rollouts.rewarding import Judge
 
 STAGES = LazyTable("stage")
 for _name in ("sft", "pt", "rm", "dpo", "kto", "ppo", "grpo", "rloo"):
@@ -54,6 +55,7 @@ class RolloutParts:
         held_out: those that are evaluated on, by the name of their set.
         reference: what `Stage.reference` gave.
         folder: the run folder.
+        judge: what scores the answers.
     """
 
     settings: Settings
@@ -64,6 +66,7 @@ class RolloutParts:
     engine: Engine
     reference: Reference | None
     folder: Path
+    judge: Judge
     held_out: Mapping[str, Selection] = field(default_factory=dict)
 
 
