@@ -59,7 +59,7 @@ def find_model(name: str, say: Callable[[str], None] = lambda _: None) -> ModelS
         )
     if path.is_dir():
         return _from_folder(name, path, say)
-    if _looks_like_hub_name(name):
+    if _looks_like_hub_name(name) and not _among_runs(path):
         return ModelSource(name, name)
     raise _not_found(name, path)
 
@@ -188,7 +188,12 @@ def _trained_with(path: Path) -> dict[str, Any]:
 
 def _looks_like_hub_name(name: str) -> bool:
     parts = name.split("/")
-    return len(parts) == 2 and all(parts) and not name.startswith((".", "~", "/")) and " " not in name
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~", "/")) and not set(name) & set(" *?[]")
+
+
+def _among_runs(path: Path) -> bool:
+    """Whether other runs lie in the folder that is named: nobody on the hub is meant then."""
+    return any(path.parent.glob("*/run.json"))
 
 
 def _not_found(name: str, path: Path) -> ModelError:

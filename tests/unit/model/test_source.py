@@ -32,7 +32,7 @@ def test_a_base_that_moved_is_found_through_the_run(tiny_folder, tmp_path):
     assert find_model(str(tmp_path)).location == str(tiny_folder)
 
 
-def test_errors(tmp_path):
+def test_errors(tmp_path, monkeypatch):
     (tmp_path / "llama-3").mkdir()
     with pytest.raises(ModelError) as caught:
         find_model(str(tmp_path / "llama-4"))
@@ -47,5 +47,14 @@ def test_errors(tmp_path):
         find_model(str(tmp_path / "qwen-3"))
     assert "qwen-2" not in caught.value.fix, "data is no model"
     (tmp_path / "notes.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    assert find_model("runs/mime").location == "runs/mime", "no run lies there: it may be on the hub"
+    (tmp_path / "runs" / "mine" / "run.json").write_text("{}")
+    with pytest.raises(ModelError) as caught:
+        find_model("runs/mime")
+    assert "did you mean 'runs/mine'" in caught.value.fix
+    with pytest.raises(ModelError, match="there is no model"):
+        find_model("exports/*.gguf")
     with pytest.raises(ModelError, match="not a model"):
         find_model(str(tmp_path / "notes.txt"))
