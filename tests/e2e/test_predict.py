@@ -80,7 +80,7 @@ def test_a_model_without_data_is_told(tiny_folder):
 def test_data_that_is_predicted_is_not_called_unused(told, tiny_folder, chat_file, monkeypatch, capsys):
     monkeypatch.setattr("burnish.api.predict_with", lambda settings, name: None)
     given = {"model_name_or_path": str(tiny_folder), "eval_dataset": str(chat_file), "eval_strategy": "no", **told}
-    file = chat_file.with_name("predict.json")
+    file = chat_file.with_name("predict.yaml")
     file.write_text(json.dumps(given))
     asked, _ = understand(str(file), str(tiny_folder), [])
     assert any("evaluation data is set" in line for line in asked.notes)
