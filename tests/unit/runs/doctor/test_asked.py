@@ -100,7 +100,10 @@ def test_shuffled_answers_known_by_heart(tmp_path):
 
 def test_a_model_that_understands_nothing_is_no_witness(tmp_path):
     assert names(probed(tmp_path, asked(base=NOTHING))) == ["answers-shuffled"]
-    assert names(probed(tmp_path, replace(asked(), base=depends(NOTHING, own=5.6)))) == []
+    lost = depends(NOTHING, own=5.6)
+    assert names(probed(tmp_path, replace(asked(), base=lost))) == []
+    assert names(probed(tmp_path, replace(asked(tuned=NOTHING), base=lost))) == ["answers-shuffled"]
+    assert names(probed(tmp_path, replace(asked(), base=lost, tuned=lost))) == []
 
 
 def test_only_one_dataset_is_shuffled(tmp_path):
