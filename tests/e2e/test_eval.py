@@ -269,6 +269,11 @@ def test_what_the_user_can_mend(tiny_folder, tasks, tmp_path, monkeypatch):
     with pytest.raises(BurnishError, match="there is no task 'colurs'") as slip:
         work.run_eval(call(tiny_folder, tasks, ("colurs",), data=()))
     assert "did you mean 'colours'?" in str(slip.value)
+    with pytest.raises(DataError, match="no such task file") as lost:
+        work.run_eval(call(tiny_folder, tasks, (str(tasks / "colour.yaml"),), data=()))
+    assert f"did you mean '{tasks / 'colours.yaml'}'" in str(lost.value)
+    with pytest.raises(DataError, match="no such file or folder"):  # a file's task is named without its folder
+        work.run_eval(call(tiny_folder, tasks, (str(tasks / "colours.yaml"),), data=("colours=nowhere",)))
     with pytest.raises(DataError, match="reads local files"):
         work.run_eval(call(tiny_folder, tasks, ("gsm8k_local",), data=()))
     with pytest.raises(DataError, match="no such file or folder"):

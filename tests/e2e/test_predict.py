@@ -76,6 +76,18 @@ def test_a_model_without_data_is_told(tiny_folder):
         predict_with(asked, name)
 
 
+@pytest.mark.parametrize("told", [{}, {"do_eval": False}])
+def test_data_that_is_predicted_is_not_called_unused(told, tiny_folder, chat_file, monkeypatch, capsys):
+    monkeypatch.setattr("burnish.api.predict_with", lambda settings, name: None)
+    given = {"model_name_or_path": str(tiny_folder), "eval_dataset": str(chat_file), "eval_strategy": "no", **told}
+    file = chat_file.with_name("predict.yaml")
+    file.write_text(json.dumps(given))
+    asked, _ = understand(str(file), str(tiny_folder), [])
+    assert any("evaluation data is set" in line for line in asked.notes)
+    run_predict(str(file), str(tiny_folder), [])
+    assert "evaluation data is set" not in "".join(capsys.readouterr())
+
+
 def test_two_processes_are_refused(tiny_folder, chat_file, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     asked, name = understand(str(tiny_folder), None, [f"eval_dataset={chat_file}"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from burnish import __version__, log
+from burnish.cli.chat import LOADS
 from burnish.config import Settings, load_settings
 from burnish.errors import BurnishError, ModelError
 from burnish.runs.evaluations import earlier_of, read_evaluation, result_rows, write_evaluation
@@ -66,9 +67,8 @@ class Subject:
 # How a setting about answers is called by lm-eval's tasks.
 _ANSWERS = {"max_new_tokens": "max_gen_toks", "do_sample": "do_sample", "temperature": "temperature"}
 _ANSWERS |= {"top_p": "top_p", "top_k": "top_k", "repetition_penalty": "repetition_penalty"}
-_LOADS = {"template", "default_system", "adapter_name_or_path", "use_cpu", "trust_remote_code", "tool_format"}
-_LOADS |= {"enable_thinking", "preserve_thinking", "split_special_tokens", "infer_dtype", "infer_backend"}
-_LOADS |= {"quantization_bit", "quantization_method", "quantization_type", "double_quantization"}
+_LOADS = LOADS - {"skip_special_tokens"}  # the task says what an answer is
+_SECRET = {"hf_hub_token"}
 
 
 def list_tasks(pattern: str | None, include: Sequence[str]) -> None:
@@ -158,12 +158,12 @@ def check_served(model: str, served: str | None, compare: str | None, compare_se
 def run_eval(call: Call) -> None:
     """Evaluate, compare, print and write."""
     from burnish.evaluate.processes import is_first
-    from burnish.evaluate.tasklist import load_tasks, require_lm_eval
+    from burnish.evaluate.tasklist import load_tasks, require_lm_eval, task_of
 
     require_lm_eval()
     log.set_quiet(not is_first())
     named = [*call.tasks, *call.regression]
-    lost = [each for each in call.data if "=" in each and each.partition("=")[0] not in named]
+    lost = [each for each in call.data if "=" in each and task_of(each, named) is None]
     if lost:
         raise BurnishError("--data names no task of this call", at=lost[0], fix=f"this call has: {', '.join(named)}")
     loaded = load_tasks(call.tasks, include=call.include, data=_for(call.data, call.tasks))
@@ -187,7 +187,9 @@ def run_eval(call: Call) -> None:
 
 def _for(data: Sequence[str], tasks: Sequence[str]) -> list[str]:
     """The data that is named for these tasks, or for none."""
-    return [each for each in data if "=" not in each or each.partition("=")[0] in tasks]
+    from burnish.evaluate.tasklist import task_of
+
+    return [each for each in data if "=" not in each or task_of(each, tasks)]
 
 
 def _merged(loaded: dict[str, Any], call: Call) -> list[str]:
@@ -296,7 +298,7 @@ def _report(call: Call, subject: Subject, outcome: Outcome) -> dict[str, Any]:
             "seed": call.seed,
             "data": list(call.data),
             "generation": call.generation,
-            **{key: call.settings.flat()[key] for key in sorted(call.settings.given & _LOADS)},
+            **{key: call.settings.flat()[key] for key in sorted(call.settings.given & _LOADS - _SECRET)},
         },
         "task_versions": outcome.versions,
         "versions": {"burnish": __version__, "lm_eval": lm_eval.__version__},

@@ -17,7 +17,7 @@ body { font: 16px/1.55 system-ui, "Noto Sans SC", sans-serif; max-width: 80rem; 
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 td, th { padding: .2rem .7rem .2rem 0; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); }
 details { border-top: 1px solid var(--line); padding: .5rem 0; }
-summary { cursor: pointer; overflow-wrap: anywhere; }
+summary { cursor: pointer; } summary, h1, h2, p, li, small { overflow-wrap: anywhere; }
 .pair { display: grid; gap: .8rem; margin: .6rem 0; }
 @media (min-width: 50rem) { .pair { grid-template-columns: 1fr 1fr; } }
 .pair > div { min-width: 0; }

@@ -10,6 +10,7 @@ from burnish import log
 from burnish.cli.chat import LOADS, STEERS
 from burnish.cli.data_target import SETTINGS_ENDINGS
 from burnish.config import Settings, load_settings
+from burnish.config.remarks import EVALUATION_UNUSED
 from burnish.errors import BurnishError
 
 _DATA = {"dataset", "eval_dataset", "dataset_dir", "max_samples", "val_size", "on_bad_row", "max_files", "data_seed"}
@@ -34,7 +35,8 @@ def run_predict(source: str, model: str | None, overrides: Sequence[str]) -> Non
         )
     settings, name = understand(source, model, overrides)
     for line in settings.notes:
-        log.note(line)
+        if line not in EVALUATION_UNUSED:  # it is predicted
+            log.note(line)
     from burnish.api import predict_with
 
     predict_with(settings, name)

@@ -68,12 +68,18 @@ def steps_need_their_strategy(draft: Draft) -> Iterator[str]:
             yield f"{what}_steps has no effect with {what}_strategy: {strategy}"
 
 
+EVALUATION_UNUSED = (
+    "evaluation data is set, so the loss on it is measured once, at the end; "
+    "set eval_strategy: steps to see it on the way",
+    "evaluation data is set but never used: do_eval is false",
+)
+"""Remarks of a training about held-out data, which a command that uses it does not repeat."""
+
+
 def held_out_but_unused(draft: Draft) -> Iterator[str]:
     holds = (draft["eval_dataset"] or draft["val_size"] > 0) and not draft["do_predict"]
     if holds and draft["eval_strategy"] == "no" and not draft["do_eval"]:
-        once = "evaluation data is set, so the loss on it is measured once, at the end"
-        refused = "evaluation data is set but never used: do_eval is false"
-        yield refused if "do_eval" in draft.given else f"{once}; set eval_strategy: steps to see it on the way"
+        yield EVALUATION_UNUSED["do_eval" in draft.given]
 
 
 def generating_needs_prediction(draft: Draft) -> Iterator[str]:

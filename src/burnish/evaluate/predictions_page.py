@@ -20,6 +20,7 @@ input[type=search] { font: inherit; flex: 1 1 14rem; }
 section { border-top: 1px solid var(--line); padding: .8rem 0; display: grid; gap: .8rem; }
 @media (min-width: 60rem) { section { grid-template-columns: 1fr 1fr; } }
 section > * { min-width: 0; } small, details { grid-column: 1 / -1; opacity: .8; }
+h1, p, li, small { overflow-wrap: anywhere; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 14px/1.6 ui-monospace, monospace; margin: 0; }
 h3 { font-size: .75rem; text-transform: uppercase; letter-spacing: .05em; opacity: .6; margin: 0; }
 .equal .said { background: var(--equal); } .other .said { background: var(--other); } .said { padding: .3rem .5rem; }

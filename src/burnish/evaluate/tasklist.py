@@ -54,6 +54,8 @@ def load_tasks(names: Sequence[str], *, include: Sequence[str] = (), data: Seque
         BurnishError: an unknown name, data that is missing or cannot be fetched.
     """
     folders = _folders(include)
+    for name in names:
+        _refuse_lost_file(name)
     manager = _manager_for(names, folders)
     found = _matched(names, manager)
     places = _data_of(found, data)
@@ -65,6 +67,26 @@ def load_tasks(names: Sequence[str], *, include: Sequence[str] = (), data: Seque
                 raise _not_ready(found, error) from error
             manager = _manager([_builtin(), *folders])
             return _loaded(manager, [_spec(name, places.get(name), manager, Path(written)) for name in found])
+
+
+def task_of(entry: str, names: Sequence[str]) -> str | None:
+    """The task that `TASK=PATH` of --data is for: one of `names`, or a file among them by its bare name; else None."""
+    wanted = entry.partition("=")[0]
+    of_files = {Path(name).stem: name for name in names if _names_a_file(name)}
+    return wanted if wanted in names else of_files.get(wanted)
+
+
+def _names_a_file(name: str) -> bool:
+    return name.lower().endswith((".yaml", ".yml"))
+
+
+def _refuse_lost_file(name: str) -> None:
+    """Raise where a file is named that is not there: no name of lm-eval's is meant."""
+    if _names_a_file(name) and not Path(name).is_file():
+        folder = Path(name).parent
+        beside = [str(each) for each in folder.glob("*.y*ml")] if folder.is_dir() else []
+        fix = f"{did_you_mean(name, beside)} A task's name stands without .yaml"
+        raise DataError("there is no such task file", at=f"--tasks {name}", fix=fix)
 
 
 def _manager_for(names: Sequence[str], folders: Sequence[Path]) -> Any:
@@ -138,10 +160,12 @@ def _data_of(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:
     ours = {file.stem for file in OWN.glob("*.yaml")}
     for entry in data:
         name, equals, path = entry.partition("=")
-        if equals and name not in names:
-            raise BurnishError(f"--data names '{name}', no task of this call", at=entry, fix=did_you_mean(name, names))
         if equals:
-            places[name] = path
+            task = task_of(entry, names)
+            if task is None:
+                fix = did_you_mean(name, names)
+                raise BurnishError(f"--data names '{name}', no task of this call", at=entry, fix=fix)
+            places[task] = path
             continue
         takers = [each for each in names if each in ours] or (list(names) if len(names) == 1 else [])
         if not takers:

@@ -197,7 +197,7 @@ def _trained_with(path: Path) -> dict[str, Any]:
 
 def _looks_like_hub_name(name: str) -> bool:
     parts = name.split("/")
-    return len(parts) == 2 and all(parts) and not name.startswith((".", "~", "/")) and " " not in name
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~", "/")) and not set(name) & set(" *?[]")
 
 
 def _not_found(name: str, path: Path) -> ModelError:

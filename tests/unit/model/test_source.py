@@ -48,7 +48,7 @@ def test_an_adapter_that_is_named_twice(tiny_folder, tmp_path):
         with_adapters(find_model(str(tiny_folder)), [str(tmp_path), f"{tmp_path}/."])
 
 
-def test_errors(tmp_path):
+def test_errors(tmp_path, monkeypatch):
     (tmp_path / "llama-3").mkdir()
     with pytest.raises(ModelError) as caught:
         find_model(str(tmp_path / "llama-4"))
@@ -63,5 +63,14 @@ def test_errors(tmp_path):
         find_model(str(tmp_path / "qwen-3"))
     assert "qwen-2" not in caught.value.fix, "data is no model"
     (tmp_path / "notes.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    assert find_model("runs/mime").location == "runs/mime", "no run lies there: it may be on the hub"
+    (tmp_path / "runs" / "mine" / "run.json").write_text("{}")
+    with pytest.raises(ModelError) as caught:
+        find_model("runs/mime")
+    assert "did you mean 'runs/mine'" in caught.value.fix
+    with pytest.raises(ModelError, match="there is no model"):
+        find_model("exports/*.gguf")
     with pytest.raises(ModelError, match="not a model"):
         find_model(str(tmp_path / "notes.txt"))

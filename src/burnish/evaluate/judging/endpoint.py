@@ -188,7 +188,7 @@ class JudgeEndpoint:
         """The part of a request that a server complains of, where the request makes sense without it."""
         droppable = [name for name in _COMPLAINTS if name in body and (name, self.manner.form) != _INSISTED]
         for name in droppable:
-            if re.search(_COMPLAINTS[name], said):
+            if re.search(_COMPLAINTS[name], said, re.IGNORECASE):
                 return name
         unsaid = "response_format" in droppable and not self._answered and not re.search(_OF_THE_TEXT, said)
         return "response_format" if unsaid else None  # what old servers do not know they do not always name

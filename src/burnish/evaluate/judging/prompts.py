@@ -8,7 +8,6 @@ Source: AlignBench, arXiv:2311.18743; single grades, pairs and both orders: MT-B
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from burnish.data.language import guess_language
 from burnish.errors import BurnishError
 from burnish.registry import did_you_mean
+from burnish.rewards.judge import between_marks
 
 LOW, HIGH = 1, 10
 CHOICES = ("A", "B", "tie")
@@ -262,11 +262,9 @@ def _head(task: str, rubric: str, language: str, referenced: bool, own: Own) -> 
 
 
 def _material(language: str, question: str, reference: str | None, answers: Mapping[str, str]) -> list[str]:
-    """Question, reference and answers between marks that none of them can hold, since they end in their own digest."""
+    """Question, reference and answers between marks."""
     named = {"question": question} | ({} if reference is None else {"reference": reference}) | dict(answers)
-    tag = hashlib.sha256("\0".join(named.values()).encode("utf-8", "surrogatepass")).hexdigest()[:6]
-    empty = _WORDS[language]["empty"]
-    return [f"<{name}-{tag}>\n{text.strip() or empty}\n</{name}-{tag}>" for name, text in named.items()]
+    return between_marks(named, _WORDS[language]["empty"])
 
 
 def _wanted(language: str, field: str, values: str, reasons: bool) -> str:

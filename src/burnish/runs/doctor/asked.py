@@ -9,6 +9,7 @@ from burnish.runs.doctor.evidence import Evidence, Finding
 from burnish.runs.doctor.probe import Asked, Dependence
 from burnish.runs.doctor.rises import loss_rises
 from burnish.runs.doctor.rows import named, shortened
+from burnish.runs.doctor.state import usual_first_loss
 
 _FEWEST = 5  # answers from which on they say something
 _SURE = 0.1  # of a loss: an interval that reaches further up is too wide to say that there is nothing
@@ -22,9 +23,10 @@ _SHORT = 12  # words of a reference that says what is asked and nothing else
 def answers_shuffled(run: Evidence) -> Iterator[Finding]:
     """Answers are as likely after other rows' prompts as after their own.
 
-    A tuned model may know rows by heart, shuffled ones too, so the base is asked about them, and its word is needed.
-    It can be contradicted: by itself on held-out rows of the same files, and by the tuned model on these, or on
-    training rows that it has seen but once.
+    A tuned model may know rows by heart, shuffled ones too, so the base is asked about them; its word is needed. One
+    that hardly understands the answers is no witness; then it is the tuned one's word, also by heart. It can be
+    contradicted: by itself on held-out rows of the same files, and by the tuned model on these, or on training rows
+    that it has seen but once.
     """
     if run.probe is None:
         return
@@ -41,9 +43,13 @@ def answers_shuffled(run: Evidence) -> Iterator[Finding]:
         views["the tuned model, on held-out rows,"] = held_out.tuned
     elif float(run.figure("train", "epochs") or 0.0) <= 1 or not training.base:
         views["the tuned model"] = training.tuned
+    _, no_language = usual_first_loss(run)
     for dataset in dict.fromkeys(one.dataset for view in views.values() for one in view):
         seen = {name: one for name, view in views.items() for one in view if one.dataset == dataset}
-        if any(one.gain.low > 0 for one in seen.values()) or not _sure(next(iter(seen.values()))):
+        if next(iter(seen.values())).own > no_language:
+            seen.update(("the tuned model", one) for one in training.tuned if one.dataset == dataset)
+        seen = {name: one for name, one in seen.items() if one.own <= no_language}
+        if not seen or any(one.gain.low > 0 for one in seen.values()) or not _sure(next(iter(seen.values()))):
             continue
         told = [
             f"{name} finds the answers of {one.rows} rows {_apart(one)} after their own prompts "

@@ -45,13 +45,18 @@ def not_finite(run: Evidence) -> Iterator[Finding]:
     yield Finding("not-finite", "problem", "The loss was NaN or infinite.", where + named, advice)
 
 
+def usual_first_loss(run: Evidence) -> tuple[float, float]:
+    """Nats a token between which a model of this size usually starts."""
+    size = float(run.figure("model", "parameters") or 0)
+    return next((low, high) for limit, low, high in _FIRST_LOSS if size < limit)
+
+
 def first_loss(run: Evidence) -> Iterator[Finding]:
     """The loss before anything was learned is not that of a model that understands what it reads."""
     points = run.series("loss")
     if not points or run.stage not in ("sft", "pt") or run.setting("train_from_scratch"):
         return
-    size = float(run.figure("model", "parameters") or 0)
-    low, high = next((low, high) for limit, low, high in _FIRST_LOSS if size < limit)
+    low, high = usual_first_loss(run)
     first = max(points[0][1], ends(points)[0]) if len(points) > 5 else points[0][1]
     # A first batch of one row may be an odd one: it counts by how far single losses scatter.
     if points[0][1] - 2 * noise(points[:_BEGIN]) > high:

@@ -98,6 +98,14 @@ def test_shuffled_answers_known_by_heart(tmp_path):
     assert "32 rows" in finding.evidence
 
 
+def test_a_model_that_understands_nothing_is_no_witness(tmp_path):
+    assert names(probed(tmp_path, asked(base=NOTHING))) == ["answers-shuffled"]
+    lost = depends(NOTHING, own=5.6)
+    assert names(probed(tmp_path, replace(asked(), base=lost))) == []
+    assert names(probed(tmp_path, replace(asked(tuned=NOTHING), base=lost))) == ["answers-shuffled"]
+    assert names(probed(tmp_path, replace(asked(), base=lost, tuned=lost))) == []
+
+
 def test_only_one_dataset_is_shuffled(tmp_path):
     training = replace(asked(), base=(*depends(HELPS, "good"), *depends(NOTHING, "bad")), tuned=())
     [finding] = diagnose(probed(tmp_path, training, train={"epochs": 3.0}))
