@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from burnish.api import train
-from tests.e2e.test_distributed import launch
+from tests.e2e.test_distributed import ROOT, train_on_two
 from tests.invariant.test_training import rows, untimed
 from tests.judged import pair_file
 from tests.llamafactory import lora_file
@@ -22,33 +22,60 @@ STAGES = {
 }
 
 
-def jobs(model, folder, name, rows_a_rank):
+ENGINES = {"ddp": {}, "fsdp": {"fsdp": True}}
+PAIRS = [("ddp", "grpo"), ("ddp", "rloo"), ("ddp", "ppo"), ("fsdp", "grpo"), ("fsdp", "ppo")]
+ZERO_3 = {"deepspeed": str(ROOT / "examples/deepspeed/zero3.json")}
+
+
+def jobs(model, folder, name, rows_a_rank, **engine):
     """A run of each stage; picky rewards leave one rank with fewer answers than the other."""
     common = {**COMMON, "max_steps": 4, "reward_funcs": [f"{reward_file(folder)}:picky"]}
     common |= {"per_device_train_batch_size": rows_a_rank, "learning_rate": 1e-3}
     common |= {"val_size": 3, "eval_strategy": "steps", "eval_steps": 2}
     data = prompt_file(folder)
-    return [settings(model, data, folder / f"{name}-{stage}", **common, **changes) for stage, changes in STAGES.items()]
+    return [
+        settings(model, data, folder / f"{name}-{stage}", **{**common, **changes, **engine})
+        for stage, changes in STAGES.items()
+    ]
 
 
-@pytest.fixture(scope="module")
-def two_ranks(tiny_folder, tmp_path_factory):
-    """Each stage on two ranks with half the answers each, and on one."""
-    folder = tmp_path_factory.mktemp("ranks")
+def on_two_ranks(tiny_folder, folder, engines):
+    """Each stage on two ranks with half the answers each, with several engines in one launch, and on one."""
     for job in jobs(tiny_folder, folder, "one", 8):
         train(job)
-    (folder / "jobs.json").write_text(json.dumps(jobs(tiny_folder, folder, "two", 4)))
-    worker = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.distributed_worker")
-    done = launch(*worker, folder / "jobs.json")
+    shared = [job for name, engine in engines.items() for job in jobs(tiny_folder, folder, name, 4, **engine)]
+    shared = [job for job in shared if not job["output_dir"].endswith("fsdp-rloo")]  # as grpo, and each run takes time
+    (folder / "jobs.json").write_text(json.dumps(shared))
+    done = train_on_two(folder / "jobs.json")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
+@pytest.fixture(scope="module")
+def two_ranks(tiny_folder, tmp_path_factory):
+    return on_two_ranks(tiny_folder, tmp_path_factory.mktemp("ranks"), ENGINES)
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
-@pytest.mark.parametrize("stage", STAGES)
-def test_two_ranks_equal_one(two_ranks, stage):
-    one, two = two_ranks / f"one-{stage}", two_ranks / f"two-{stage}"
-    assert json.loads((two_ranks / f"two-{stage}.seen-1.json").read_text())["world"] == 2
+@pytest.mark.parametrize(("engine", "stage"), PAIRS)
+def test_two_ranks_equal_one(two_ranks, engine, stage):
+    """With FSDP2 the weights are cut into shards, and put together for the answers alone."""
+    check_ranks(two_ranks, engine, stage)
+
+
+@pytest.mark.extended
+def test_shards_of_deepspeed_equal_one_process(tiny_folder, tmp_path):
+    pytest.importorskip("deepspeed")
+    on_two_ranks(tiny_folder, tmp_path, {"zero3": ZERO_3})
+    for stage in STAGES:
+        check_ranks(tmp_path, "zero3", stage)
+
+
+def check_ranks(folder, engine, stage):
+    one, two = folder / f"one-{stage}", folder / f"{engine}-{stage}"
+    seen = json.loads((folder / f"{engine}-{stage}.seen-1.json").read_text())
+    assert seen["world"] == 2
+    assert seen["engine"] == {"ddp": "Engine", "fsdp": "ShardedEngine", "zero3": "ZeroEngine"}[engine]
     assert len(rows(one)) == len(rows(two)) == 4
     for before, after in zip(untimed(rows(one)), untimed(rows(two)), strict=True):
         assert before.keys() == after.keys()
@@ -110,17 +137,21 @@ def test_a_reward_model_and_functions_add_up(tiny_folder, tmp_path):
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------
 
+STREAMED = {"streaming": True, "max_steps": 2, "buffer_size": 4}
+
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"reward_model": "nowhere"}, "nowhere"),
+        ({"reward_model": "nowhere"}, "reward_model: nowhere"),
         ({"reward_funcs": "math_eqal"}, "did you mean 'math_equal'"),
-        ({"reward_funcs": "length", "generation_batch_size": 12}, "generation_batch_size: 12 is no multiple"),
+        ({"reward_funcs": "exact_match", "generation_batch_size": 12}, "generation_batch_size: 12 is no multiple"),
         ({"reward_funcs": [{"name": "exact_match", "column": "right"}]}, "'right', which no row has"),
-        ({"reward_funcs": "length", "cutoff_len": 600}, "the model reads 512"),
+        ({**STREAMED, "reward_funcs": [{"name": "exact_match", "column": "right"}]}, "'right', which no row has"),
+        ({**STREAMED, "reward_funcs": "exact_match", "cutoff_len": 512}, "a streamed prompt may have 512 tokens"),
+        ({"reward_funcs": "exact_match", "cutoff_len": 600}, "the model reads 512"),
     ],
-    ids=["no model", "no function", "sizes", "no column", "too long"],
+    ids=["no model", "no function", "sizes", "no column", "no column in a stream", "long stream", "too long"],
 )
 def test_mistakes_are_told_before_training(tiny_folder, tmp_path, changes, words):
     from burnish.errors import BurnishError

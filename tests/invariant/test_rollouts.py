@@ -41,6 +41,7 @@ STOPS = {
     "grpo-full": {"stage": "grpo", "finetuning_type": "full", "learning_rate": 1e-3, "beta": 0.1},
     "grpo-dynamic": {"stage": "grpo", "dynamic_sample": True, "reward": "flat", **FOUR_STEPS_A_ROLLOUT},
     "rloo": {"stage": "rloo", "reward": "picky", **FOUR_STEPS_A_ROLLOUT},
+    "rloo-streamed": {"stage": "rloo", "streaming": True, "buffer_size": 3, **FOUR_STEPS_A_ROLLOUT},
     "ppo": {"stage": "ppo", "ppo_buffer_size": 2, "ppo_epochs": 2, "ppo_score_norm": True, "ppo_whiten_rewards": True},
 }
 
@@ -204,6 +205,22 @@ def test_answers_without_a_reward_leave_the_denominator(tiny_folder, tmp_path, s
     assert "picky' answered None" in said
     assert "picky' answered nan" in said
     assert "row" in said
+
+
+def test_a_rollout_whose_answers_were_all_cut_says_that_it_teaches_nothing(tiny_folder, tmp_path, capsys):
+    for name, masked in (("kept", False), ("masked", True)):
+        changes = {"max_steps": 1, "max_new_tokens": 2, "mask_truncated_completions": masked}
+        [row] = run(tiny_folder, tmp_path, name, stage="grpo", **changes)
+        assert row["completions/clipped_ratio"] == 1.0
+        told = "all 8 answers of this rollout were cut at max_new_tokens" in capsys.readouterr().out
+        assert told == masked == (row["supervised_tokens"] == 0)
+
+
+def test_a_mistake_in_a_reward_shows_before_the_weights_are_read(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("burnish.train.job.build_model", lambda *_: pytest.fail("the weights were read"))
+    made = settings(tiny_folder, prompt_file(tmp_path), tmp_path / "run", **common(tmp_path, "evn"), stage="grpo")
+    with pytest.raises(BurnishError, match="there is no function 'evn'"):
+        train(made)
 
 
 def test_a_rollout_without_rewards_leaves_the_weights_alone_and_three_are_an_error(tiny_folder, tmp_path):

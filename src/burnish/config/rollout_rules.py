@@ -73,12 +73,6 @@ def something_judges(draft: Draft) -> Iterator[Finding]:
         yield Finding(("reward_funcs", "reward_model", "stage"), what, fix)
 
 
-def rollouts_need_all_prompts(draft: Draft) -> Iterator[Finding]:
-    if draft["stage"] in ROLLOUT and draft["streaming"]:
-        what = f"stage: {draft['stage']} keeps its prompts at hand, and streaming does not"
-        yield Finding(("streaming", "stage"), what, "leave streaming out; max_samples takes a part of the data")
-
-
 def rollouts_draw_at_random(draft: Draft) -> Iterator[Finding]:
     greedy = "do_sample" in draft.given and not draft["do_sample"]
     if draft["stage"] in ROLLOUT and (greedy or draft["temperature"] == 0):
@@ -151,7 +145,6 @@ def generation_words_of_prompts(draft: Draft) -> Iterator[str]:
 ROLLOUT_RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     one_weight_a_reward,
     something_judges,
-    rollouts_need_all_prompts,
     rollouts_draw_at_random,
     delta_lies_above_the_clip,
     rollouts_are_judged_by_rewards,

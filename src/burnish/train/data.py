@@ -222,16 +222,19 @@ def _streamed(settings: Settings, template: ChatTemplate, stage: Stage) -> RunDa
 
 
 def stream_plan(settings: Settings, data: RunData, template: ChatTemplate, stage: Stage, engine: Engine) -> StreamPlan:
-    """The plan of a run on streamed data."""
+    """The plan of a run on streamed data; of a stage that answers prompts, one that every process reads alike."""
     assert data.source is not None
     kept, training = settings.data, settings.training
-    pack = "windows" if wants_windows(settings) else "whole" if kept.packing else "no"
+    pack = "windows" if wants_windows(settings) else "whole" if kept.packing and not stage.rollouts else "no"
     shuffle = not settings.tuning.disable_shuffling
     options = StreamOptions(
         kept.buffer_size, kept.cutoff_len, pack, shuffle, data_seed(settings), workers(settings), stage.unit
     )
+    parts = (data.source, template, label_options(settings), stage.chunk, options)
+    if stage.rollouts:
+        return StreamPlan(*parts, batch_rows=1, accumulation=1)
     return StreamPlan(
-        *(data.source, template, label_options(settings), stage.chunk, options),
+        *parts,
         training.per_device_train_batch_size,
         training.gradient_accumulation_steps,
         engine.num_processes,

@@ -146,6 +146,12 @@ class Engine:
         """The weights to save on the first process, by name; None where the model itself holds them whole."""
         return None
 
+    def copy_weights(self, model: nn.Module, into: Mapping[str, Tensor]) -> None:
+        """Write the whole weights of a model into tensors of their shapes, by name, on every process."""
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if name in into:
+                into[name].copy_(parameter)
+
     def optimizer_tensors(self, optimizer: Any) -> dict[str, Tensor]:
         """The optimizer's state as whole named tensors, for the first process to save."""
         return optimizer.tensors() if self.is_main_process else {}

@@ -145,6 +145,16 @@ class ShardedEngine(Engine):
         named = gathered_weights(model, self._kept, lambda parameter: id(parameter) in self._trained)
         return named if self.is_main_process else {}
 
+    @torch.no_grad()
+    def copy_weights(self, model: nn.Module, into: Mapping[str, Tensor]) -> None:
+        """Gather one weight after the other."""
+        for part in self._shards:
+            part.reshard()
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if name in into:
+                here = parameter.detach().to(self.device)
+                into[name].copy_(here.full_tensor() if isinstance(here, DTensor) else here)
+
     def _kept(self, tensor: Tensor) -> Tensor:
         whole = tensor.detach()
         whole = whole.full_tensor() if isinstance(whole, DTensor) else whole

@@ -53,6 +53,8 @@ from burnish.train.plans import batch_plan, batches, datasets_of
 from burnish.train.precomputed import Precomputed, precomputed
 from burnish.train.reference import Reference
 from burnish.train.resume import Checkpoints, Weights
+from burnish.train.rollouts.prompts import StreamedPrompts
+from burnish.train.rollouts.rewarding import Judge, find_judge
 from burnish.train.schedule import rate_by_step, warmup_optimizer_steps
 from burnish.train.stages import STAGES, Parts, RolloutParts, Stage, measured
 from burnish.train.stream import StreamPlan
@@ -78,6 +80,7 @@ class Job:
         self.checkpoints = Checkpoints(settings, self.folder, self.engine, self.stage)
         self.started = _started(output) if settings.training.resume_from_checkpoint else datetime.now()
         self._packs = True
+        self._judge: Judge | None = None  # of a stage that samples answers
         self.loop: Loop | None = None
         self.watch = Watch(settings, self.folder, self.is_main)
 
@@ -113,8 +116,12 @@ class Job:
                 with stop.at_once(), log.progress("evaluating", 1) as bar:
                     loop.evaluate(bar)
                 loop.write_evaluation()
+            read = None
             if isinstance(loop.plan, StreamPlan):
                 read = loop.plan.summary(loop.progress.step)
+            elif self.checkpoints.rollouts:
+                read = self.checkpoints.rollouts.summary()
+            if read is not None:
                 log.say(stream_line(read))
                 self.record(data=read)
         runtime = before + time.perf_counter() - started
@@ -149,10 +156,11 @@ class Job:
         log.say(f"{spoken}computing in {self.precision.why} · {self.device}")
         if self.engine.describe():
             log.say(self.engine.describe())
+        if self.stage.rollouts:  # a mistake in a reward shows before the weights are read
+            self._judge = find_judge(settings, template)
+            stack.callback(self._judge.close)
         self.watch.start()
         loaded = build_model(settings, source, self.precision, self.engine.load_device)
-        if self.stage.whole_because:
-            self.engine.require_whole_weights(f"stage: {settings.tuning.stage}", self.stage.whole_because)
         if self.stage.extend:
             self.stage.extend(settings, loaded)
         if self.engine.process_index:  # until here all ranks draw alike; from here on dropout differs
@@ -193,7 +201,7 @@ class Job:
         reference = self.stage.reference(settings, loaded) if self.stage.reference else None  # before it learns
         self._packs = self._packs and (reference is None or reference.takes_packed_rows(loaded.model))
         # A reference that computes in another way than the policy would not give ln 2 at the first step.
-        beside = () if reference is None or reference.model is loaded.model else (reference.model,)
+        beside = () if reference is None or reference.model is loaded.model else (reference.model.to(self.device),)
         whole = not self.engine.cuts_weights
         stack.enter_context(own_kernels(settings, loaded.model, beside, self.device, whole=whole))
         shares = (
@@ -271,14 +279,18 @@ class Job:
     ) -> tuple[Plan, Callable[[int], Example]]:
         """Which samples the steps see, and the samples by their numbers."""
         settings, training = self.settings, self.settings.training
-        if data.train is None:
-            streamed = stream_plan(settings, data, template, self.stage, self.engine)
-            return streamed, streamed.example
-        if self.stage.rollouts and isinstance(data.train, Selection):
+        streamed = stream_plan(settings, data, template, self.stage, self.engine) if data.train is None else None
+        if self.stage.rollouts:
+            prompts = StreamedPrompts(streamed, settings.data.stream_lanes) if streamed else data.train
+            assert isinstance(prompts, Selection | StreamedPrompts)
+            assert self._judge is not None
             held_out = {name: one for name, one in data.eval.items() if isinstance(one, Selection)}
-            parts = (settings, loaded, template, data.train, layout, self.engine, reference, self.folder.path)
+            parts = (settings, loaded, template, prompts, layout, self.engine, reference, self.folder.path, self._judge)
             self.checkpoints.rollouts = self.stage.rollouts(RolloutParts(*parts, held_out))
-            return self.checkpoints.rollouts, data.train.__getitem__
+            return self.checkpoints.rollouts, prompts.__getitem__
+        if streamed is not None:
+            return streamed, streamed.example
+        assert data.train is not None
         plan = batch_plan(
             *(settings, self.stage, self.engine.num_processes, data.train),
             training.per_device_train_batch_size,

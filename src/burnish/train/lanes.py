@@ -19,6 +19,7 @@ import numpy as np
 
 from burnish.batch.chunks import LabelOptions, MakeChunk, example_of
 from burnish.batch.plan import packed_units
+from burnish.batch.store import Origin
 from burnish.batch.windows import window_starts
 from burnish.batch.workers import make_chunks
 from burnish.data.records import Sample
@@ -77,6 +78,7 @@ class _Block:
     examples: list[Example]
     datasets: list[str]  # of each example
     rows: list[list[int]]
+    sources: list[tuple[str, Origin]]  # of each example, its record and where that came from, if the stage keeps them
 
     @property
     def end(self) -> int:
@@ -146,8 +148,8 @@ class Lane:
         return {**asdict(self._block_of(row).place), "row": row, "row_epoch": epoch}
 
     def forget(self, row: int) -> None:
-        """Let go of blocks that end before a row."""
-        self._oldest_row = row
+        """Let go of blocks that end before a row; where it begins one, the pass of the row before it is still asked."""
+        self._oldest_row = row - 1
 
     def close(self) -> None:
         """Stop preparing ahead."""
@@ -166,6 +168,14 @@ class Lane:
     def dataset(self, row: int, number: int) -> str:
         """The dataset of such an example; of a window, that of the document in which it begins."""
         return self._block_of(row).datasets[number]
+
+    def source_of(self, row: int, number: int) -> tuple[str, Origin]:
+        """The record of such an example, and where it came from, in a stage that keeps records."""
+        return self._block_of(row).sources[number]
+
+    def records(self, row: int) -> list[str]:
+        """The records of all examples of the block in which a row lies."""
+        return [record for record, _ in self._block_of(row).sources]
 
     def _block_of(self, row: int) -> _Block:
         while not self._blocks or row >= self._blocks[-1].end:
@@ -191,7 +201,7 @@ class Lane:
                 place = Place(place.epoch + 1, 0, 0, place.first_row)
                 self._reader = None
                 continue
-            examples, datasets, dropped = self._prepare(samples)
+            examples, datasets, sources, dropped = self._prepare(samples)
             rows = self._rows(examples)
             if self.options.shuffle:
                 lane = f"/{self.number}" if self.lanes > 1 else ""
@@ -202,7 +212,7 @@ class Lane:
             self.samples_read += len(samples)
             self.dropped += dropped
             if rows or self._closed:
-                return _Block(place, after, examples, datasets, rows)
+                return _Block(place, after, examples, datasets, rows, sources)
             place = after
 
     def _take(self, place: Place) -> tuple[list[Sample], Position]:
@@ -213,21 +223,26 @@ class Lane:
         samples = list(islice(reader, self.options.block_samples))
         return samples, reader.cursor
 
-    def _prepare(self, samples: Sequence[Sample]) -> tuple[list[Example], list[str], Counter[str]]:
+    def _prepare(
+        self, samples: Sequence[Sample]
+    ) -> tuple[list[Example], list[str], list[tuple[str, Origin]], Counter[str]]:
         examples: list[Example] = []
         datasets: list[str] = []
+        sources: list[tuple[str, Origin]] = []
         dropped: Counter[str] = Counter()
         how = self.preparing
         for chunk, part in make_chunks(samples, how.template, how.labels, how.make, self.options.workers):
             if self._closed:
-                return [], [], dropped
+                return [], [], [], dropped
             for example, owner in chunk.examples():
                 examples.append(example)
                 datasets.append(part[owner].dataset)
+            for record, owner in zip(chunk.records or (), chunk.owners.tolist(), strict=chunk.records is not None):
+                sources.append((record, (part[owner].dataset, part[owner].file, part[owner].row)))
             dropped += chunk.dropped
         if self.options.pack == "windows" and examples:
             examples, datasets = self._windows(examples, datasets)
-        return examples, datasets, dropped
+        return examples, datasets, sources, dropped
 
     def _windows(self, documents: Sequence[Example], datasets: Sequence[str]) -> tuple[list[Example], list[str]]:
         ids = np.concatenate([np.asarray(document.input_ids, dtype=np.int32) for document in documents])

@@ -36,7 +36,7 @@ class Reference:
     Args:
         model: what computes them; may be the trained model itself.
         why: what it is, for people.
-        switched: a context in which that model is the reference.
+        switched: that model → a context in which it is the reference.
         bare: whether it is the model without its adapter then.
     """
 
@@ -44,7 +44,7 @@ class Reference:
         self,
         model: Any,
         why: str,
-        switched: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        switched: Callable[[Any], AbstractContextManager[Any]] = nullcontext,
         *,
         bare: bool = False,
     ) -> None:
@@ -53,7 +53,7 @@ class Reference:
     def fingerprint(self) -> str:
         """SHA-256 over the weights that decide what the reference says, as they are in memory."""
         digest = hashlib.sha256()
-        with self._switched():
+        with self._switched(self.model):
             for name, value in self.model.state_dict().items():
                 if self._bare and any(part in name for part in _OF_ADAPTERS):
                     continue
@@ -65,6 +65,10 @@ class Reference:
         """Whether it reads packed rows, as the trained model does; asks only where it is another model."""
         return self.model is trained or takes_packed_rows(self.model)
 
+    def on(self, copy: Any) -> Reference:
+        """The same reference with a copy of its model."""
+        return Reference(copy, self.why, self._switched, bare=self._bare)
+
     def logprobs(self, batch: Batch, *, packed: bool) -> SequenceLogprobs:
         """[documents]: the summed log-probabilities of each document's answer, without dropout and gradients."""
         with self.asked(packed=packed) as model:
@@ -75,7 +79,7 @@ class Reference:
         """In this block the model that is given is the reference, without dropout and gradients."""
         training = self.model.training
         rows = packed_rows(without_adapter(self.model)) if packed else nullcontext()
-        with torch.no_grad(), self._switched(), rows:
+        with torch.no_grad(), self._switched(self.model), rows:
             self.model.eval()
             try:
                 yield self.model
@@ -100,9 +104,9 @@ def start_reference(model: Any, *, at_once: bool = False) -> Reference:
         return Reference(copy, f"a frozen copy of the model at the start, {size:.0f} MB more")
     if bare:
         why = "the model without its adapter, which costs no memory"
-        return Reference(model, why, model.disable_adapter, bare=True)
+        return Reference(model, why, lambda one: one.disable_adapter(), bare=True)
     _keep_adapter(model)
-    return Reference(model, "the adapter as it was at the start, kept beside the trained one", lambda: _as_twin(model))
+    return Reference(model, "the adapter as it was at the start, kept beside the trained one", _as_twin)
 
 
 def find_reference(settings: Settings, loaded: Loaded) -> Reference:

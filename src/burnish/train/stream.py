@@ -16,6 +16,7 @@ from typing import Any
 
 from burnish import log
 from burnish.batch.chunks import LabelOptions, MakeChunk
+from burnish.batch.store import Origin
 from burnish.data.corpus import Undivided
 from burnish.errors import DataError
 from burnish.template import ChatTemplate, Example
@@ -241,6 +242,21 @@ class StreamPlan:
         """The dataset of such an example; of a window, that of the document in which it begins."""
         lane, row, place = self._parts(number)
         return lane.dataset(row, place)
+
+    def record(self, number: int) -> str:
+        """The record of such an example, in a stage that keeps records."""
+        lane, row, place = self._parts(number)
+        return lane.source_of(row, place)[0]
+
+    def origin(self, number: int) -> Origin:
+        """Dataset, file and row of such an example, in a stage that keeps records."""
+        lane, row, place = self._parts(number)
+        return lane.source_of(row, place)[1]
+
+    def first_records(self) -> list[str]:
+        """The records of the block in which the first lane begins."""
+        lane = self._lane(self.own_lanes[0])
+        return lane.records(lane.first_row)
 
     def _parts(self, number: int) -> tuple[Lane, int, int]:
         coded, place = divmod(number, 1 << _BLOCK_BITS)

@@ -127,6 +127,14 @@ class ZeroEngine(Engine):
         named = gathered_weights(model, self._kept)
         return named if self.is_main_process else {}
 
+    @torch.no_grad()
+    def copy_weights(self, model: nn.Module, into: Mapping[str, Tensor]) -> None:
+        """Gather one weight after the other."""
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if name in into:
+                with self._deepspeed.zero.GatheredParameters([parameter]):
+                    into[name].copy_(parameter)
+
     def _kept(self, parameter: nn.Parameter) -> Tensor:
         with self._deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().cpu().clone() if self.is_main_process else torch.empty(0)

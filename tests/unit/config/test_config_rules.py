@@ -214,11 +214,6 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "there are 2 reward_funcs and 1 reward_weights",
     ),
     "something_judges": ({"stage": "grpo"}, "stage", "stage: grpo needs something that judges its answers"),
-    "rollouts_need_all_prompts": (
-        {"stage": "rloo", "reward_funcs": "length", "streaming": True, "max_steps": 5},
-        "streaming",
-        "stage: rloo keeps its prompts at hand, and streaming does not",
-    ),
     "rollouts_draw_at_random": (
         {"stage": "ppo", "reward_model": "runs/rm", "do_sample": False},
         "do_sample",

@@ -266,6 +266,20 @@ def test_a_place_is_told_by_all_processes(folder):
     assert plans[0].position(5) == plans[1].position(5) == alone[0].position(5)
 
 
+def test_a_place_is_told_again_while_a_lane_waits_for_its_turn(folder):
+    """Such a lane may stand at the end of a block, and what is asked is in which pass the row before it lay."""
+    one = lanes_plan(folder, rows=1, block_samples=1)
+    one.divide(5)
+    for step in range(12):
+        one.step(step)
+        place = one.position(step + 1) if step > 2 else {}
+    other = lanes_plan(folder, rows=1, block_samples=1)
+    other.seek(place, 12)
+    assert micro_batches([other], 20, 12) == micro_batches([one], 20, 12)
+    one.close()
+    other.close()
+
+
 def test_other_batch_sizes_go_on_where_the_rows_were_left(folder):
     """Not the same steps, but no row twice and none left out."""
     first = processes(folder, 1, 3, 2, shuffle=False)

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from burnish import log
 from burnish.batch.prompts import from_json
-from burnish.batch.store import Selection
 from burnish.data.records import Prompt
 from burnish.rewards import RewardSample
 from burnish.train.figures import Sums
 from burnish.train.rollouts.answers import Answer
+from burnish.train.rollouts.prompts import Prompts
 from burnish.train.rollouts.rewarding import Judge
 from burnish.train.rollouts.sample import Policy
 
@@ -19,12 +19,12 @@ NAMED = 5
 """Notes and rows that are told one by one; of the others only how many there are."""
 
 
-def prompt_of(prompts: Selection, number: int) -> Prompt:
+def prompt_of(prompts: Prompts, number: int) -> Prompt:
     """The record that a prompt was made from, with its reference."""
     return from_json(prompts.record(number))
 
 
-def where(prompts: Selection, number: int) -> str:
+def where(prompts: Prompts, number: int) -> str:
     """Dataset and row of a prompt, for people."""
     dataset, _, row = prompts.origin(number)
     return f"{dataset}, row {row}"
@@ -33,7 +33,7 @@ def where(prompts: Selection, number: int) -> str:
 def ask(
     policy: Policy,
     judge: Judge,
-    prompts: Selection,
+    prompts: Prompts,
     numbers: Sequence[int],
     *,
     places: Sequence[int],
@@ -62,7 +62,7 @@ def ask(
     return _judged(judge, prompts, answers)
 
 
-def _judged(judge: Judge, prompts: Selection, answers: Sequence[Answer]) -> tuple[list[Answer], list[str]]:
+def _judged(judge: Judge, prompts: Prompts, answers: Sequence[Answer]) -> tuple[list[Answer], list[str]]:
     """Answers with their rewards, and what went wrong with some."""
     if not answers:
         return [], []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from burnish import log
+from burnish.batch.prompts import from_json
 from burnish.batch.store import Selection
 from burnish.config import Settings
 from burnish.errors import BurnishError, DataError
@@ -21,9 +22,11 @@ from burnish.train.rollouts.evaluating import HeldOut
 from burnish.train.rollouts.methods import Method
 from burnish.train.rollouts.phase import RolloutOptions, Rollouts
 from burnish.train.rollouts.plan import RolloutPlan
-from burnish.train.rollouts.rewarding import find_judge
+from burnish.train.rollouts.prompts import StreamedPrompts
+from burnish.train.rollouts.rewarding import Judge
 from burnish.train.rollouts.sample import Policy
 from burnish.train.sets import data_seed
+from burnish.train.whole import WholeCopy
 
 if TYPE_CHECKING:
     from burnish.train.stages import RolloutParts
@@ -41,7 +44,8 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         BurnishError: the sizes do not fit, nothing judges the answers, or a prompt is longer than the model reads.
     """
     settings, chosen, training = parts.settings, parts.settings.rollout, parts.settings.training
-    plan = _plan(settings, len(parts.prompts), parts.engine.num_processes, method)
+    prompts = len(parts.prompts) if isinstance(parts.prompts, Selection) else 0
+    plan = _plan(settings, prompts, parts.engine.num_processes, method)
     sampling = Sampling(
         max_new_tokens=settings.generating.max_new_tokens,
         do_sample=True,
@@ -50,18 +54,17 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         top_k=settings.generating.top_k,
         repetition_penalty=settings.generating.repetition_penalty,
     )
-    every = [parts.prompts, *parts.held_out.values()]
-    for prompts in every:
-        _check_window(parts.loaded, prompts, sampling.max_new_tokens)
-    judge = find_judge(settings, parts.template)
-    for prompts in every:
-        records = (prompt_of(prompts, number) for number in range(len(prompts)))
-        judge.check_columns({key for record in records for key in record.reference})
+    judge = _checked_judge(parts, sampling.max_new_tokens)
     slots = training.per_device_eval_batch_size if "per_device_eval_batch_size" in settings.given else _SLOTS
+    copy = _copy(parts) if parts.engine.cuts_weights else None
+    reference = parts.reference
+    if copy and reference and reference.model is parts.loaded.model:
+        reference = reference.on(copy.model)
     policy = Policy(
-        *(parts.loaded.model, parts.template, parts.layout, sampling, parts.engine),
+        *(copy.model if copy else parts.loaded.model, parts.template, parts.layout, sampling, parts.engine),
         *(slots, training.per_device_train_batch_size),
         _vllm(parts, slots) if chosen.use_vllm else None,
+        copy,
     )
     options = RolloutOptions(
         units,
@@ -83,11 +86,51 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         judge,
         method,
         options,
-        parts.reference,
+        reference,
         parts.engine,
         completions if chosen.log_completions else None,
         held_out,
     )
+
+
+def _checked_judge(parts: RolloutParts, longest_answer: int) -> Judge:
+    """What judges the answers; raises where prompts leave no room for one, or lack what a reward needs."""
+    settings = parts.settings
+    stored = [one for one in (parts.prompts, *parts.held_out.values()) if isinstance(one, Selection)]
+    for prompts in stored:
+        longest = int(np.argmax(prompts.lengths))
+        dataset, _, row = prompts.origin(longest)
+        _check_window(
+            parts.loaded, "a prompt has", int(prompts.lengths[longest]), f"{dataset}, row {row}", longest_answer
+        )
+    if isinstance(parts.prompts, StreamedPrompts):  # of which nobody knows how long they are
+        _check_window(
+            parts.loaded, "a streamed prompt may have", settings.data.cutoff_len, "cutoff_len", longest_answer
+        )
+    judge = parts.judge
+    if isinstance(parts.prompts, StreamedPrompts):
+        judge.check_columns({key for record in parts.prompts.first_records() for key in from_json(record).reference})
+    for prompts in stored:
+        records = (prompt_of(prompts, number) for number in range(len(prompts)))
+        judge.check_columns({key for record in records for key in record.reference})
+    return judge
+
+
+def _copy(parts: RolloutParts) -> WholeCopy:
+    """What samples where weights are cut into shards; says what memory it takes.
+
+    Raises:
+        BurnishError: the weights are quantized.
+    """
+    if parts.loaded.quantization:
+        raise BurnishError(
+            "quantized weights that are cut into shards cannot be put together to sample answers",
+            at="quantization_bit",
+            fix="train with DDP, or leave quantization_bit out",
+        )
+    found = WholeCopy(parts.loaded.model, parts.engine)
+    log.say(f"answers are sampled from whole weights, gathered for each rollout: {found.megabytes:.0f} MB a process")
+    return found
 
 
 def _vllm(parts: RolloutParts, slots: int) -> VllmSampler:
@@ -145,17 +188,14 @@ def _shape(plan: RolloutPlan) -> str:
     return f"a rollout is {each}, learnt from in {steps} optimizer step{'s' * (steps > 1)}"
 
 
-def _check_window(loaded: Loaded, prompts: Selection, longest_answer: int) -> None:
-    """Refuse prompts that leave no room for an answer; say where answers may be cut short."""
+def _check_window(loaded: Loaded, what: str, tokens: int, at: str, longest_answer: int) -> None:
+    """Refuse prompts of so many tokens where they leave no room for an answer; say where answers may be cut short."""
     config = loaded.model.config.get_text_config()
     window = getattr(config, "max_position_embeddings", None) or sys.maxsize
-    longest = int(np.argmax(prompts.lengths))
-    tokens = int(prompts.lengths[longest])
     if tokens >= window:
-        dataset, _, row = prompts.origin(longest)
         raise DataError(
-            f"a prompt has {tokens} tokens, and the model reads {window} with its answer",
-            at=f"{dataset}, row {row}",
+            f"{what} {tokens} tokens, and the model reads {window} with its answer",
+            at=at,
             fix=f"set cutoff_len below {window - longest_answer}, or shorten the prompt",
         )
     if tokens + longest_answer > window:

@@ -48,24 +48,24 @@ class HeldOut:
         everything: Sums = {}
         done, total = 0, sum(map(len, self.sets.values()))
         notes: list[str] = []
-        self.policy.refresh()
-        for name, prompts in self.sets.items():
-            sums: Sums = {}
-            mine = range(self.engine.process_index, len(prompts), self.engine.num_processes)
-            for start in range(0, len(mine), _AT_A_TIME * self.policy.slots):
-                part = mine[start : start + _AT_A_TIME * self.policy.slots]
-                seeds = [self._seed(name, number) for number in part]
-                answers, said = ask(
-                    self.policy, self.judge, prompts, part, places=part, seeds=seeds, copies=self.copies
-                )
-                add(sums, self._counted(answers))
-                notes += said
-                tick(min(done + (start + len(part)) * self.engine.num_processes, total), total)
-            done += len(prompts)
-            sums = merge_over_ranks(sums, self.engine)
-            add(everything, sums)
-            if name:
-                results |= {f"eval_{name}_{figure}": value for figure, value in _figures(sums).items()}
+        with self.policy.ready():
+            for name, prompts in self.sets.items():
+                sums: Sums = {}
+                mine = range(self.engine.process_index, len(prompts), self.engine.num_processes)
+                for start in range(0, len(mine), _AT_A_TIME * self.policy.slots):
+                    part = mine[start : start + _AT_A_TIME * self.policy.slots]
+                    seeds = [self._seed(name, number) for number in part]
+                    answers, said = ask(
+                        self.policy, self.judge, prompts, part, places=part, seeds=seeds, copies=self.copies
+                    )
+                    add(sums, self._counted(answers))
+                    notes += said
+                    tick(min(done + (start + len(part)) * self.engine.num_processes, total), total)
+                done += len(prompts)
+                sums = merge_over_ranks(sums, self.engine)
+                add(everything, sums)
+                if name:
+                    results |= {f"eval_{name}_{figure}": value for figure, value in _figures(sums).items()}
         tell(notes, "of held-out prompts", "held out: ")
         return {f"eval_{figure}": value for figure, value in _figures(everything).items()} | results
 

@@ -24,6 +24,7 @@ from burnish.train.rollouts.completions import CompletionsFile
 from burnish.train.rollouts.evaluating import HeldOut
 from burnish.train.rollouts.methods import Judged, Method
 from burnish.train.rollouts.plan import RolloutPlan
+from burnish.train.rollouts.prompts import StreamedPrompts
 from burnish.train.rollouts.rewarding import Judge
 from burnish.train.rollouts.sample import Policy
 
@@ -66,7 +67,7 @@ class Rollouts:
     that advantages are the same everywhere. A seed belongs to a prompt and not to a rank.
 
     Args:
-        prompts: the examples, with their records.
+        prompts: the examples, with their records; on disk, or of a stream.
         reference: asked where the method's `beta` is not 0.
         held_out: what evaluations answer; None for none.
     """
@@ -74,7 +75,7 @@ class Rollouts:
     def __init__(
         self,
         plan: RolloutPlan,
-        prompts: Selection,
+        prompts: Selection | StreamedPrompts,
         policy: Policy,
         judge: Judge,
         method: Method,
@@ -84,6 +85,7 @@ class Rollouts:
         completions: CompletionsFile | None = None,
         held_out: HeldOut | None = None,
     ) -> None:
+        self.stream = prompts if isinstance(prompts, StreamedPrompts) else None
         self.plan, self.prompts, self.policy, self.judge = plan, prompts, policy, judge
         self.method, self.options, self.engine = method, options, engine
         self.reference = reference if method.beta else None
@@ -101,15 +103,15 @@ class Rollouts:
 
     @property
     def steps_an_epoch(self) -> int:
-        return self.plan.steps_of(1)
+        return 0 if self.stream else self.plan.steps_of(1)
 
     def steps_of(self, epochs: float) -> int:
         """Optimizer steps of so many passes over the prompts."""
         return self.plan.steps_of(epochs)
 
     def epoch_at(self, step: int) -> float:
-        """Passes over the prompts after `step` steps."""
-        return self.plan.epoch_at(step)
+        """Passes over the prompts after `step` steps; of a stream, those that are complete."""
+        return self.stream.epoch_at(self._state.drawn) if self.stream else self.plan.epoch_at(step)
 
     def position(self, step: int) -> None:
         """Nothing: `write` keeps it."""
@@ -152,13 +154,15 @@ class Rollouts:
 
     def _make(self, rollout: int, first_step: int) -> None:
         figures: Sums = {}
-        self.policy.refresh()
-        answers, varied = self._gather(figures)
+        if self.stream:
+            self.stream.begin(self._state.drawn)
+        with self.policy.ready():
+            answers, varied = self._gather(figures)
+            said = self._said(answers)
         rewards = torch.tensor([float("nan") if one.reward is None else one.reward for one in answers])
         used = rewards.isfinite() & torch.tensor(varied)
         if self.options.masks_truncated:
             used &= torch.tensor([one.finished for one in answers])
-        said = self._said(answers)
         groups = torch.arange(len(answers)) // self.plan.copies
         lengths = torch.tensor([len(one.ids) for one in answers])
         learnt = self.method.learn(Judged(rewards, groups, lengths, used, **said))
@@ -217,8 +221,10 @@ class Rollouts:
         """Sample and judge the answers to the next `count` prompts, on all ranks; every rank gets all of them."""
         engine, first = self.engine, self._state.drawn
         self._state.drawn += count
+        draw = self.stream.draw if self.stream else self.plan.prompt
+        drawn = [draw(place) for place in range(first, first + count)]
         mine = range(first + engine.process_index, first + count, engine.num_processes)
-        numbers = [self.plan.prompt(place) for place in mine]
+        numbers = [drawn[place - first] for place in mine]
         seeds = [self.plan.seed_of(place) for place in mine]
         judged, said = ask(
             self.policy, self.judge, self.prompts, numbers, places=mine, seeds=seeds, copies=self.plan.copies
@@ -279,6 +285,11 @@ class Rollouts:
     def _watch_for_rewards(self, used: Tensor, answers: Sequence[Answer]) -> None:
         if any(one.reward is not None for one in answers):
             self._state.unscored = 0
+            if self.options.masks_truncated and not any(one.finished for one in answers):
+                log.note(
+                    f"all {len(answers)} answers of this rollout were cut at max_new_tokens, and "
+                    "mask_truncated_completions leaves such out: the weights stay as they are"
+                )
             return
         self._state.unscored += 1
         what = f"none of the {len(answers)} answers of this rollout got a reward"
@@ -304,11 +315,17 @@ class Rollouts:
         busy = self._buffer is not None and step % self.plan.steps_a_rollout
         tensors = self._filled.tensors() if busy else {"none": torch.zeros(1)}
         about = {**vars(self._state), "step": step, "numbers": self._numbers if busy else []}
+        about |= {"stream": self.stream.position()} if self.stream else {}
         save_file(tensors, folder / ROLLOUT_FILE, metadata={"state": json.dumps(about)})
 
+    def summary(self) -> dict[str, Any] | None:
+        """What was read of a stream, for run.json; None where the prompts are on disk."""
+        return self.stream.summary(self._state.drawn) if self.stream else None
+
     def close(self) -> None:
-        """End what the judge keeps running."""
-        self.judge.close()
+        """End what prepares prompts ahead, and another engine that samples."""
+        if self.stream:
+            self.stream.close()
         if self.policy.other is not None:
             self.policy.other.close()
 
@@ -330,7 +347,10 @@ class Rollouts:
             about = json.loads(opened.metadata()["state"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         self._numbers, step = about.pop("numbers"), about.pop("step")
+        position = about.pop("stream", None)
         self._state = _State(**about)
+        if self.stream and position is not None:
+            self.stream.seek(position, self._state.drawn)
         self.method.load_state_dict(self._state.method)
         if "none" not in tensors:
             self._buffer = Buffer.from_tensors(tensors)

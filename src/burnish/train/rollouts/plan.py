@@ -16,7 +16,7 @@ class RolloutPlan:
     """Rollouts of a fixed number of answers, each gone over several times in steps of a fixed size.
 
     Args:
-        prompts: in the data.
+        prompts: in the data; 0 for a stream, which says itself what it draws and how far it is.
         copies: answers to each prompt of a rollout.
         answers: of a rollout, over all ranks: a multiple of `copies` and of a step's.
         passes: how often a rollout's answers are gone over.

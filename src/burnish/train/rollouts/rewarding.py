@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from burnish import log
 from burnish.config import Settings
 from burnish.data.records import Conversation, Turn
+from burnish.errors import ModelError
 from burnish.generate.reward import RewardModel, load_reward_model
 from burnish.rewards import RewardSample, Scores, build_rewards
 from burnish.template import ChatTemplate
@@ -95,13 +96,16 @@ def find_judge(settings: Settings, template: ChatTemplate) -> Judge:
         assert functions is not None
         log.say(f"rewards: {', '.join(functions.names)}")
         return functions
-    model = load_reward_model(
-        named,
-        adapters=rollout.reward_model_adapters,
-        use_cpu=settings.training.use_cpu,
-        trust_remote_code=settings.model.trust_remote_code,
-        say=log.say,
-    )
+    try:
+        model = load_reward_model(
+            named,
+            adapters=rollout.reward_model_adapters,
+            use_cpu=settings.training.use_cpu,
+            trust_remote_code=settings.model.trust_remote_code,
+            say=log.say,
+        )
+    except ModelError as error:
+        raise ModelError(error.what, at=f"reward_model: {named}", fix=error.fix) from error
     size = sum(p.numel() * p.element_size() for p in model.model.parameters()) / 1e6
     log.say(
         f"rewards: the reward model {named} ({size:.0f} MB)" + (f", {', '.join(functions.names)}" if functions else "")

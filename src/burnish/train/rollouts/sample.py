@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from burnish.batch.collate import Layout, collate
 from burnish.generate import Completion, Sampling, generate
 from burnish.generate.vllm import VllmSampler
-from burnish.kernels.attention import padded_rows
+from burnish.kernels.attention import packed_rows, padded_rows
 from burnish.model.merge import merged_weights
 from burnish.model.reward import value_head_apart
 from burnish.model.save import without_adapter
@@ -20,6 +21,7 @@ from burnish.template import ChatTemplate, Example
 from burnish.train.engine import Engine
 from burnish.train.policy import ask_policy
 from burnish.train.reference import Reference
+from burnish.train.whole import WholeCopy
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ class Policy:
     """The model that is trained, as the one that samples.
 
     Args:
-        model: with its adapters, outside of what the engine wraps around it.
+        model: with its adapters, outside of what the engine wraps around it; that of `copy` where there is one.
         slots: answers that are sampled at a time.
         rows: answers in one forward pass when the models are asked about them.
-        other: what samples instead, with weights of its own, which `refresh` brings it; None for our own engine.
+        other: what samples instead, with weights of its own, which `ready` brings it; None for our own engine.
+        copy: holds whole weights in `ready`, where those of the trained model are cut into shards.
     """
 
     model: Any
@@ -41,12 +44,20 @@ class Policy:
     slots: int
     rows: int
     other: VllmSampler | None = None
+    copy: WholeCopy | None = None
 
-    def refresh(self) -> None:
-        """Let what samples have the weights as they are now; before answers to be learnt from or judged."""
-        if self.other is not None:
-            with torch.no_grad(), value_head_apart(self.model):
-                self.other.update(merged_weights(self.model))
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """In this block what samples has the weights as they are now; entered by all processes together."""
+        with ExitStack() as stack:
+            if self.copy is not None:
+                stack.enter_context(self.copy.filled())
+                if self.layout.packed:
+                    stack.enter_context(packed_rows(without_adapter(self.model)))
+            if self.other is not None:
+                with torch.no_grad(), value_head_apart(self.model):
+                    self.other.update(merged_weights(self.model))
+            yield
 
     def answers(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], copies: int) -> list[list[Completion]]:
         """`copies` answers to each prompt; each depends on its prompt and seed alone, whatever else is sampled."""

@@ -19,6 +19,8 @@ from burnish.train.engine import Engine
 from burnish.train.figures import Sums
 from burnish.train.reference import Reference
 from burnish.train.rollouts.phase import Rollouts
+from burnish.train.rollouts.prompts import StreamedPrompts
+from burnish.train.rollouts.rewarding import Judge
 
 STAGES = LazyTable("stage")
 for _name in ("sft", "pt", "rm", "dpo", "kto", "ppo", "grpo", "rloo"):
@@ -49,20 +51,22 @@ class RolloutParts:
 
     Attributes:
         loaded: the model as it is trained, with its tokenizer.
-        prompts: the examples, with their records.
+        prompts: the examples, with their records; on disk, or of a stream.
         held_out: those that are evaluated on, by the name of their set.
         reference: what `Stage.reference` gave.
         folder: the run folder.
+        judge: what scores the answers.
     """
 
     settings: Settings
     loaded: Loaded
     template: ChatTemplate
-    prompts: Selection
+    prompts: Selection | StreamedPrompts
     layout: Layout
     engine: Engine
     reference: Reference | None
     folder: Path
+    judge: Judge
     held_out: Mapping[str, Selection] = field(default_factory=dict)
 
 
@@ -82,7 +86,6 @@ class Stage:
         check: (settings, training examples' marks) → nothing: says or refuses what the labels need, before training.
         before_step: (module, examples of each micro-batch of this rank, layout, accelerator) → nothing: measures what
             all micro-batches of an optimizer step share.
-        whole_because: why weights cannot be cut into shards in this stage; None where they can.
         rollouts: RolloutParts → what makes the samples of the steps while the run goes on; the examples of the data
             are then prompts, and `collate` is not asked.
     """
@@ -98,7 +101,6 @@ class Stage:
     check: Callable[[Settings, Any], None] | None = None
     before_step: Callable[[Any, Sequence[Sequence[Example]], Layout, Any], None] | None = None
     rollouts: Callable[[RolloutParts], Rollouts] | None = None
-    whole_because: str | None = None
 
 
 def measured(

@@ -40,5 +40,4 @@ STAGE = Stage(
     extend=extend,
     reference=reference,
     rollouts=rollouts,
-    whole_because="answers are sampled from whole weights",
 )
