@@ -35,7 +35,8 @@ def run_list(dataset_dir: str) -> None:
         size = row.get("bytes")
         missing = "missing" if row.get("exists") is False else ""
         shown = f"{size / 1e6:.1f} MB" if isinstance(size, int) else missing
-        table.add_row(str(row["name"]), str(row["format"]), str(row["source"]), shown)
+        broken = f"broken entry: {row['problem']}"
+        table.add_row(row["name"], *((row["format"], row["source"], shown) if row["problem"] is None else ("", broken)))
     log.console().print(table)
 
 

@@ -27,6 +27,8 @@ _NAMES = {
 }
 _SHOWN = 6
 _WIDTH = 96
+_BAD_ROWS = 3
+"""Dropped rows that are named; `burnish data lint` names all."""
 
 
 @dataclass
@@ -88,6 +90,8 @@ def show(report: Report) -> None:
     log.say(f"  {'rows':<18}{report.tally.rows:,} read, {report.used:,} used, {report.dropped.total():,} dropped")
     for reason, count in report.dropped.most_common():
         log.say(f"  {'':<18}dropped {count:,}: {reason}")
+    for bad in report.tally.bad[:_BAD_ROWS]:
+        log.say(f"  {'':<18}{Path(bad.file).name}, row {bad.row}: {bad.reason}", style="dim")
     if not report.text.used:
         return
     if report.text.turns.number:

@@ -93,21 +93,20 @@ class Linter:
         self._prompts: dict[int, int] = {}
         self._files: dict[str, int] = {}
         self._sets: dict[str, _Whole] = {}
-        self._set_names: dict[str, int] = {}
         self._near = NearDuplicates()
 
     def add(self, sample: Sample) -> list[Finding]:
         """What is wrong with one sample, seen beside those before it."""
         self.rows += 1
         seen = view(sample.record)
+        if sample.dataset not in self._sets:
+            self._sets[sample.dataset] = _Whole(sample.dataset, len(self._sets))
+        whole = self._sets[sample.dataset]
         found = [(name, hit) for name, rule in self._row_rules if (hit := rule(seen)) is not None]
         found += self._repeated(seen, sample)
         if "near-duplicate" in self.rules and not any(name == "duplicate" for name, _ in found):
-            number = self._set_names.setdefault(sample.dataset, len(self._set_names))
-            self._near.add(number << _SET_BITS | self._place(sample), _all_words(seen))
-        if sample.dataset not in self._sets:
-            self._sets[sample.dataset] = _Whole(sample.dataset)
-        self._sets[sample.dataset].add(seen, sample)
+            self._near.add(whole.number << _SET_BITS | self._place(sample), _all_words(seen))
+        whole.add(seen, sample)
         return [Finding(name, sample.dataset, sample.file, sample.row, what, text) for name, (what, text) in found]
 
     def finish(self) -> Iterator[Finding]:
@@ -117,7 +116,7 @@ class Linter:
         yield from self._nearly()
 
     def _nearly(self) -> Iterator[Finding]:
-        sets, files = list(self._set_names), list(self._files)
+        sets, files = list(self._sets), list(self._files)
         for number, first, share in self._near.pairs():
             place = number & ((1 << _SET_BITS) - 1)
             file, row = files[place >> _ROW_BITS], place & ((1 << _ROW_BITS) - 1)
@@ -180,8 +179,8 @@ def bad_row_finding(bad: NamedBadRow) -> Finding:
 class _Whole:
     """What shows only once a dataset has been read."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.number = name, number
         self.rows = 0
         self.file = ""
         self.openings: Counter[str] = Counter()

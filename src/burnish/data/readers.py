@@ -138,7 +138,8 @@ def _neighbours(path: Path) -> str:
     names = sorted(found.name for found in path.parent.iterdir() if is_data_file(found.name))
     close = nearest(path.stem, [Path(name).stem for name in names])
     if close:
-        return f"did you mean '{next(name for name in names if Path(name).stem == close[0])}'?"
+        alike = [name for name in names if Path(name).stem == close[0]]
+        return f"did you mean '{(nearest(path.name, alike) or alike)[0]}'?"
     listed = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
     return f"the folder has: {listed}" if names else "the folder has no data file"
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from burnish.data.readers import READERS, REGISTRY_FILES, is_pattern
+from burnish.data.readers import READERS, REGISTRY_FILES, check_file, is_pattern
 from burnish.data.rows import kind_of
 from burnish.data.slices import parse_split
 from burnish.data.spec import (
@@ -155,6 +155,8 @@ def resolve(name: str, dataset_dir: Path) -> DatasetSpec:
             "dataset_info.json",
         )
     close = nearest(name, entries, 3)
+    if len(Path(name).parts) > 1 and not close:
+        check_file(Path(name))  # a path without an ending that is known: names the files that are near to it
     fix = "did you mean " + " or ".join(f"'{found}'" for found in close) + "?"
     raise DataError(f"unknown dataset '{name}'", at=str(registry), fix=fix if close else did_you_mean(name, entries))
 

@@ -157,6 +157,24 @@ def test_errors_far_in_name_the_line(write: Any) -> None:
         assert caught.value.at == f"{path}: line 153, column 2"
 
 
+def test_errors_far_in_a_line_name_the_column(write: Any) -> None:
+    path = write("a.json", "[" + '{"a": "ä"}, ' * 200 + "{broken}]")
+    for start in (0, 150):
+        with pytest.raises(DataError, match="broken JSON") as caught:
+            list(read_rows(path, [], start))
+        assert caught.value.at == f"{path}: line 1, column {1 + 12 * 200 + 2}"
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_tables_and_lists_that_are_not_utf_8_are_read_from_their_start(write: Any, kind: str) -> None:
+    row = {"text": "你好，今天天气很好。我们去公园"}
+    made = json.dumps([row] * 40, ensure_ascii=False) if kind == "json" else "text\n" + (row["text"] + "\n") * 40
+    path = write(f"a.{kind}", made.encode("gb18030"))
+    assert rows_with_places(path) is None
+    assert list(read_rows(path, [], 30)) == [row] * 10
+    assert count_rows(path) == 40
+
+
 @pytest.mark.parametrize("kind", ["json", "csv"])
 def test_errors_far_in_lists_and_tables_name_the_place(write: Any, kind: str) -> None:
     good = '"ä and\n twenty bytes and more",\n' if kind == "csv" else '{"a": ["ä", 1],\n "b": "]"}, '

@@ -190,6 +190,17 @@ def test_unknown_names(write: Any) -> None:
     assert caught.value.fix == "known: my_chats, wiki"
 
 
+def test_a_path_with_a_misspelt_ending_names_the_files_beside_it(write: Any) -> None:
+    write("dataset_info.json", {"my_chats": {"file_name": "a.json"}})
+    write("chats.csv", "a,b")
+    write("chats.jsonl", [{}])
+    with pytest.raises(DataError) as caught:
+        resolve("data/chats.jsnl", DATA)
+    assert str(caught.value) == "file not found\n  at: data/chats.jsnl\n  fix: did you mean 'chats.jsonl'?"
+    with pytest.raises(DataError, match=r"the folder nowhere/in does not exist"):
+        resolve("nowhere/in/chats", DATA)
+
+
 def test_a_path_is_looked_up_here_and_then_in_dataset_dir(write: Any) -> None:
     path = write("a.json", [{}])
     assert resolve("data/a.json", DATA).path == path
