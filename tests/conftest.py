@@ -127,6 +127,14 @@ def pytest_configure(config):
     if native.is_dir():
         shutil.copytree(native, cache / "native")
     os.environ["BURNISH_CACHE"] = str(cache)
+    os.fsync = lambda _: None  # no test cuts the power, and disks of CI take their time
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Two processes at least; each takes 1.5 GB at most, so eight are enough."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(2, cores), 8)
 
 
 def pytest_addoption(parser):

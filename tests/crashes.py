@@ -1,14 +1,11 @@
 """Kill real runs of the command line at chosen moments, and compare what they leave with an uninterrupted run.
 
-A run is a process of its own that calls `burnish.cli.main.main` with real arguments. It is forked from a server that
-has imported torch already, so that a run costs a second instead of ten; with a launcher it is a plain command.
+A run is a forked process (tests/forked.py); with a launcher it is a plain command.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import multiprocessing.forkserver
 import os
 import re
 import resource
@@ -20,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +25,9 @@ import torch
 
 from burnish.runs.checkpoints import checkpoint_step, list_checkpoints, verify
 from burnish.runs.monitor import FIGURES
+from tests import forked
 from tests.runs import weights
 
-PRELOADED = ["burnish.train.run", "peft", "transformers.models.llama.modeling_llama", "pyarrow"]
 TIMED = {"tokens_per_second", "elapsed_s", "rss_mb", "eval_runtime_s", *FIGURES}
 """What of a row of metrics a clock or the machine decides."""
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
@@ -102,7 +100,7 @@ def start(
         trace: gets a line for each change of a file below its folder; its last line is where a fault struck.
         launcher: a command before `-m burnish`, such as `python` or `torchrun --nproc-per-node 2`; "" forks.
     """
-    env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "120", "TOKENIZERS_PARALLELISM": "false", **env}
+    env = {**os.environ, **forked.STEADY, "COLUMNS": "120", **env}
     if launcher:
         assert fault is None
         with open(said, "wb") as sink:
@@ -111,42 +109,13 @@ def start(
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **env},
+                env=env,
                 start_new_session=True,
             )
         return Started(child, said)
-    context = multiprocessing.get_context("forkserver")
-    before = {key: os.environ.get(key) for key in env}
-    os.environ.update(env)
-    try:
-        context.set_forkserver_preload(PRELOADED)
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
     said.touch()
-    process = context.Process(target=_main, args=(arguments, env, said, trace, fault))
-    process.start()
-    return Started(process, said)
-
-
-def _main(arguments: tuple[str, ...], env: dict[str, str], said: Path, trace: Path | None, fault: Fault | None) -> None:
-    os.setsid()
-    os.environ.update(env)
-    sink = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for number in (1, 2):
-        os.dup2(sink, number)
-    sys.stdout = os.fdopen(1, "w", encoding="utf-8", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", encoding="utf-8", buffering=1, closefd=False)
-    sys.argv = ["burnish", *arguments]
-    if trace is not None:
-        _watch(trace, fault or Fault())
-    from burnish.cli.main import main
-
-    main()
+    first = None if trace is None else partial(_watch, trace, fault or Fault())
+    return Started(forked.start(arguments, env, out=said, first=first), said)
 
 
 def _watch(trace: Path, fault: Fault) -> None:

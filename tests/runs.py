@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+
+from tests import forked
 
 BASE: dict[str, Any] = {
     "finetuning_type": "lora",
@@ -43,16 +46,34 @@ def weights(folder: Path) -> dict[str, Any]:
     return {name: tensor for file in found for name, tensor in load_file(file).items()}
 
 
-def burnish(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command line; returns it with stdout and stderr as text."""
+def burnish(
+    *arguments: str, cwd: Path | None = None, typed: str = "", anew: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own; returns it with stdout and stderr as text.
+
+    Args:
+        typed: its standard input.
+        anew: start Python too, as a user does; else the process is forked (tests/forked.py).
+    """
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "burnish", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=env,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    if anew:
+        return subprocess.run(
+            [sys.executable, "-m", "burnish", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env=env,
+            timeout=300,
+            input=typed,
+            check=False,
+        )
+    with tempfile.TemporaryDirectory() as place:
+        out, err, keys = (Path(place) / name for name in ("out", "err", "typed"))
+        keys.write_text(typed, encoding="utf-8")
+        process = forked.start(arguments, env, out=out, err=err, typed=keys, cwd=cwd)
+        process.join(300)
+        said = [path.read_text(encoding="utf-8") for path in (out, err)]
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(arguments, 300, *said)
+        return subprocess.CompletedProcess(arguments, process.exitcode, *said)

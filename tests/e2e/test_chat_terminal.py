@@ -9,9 +9,7 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -19,6 +17,7 @@ import time
 import pytest
 
 from burnish.cli.chat import run_chat
+from tests import forked
 from tests.conftest import build_model, build_tokenizer
 
 UP = "\x1b[A"
@@ -34,19 +33,8 @@ class Terminal:
         for name in ("COLUMNS", "LINES"):
             environment.pop(name, None)
 
-        def as_session() -> None:  # Ctrl-C comes from the terminal only to the session that it controls
-            os.setsid()
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "burnish", *arguments],
-            stdin=follower,
-            stdout=follower,
-            stderr=follower,
-            env=environment,
-            preexec_fn=as_session,
-        )
-        os.close(follower)
+        self.process = forked.start(arguments, environment, out=os.ttyname(follower), terminal=True)
+        self.follower = follower  # closed before the program has opened it, the terminal would be gone
         # A read may end in the middle of a character.
         self.decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self.leader, self.seen = leader, ""
@@ -67,18 +55,25 @@ class Terminal:
             assert ready, f"waited in vain for {pattern!r}; seen: {self.seen!r}"
             try:
                 self.seen += self.decode(os.read(self.leader, 65536))
+                self._let_go()
             except OSError:
                 raise AssertionError(f"it ended before {pattern!r}; seen: {self.seen!r}") from None
         shown, self.seen = self.seen[: found.end()], self.seen[found.end() :]
         return shown
 
+    def _let_go(self):
+        if self.follower >= 0:
+            os.close(self.follower)
+            self.follower = -1
+
     def end(self):
         """Wait for the end; returns the exit status."""
         try:
-            return self.process.wait(30)
+            self.process.join(30)
+            return self.process.exitcode
         finally:
-            if self.process.poll() is None:
-                self.process.send_signal(signal.SIGKILL)
+            self.process.kill()
+            self._let_go()
             os.close(self.leader)
 
 

@@ -13,6 +13,7 @@ import time
 import pytest
 import yaml
 
+from tests import crashes
 from tests.runs import burnish, settings
 
 
@@ -86,22 +87,8 @@ def test_chat_answers_once(trained):
 
 def test_chat_converses(trained):
     folder, _ = trained
-    command = [
-        sys.executable,
-        "-m",
-        "burnish",
-        "chat",
-        str(folder / "run"),
-        "max_new_tokens=4",
-        "do_sample=false",
-    ]
-    done = subprocess.run(
-        command,
-        input="/help\nSay 3\n/system Be brief.\n/undo\n/clear\n/exit\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    typed = "/help\nSay 3\n/system Be brief.\n/undo\n/clear\n/exit\n"
+    done = burnish("chat", str(folder / "run"), "max_new_tokens=4", "do_sample=false", typed=typed)
     assert done.returncode == 0, done.stderr
     assert "/system TEXT" in done.stdout
     assert "tokens/s" in done.stderr
@@ -177,16 +164,14 @@ def test_a_signal_saves_and_exits_130_and_the_run_goes_on(tiny_folder, chat_file
     values = settings(tiny_folder, chat_file, tmp_path / "run", num_train_epochs=2000, save_strategy="no")
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    command = [sys.executable, "-m", "burnish", "train", str(path)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    child = crashes.start("train", str(path), said=tmp_path / "said.txt")
     metrics = tmp_path / "run" / "metrics.jsonl"
     limit = time.monotonic() + 120
     while (not metrics.exists() or metrics.stat().st_size == 0) and time.monotonic() < limit:
         time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
-    output, _ = child.communicate(timeout=120)
-    assert child.returncode == 130, output
-    assert "resume_from_checkpoint" in output
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(120) == 130, child.output
+    assert "resume_from_checkpoint" in child.output
     saved = list((tmp_path / "run").glob("checkpoint-*"))
     assert len(saved) == 1
     step = int(saved[0].name.split("-")[1])
@@ -205,7 +190,7 @@ def test_nothing_is_written_outside_the_output_folder_and_the_cache(tiny_folder,
     path.write_text(yaml.safe_dump(run), encoding="utf-8")
     environment = {"HOME": str(home), "BURNISH_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path)}
     environment |= {"XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}
-    done = burnish("train", str(path), cwd=home, **environment)
+    done = burnish("train", str(path), cwd=home, anew=True, **environment)
     assert done.returncode == 0, done.stderr
     left = [os.path.join(where, name) for where, _, names in os.walk(home) for name in names]
     assert left == []

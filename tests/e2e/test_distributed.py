@@ -24,6 +24,7 @@ import yaml
 from burnish.api import train
 from burnish.model.load import load_model
 from burnish.model.source import find_model
+from tests import forked
 from tests.conftest import build_model
 from tests.judged import feedback_file, pair_file, write
 from tests.runs import settings, weights
@@ -63,6 +64,11 @@ def launch(*words, timeout=600, **more):
         stdin=subprocess.DEVNULL,
         check=False,
     )
+
+
+def train_on_two(jobs):
+    """Run a file of jobs on two ranks, without torchrun's own start."""
+    return forked.two_ranks((str(jobs),), environment(), "tests.distributed_worker")
 
 
 def rows(folder):
@@ -132,10 +138,7 @@ def run_engines(engines, tiny_folder, folder, more=None):
         k: jobs_for({"one": {}}, tiny_folder, data, folder)[f"one-{k}"] for k in ("full", "lora")
     }.items():
         assert train({**job, "per_device_train_batch_size": 2})["status"] == "completed", kind
-    done = launch(
-        *("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.distributed_worker"),
-        folder / "jobs.json",
-    )
+    done = train_on_two(folder / "jobs.json")
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -338,8 +341,7 @@ def test_judged_answers_with_other_engines(tiny_folder, tmp_path, engine):
     stages = list(JUDGED)
     jobs = judged_on_one([engine], ENGINES | MORE_ENGINES, tiny_folder, tmp_path, stages)
     (tmp_path / "jobs.json").write_text(json.dumps(list(jobs.values())))
-    run = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.distributed_worker")
-    done = launch(*run, tmp_path / "jobs.json")
+    done = train_on_two(tmp_path / "jobs.json")
     assert done.returncode == 0, done.stdout + done.stderr
     for stage in stages:
         check_judged(tmp_path, engine, stage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from burnish.errors import BurnishError, SettingsError
 from burnish.generate.chat import load_chat_model
 from tests.exports import adapter_folder, base_folder
 from tests.runs import burnish
+from tests.uploads import serve
 
 MERGE = """
 ### model
@@ -68,31 +68,15 @@ def test_the_command_exports_a_run(run, tmp_path):
 
 
 def test_an_export_is_uploaded_once_it_is_there(run, tmp_path, monkeypatch):
-    asked = []
-
-    class Hub:
-        def __init__(self, token=None):
-            asked.append(token)
-
-        def whoami(self):
-            assert not (tmp_path / "out").exists(), "access is tried before any work is done"
-            return {"name": "me"}
-
-        def create_repo(self, repo, *, private, exist_ok, repo_type):
-            asked.append((repo, private, exist_ok, repo_type))
-            return f"https://hub/{repo}"
-
-        def upload_folder(self, *, folder_path, repo_id, commit_message):
-            asked.append((repo_id, {file.name for file in Path(folder_path).iterdir()}))
-
-    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
-    order = Arguments(to=str(tmp_path / "out"), push_to_hub="me/it", adapter_only=True, base_name="me/base")
-    run_export(str(run), ["hf_hub_token=secret"], order)
-    assert ("me/it", True, True, "model") in asked
-    assert {each for each in asked if isinstance(each, str)} == {"secret"}
-    [(repo, files)] = [each for each in asked if isinstance(each, tuple) and len(each) == 2]
-    assert repo == "me/it"
-    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= files
+    out = tmp_path / "out"
+    order = Arguments(to=str(out), push_to_hub="me/it", adapter_only=True, base_name="me/base")
+    with serve(monkeypatch) as hub:
+        with pytest.raises(BurnishError, match="does not take the model"):
+            run_export(str(run), ["hf_hub_token=wrong"], order)
+        assert not out.exists(), "access is tried before any work is done"
+        run_export(str(run), [f"hf_hub_token={hub.token}"], order)
+    assert hub.files == {file.name: file.read_bytes() for file in out.iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= set(hub.files)
 
 
 def _conversation(text):

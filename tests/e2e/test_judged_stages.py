@@ -24,12 +24,12 @@ OWN = {
 }
 
 
-def run(stage, model, dataset, folder, tmp_path, **changes):
+def run(stage, model, dataset, folder, tmp_path, *more, **changes):
     values = {"count": 12, "rate": "5.0e-3", "logging": 1, "rest": EVAL.format(dataset=dataset), **changes}
     text = lora_file(model, dataset, folder, tmp_path / "saves", stage=stage, own=OWN[stage], **values)
     path = tmp_path / f"llama3_lora_{stage}.yaml"
     path.write_text(text, encoding="utf-8")
-    done = burnish("train", str(path))
+    done = burnish("train", str(path), *more)
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((tmp_path / "saves" / "run.json").read_text())
     lines = (tmp_path / "saves" / "metrics.jsonl").read_text().splitlines()
@@ -73,6 +73,8 @@ def test_the_demo_sets(tiny_folder, tmp_path, stage):
     name = "kto_en_demo" if stage == "kto" else "dpo_en_demo"
     if not (data / f"{name}.json").is_file():
         pytest.skip("the demo sets are not beside this checkout")
-    record, _, _ = run(stage, tiny_folder, name, data, tmp_path, template="llama2", count=12, rate="1.0e-4")
+    record, _, _ = run(
+        stage, tiny_folder, name, data, tmp_path, "cutoff_len=512", template="llama2", count=12, rate="1.0e-4"
+    )
     assert record["data"]["rows_read"] == 12
     assert record["data"]["dropped"] == {}

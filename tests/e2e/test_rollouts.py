@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from burnish.api import train
-from tests.e2e.test_distributed import ROOT, launch
+from tests.e2e.test_distributed import ROOT, train_on_two
 from tests.invariant.test_training import rows, untimed
 from tests.judged import pair_file
 from tests.llamafactory import lora_file
@@ -47,8 +47,7 @@ def on_two_ranks(tiny_folder, folder, engines):
     shared = [job for name, engine in engines.items() for job in jobs(tiny_folder, folder, name, 4, **engine)]
     shared = [job for job in shared if not job["output_dir"].endswith(("fsdp-rloo", "fsdp-streamed"))]  # as others
     (folder / "jobs.json").write_text(json.dumps(shared))
-    worker = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.distributed_worker")
-    done = launch(*worker, folder / "jobs.json")
+    done = train_on_two(folder / "jobs.json")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from burnish.cli.settings_arguments import SETTINGS
+from burnish.cli.settings_arguments import SettingsCommand
 
 data_app = typer.Typer(help="Look at data before it is trained on.", no_args_is_help=True, rich_markup_mode=None)
 templates_app = typer.Typer(help="The chat templates that come with Burnish.", rich_markup_mode=None)
@@ -46,7 +46,7 @@ def data_list(
     run_list(dataset_dir)
 
 
-@data_app.command(name="inspect", context_settings=SETTINGS)
+@data_app.command(name="inspect", cls=SettingsCommand)
 def data_inspect(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="The settings file of a run.", metavar="RUN.yaml")],
@@ -74,7 +74,7 @@ def data_cache(
     run_cache(clear)
 
 
-@data_app.command(name="stats", context_settings=SETTINGS)
+@data_app.command(name="stats", cls=SettingsCommand)
 def data_stats(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help="A settings file, data, or datasets.", metavar="RUN.yaml|PATH|NAME")],
@@ -101,7 +101,7 @@ def data_stats(
     run_stats(source, context.args, dataset_dir=dataset_dir, max_samples=max_samples, png=png, as_json=json)
 
 
-@data_app.command(name="lint", context_settings=SETTINGS)
+@data_app.command(name="lint", cls=SettingsCommand)
 def data_lint(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help="A settings file, data, or datasets.", metavar="RUN.yaml|PATH|NAME")],
@@ -142,7 +142,7 @@ def data_lint(
     )
 
 
-@data_app.command(name="loss", context_settings=SETTINGS)
+@data_app.command(name="loss", cls=SettingsCommand)
 def data_loss(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help="A settings file, data, or datasets.", metavar="RUN.yaml|PATH|NAME")],
@@ -204,7 +204,7 @@ def data_convert(
     )
 
 
-@data_app.command(name="rewards", context_settings=SETTINGS)
+@data_app.command(name="rewards", cls=SettingsCommand)
 def data_rewards(
     context: typer.Context,
     run: Annotated[str, typer.Argument(help="The settings file of a run.", metavar="RUN.yaml")],

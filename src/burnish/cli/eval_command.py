@@ -107,7 +107,6 @@ def evaluate(
     # By its name: typer has a click of its own since some version.
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    of_judge.refuse_misspelt(context.args, [of_judge.flag(name) for name in context.params])
     of_judge.refuse_others(given, judge is not None)
     if judge is not None:
         from burnish.cli.eval_judge import JudgeCall, run_judge

@@ -9,9 +9,7 @@ from typing import Annotated
 
 import typer
 
-from burnish.config.catalogue import catalogue, find
 from burnish.errors import BurnishError
-from burnish.registry import did_you_mean, nearest
 
 Judge = Annotated[
     str | None, typer.Option(help="Address of an OpenAI-compatible server that judges the answers.", metavar="URL")
@@ -98,24 +96,6 @@ def flag(name: str) -> str:
     """An option as it is typed."""
     named = {"served": "model", "compare_served": "compare-model", "list_them": "list"}
     return "--" + named.get(name, name).replace("_", "-")
-
-
-def refuse_misspelt(words: Collection[str], options: Collection[str]) -> None:
-    """Raise for words that look like an option and are none; other words are settings, which are read elsewhere.
-
-    Args:
-        words: what the command line has beside its options.
-        options: all options, as they are typed.
-    """
-    for word in words:
-        name = word.partition("=")[0].replace("_", "-")
-        if not name.startswith("--") or find(name[2:].replace("-", "_")):
-            continue
-        of_judge = name.startswith(("--judge", "--price"))
-        likest = nearest(name, [*options, *(flag(key) for key in catalogue())])
-        if of_judge or (likest and likest[0] in options):
-            known = [option for option in options if not of_judge or option in map(flag, OWN)]
-            raise BurnishError(f"there is no option {name}", at="command line", fix=did_you_mean(name, known))
 
 
 def refuse_others(given: Collection[str], judged: bool) -> None:

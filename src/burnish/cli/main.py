@@ -12,7 +12,7 @@ import typer
 from burnish.cli.data_commands import data_app, templates_app
 from burnish.cli.eval_command import evaluate
 from burnish.cli.runs_commands import runs_app
-from burnish.cli.settings_arguments import SETTINGS
+from burnish.cli.settings_arguments import ChatCommand, EvalCommand, SettingsCommand
 from burnish.errors import EXIT_DEFECT, EXIT_INTERRUPTED, EXIT_USER, BurnishError, Interrupted, OtherRankFailed
 from burnish.log import log_files
 
@@ -45,7 +45,7 @@ def quickstart(
     run_quickstart(output_dir=output_dir, seed=seed, dry_run=dry_run, again=again)
 
 
-@app.command(context_settings=SETTINGS)
+@app.command(cls=SettingsCommand)
 def train(
     context: typer.Context,
     run: Annotated[str | None, typer.Argument(help="A YAML or JSON file of settings.", metavar="RUN.yaml")] = None,
@@ -65,7 +65,7 @@ def train(
     run_train(run, context.args)
 
 
-@app.command(context_settings=SETTINGS)
+@app.command(cls=ChatCommand)
 def chat(
     context: typer.Context,
     model: Annotated[
@@ -105,7 +105,7 @@ def chat(
     run_chat(model, prompt=prompt, system=system, template=template, served=served, overrides=context.args)
 
 
-@app.command(context_settings=SETTINGS)
+@app.command(cls=SettingsCommand)
 def predict(
     context: typer.Context,
     source: Annotated[
@@ -143,10 +143,10 @@ def predict(
     run_predict(source, model, context.args)
 
 
-app.command(name="eval", context_settings=SETTINGS)(evaluate)
+app.command(name="eval", cls=EvalCommand)(evaluate)
 
 
-@app.command(context_settings=SETTINGS)
+@app.command(cls=SettingsCommand)
 def export(
     context: typer.Context,
     model: Annotated[
@@ -198,7 +198,7 @@ def export(
     run_export(model, context.args, arguments)
 
 
-@app.command(context_settings=SETTINGS)
+@app.command(cls=SettingsCommand)
 def serve(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model, a run folder or a .gguf file.", metavar="MODEL|RUN_DIR")],

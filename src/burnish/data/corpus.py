@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from burnish.data.checks import Seen
 from burnish.data.iterate import Options, Placed, Tally, begin, converted, resolved, seen_in, stretches_of
-from burnish.data.readers import count_rows, row_groups, rows_if_told, rows_of_lines
+from burnish.data.readers import count_rows, row_groups, rows_if_told, rows_with_places
 from burnish.data.records import Sample
 from burnish.data.spec import DatasetSpec
 from burnish.data.stretches import Stretch
@@ -34,10 +34,16 @@ class Undivided(DataError):
 
 
 class Shard(NamedTuple):
-    """Rows that lie side by side in a file of one of the datasets, which is named by its number."""
+    """Rows that lie side by side in a file of one of the datasets, which is named by its number.
+
+    Where `of` is more than 1, only each `of`th of them is meant: the rows whose number in the file leaves the
+    remainder `turn`.
+    """
 
     dataset: int
     stretch: Stretch
+    turn: int = 0
+    of: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,9 @@ class Corpus:
         return self._heads[number]
 
     def divide(self, lanes: int) -> list[list[Shard]]:
-        """The shards of each lane: whole files, or where these do not fit, rows or row groups of each file.
+        """The shards of each lane: whole files, or where these do not fit, a part of each file.
+
+        Such a part is a run of rows or row groups, or where a file cannot be begun at these, each so many-th row.
 
         Raises:
             Undivided: there are too few of them, or their sizes would make the lanes too unequal.
@@ -133,7 +141,7 @@ class Corpus:
 
     def _divided(self, lanes: int) -> list[list[Shard]]:
         shards = self._to_train_on()
-        sized = [(shard, _bytes(shard.stretch)) for shard in shards]
+        sized = [(shard, _bytes(shard.stretch) if len(shards) > 1 else 1.0) for shard in shards]
         reason = f"there are fewer files ({len(shards)}) than lanes ({lanes})"
         if len(shards) >= lanes:
             found = _dealt([[one] for one in sized], lanes)
@@ -141,11 +149,17 @@ class Corpus:
                 return found
             reason = f"the sizes of the {len(shards)} files would make lanes of very unequal size"
         groups = [_parts(shard, size, lanes) for shard, size in sized]
-        if any(len(parts) < lanes for parts in groups):
-            raise Undivided(reason)
-        found = _dealt(groups, lanes)
+        if all(len(parts) == lanes for parts in groups):
+            found = _dealt(groups, lanes)
+            if found is not None:
+                return found
+        for place, (shard, size) in enumerate(sized):
+            if len(groups[place]) < lanes or _dealt([groups[place]], lanes) is None:
+                groups[place] = _by_turns(shard, size, lanes)
+        few = next((shard for (shard, _), parts in zip(sized, groups, strict=True) if not parts), None)
+        found = None if few else _dealt(groups, lanes)
         if found is None:
-            raise Undivided(f"the rows of the {len(shards)} files would make lanes of very unequal size")
+            raise Undivided(f"{reason}, and {few.stretch.file.name} has too few rows for even lanes" if few else reason)
         return found
 
     def _to_train_on(self) -> list[Shard]:
@@ -170,11 +184,11 @@ class Corpus:
             return list(self.shards)
         left = dict.fromkeys(range(len(self.specs)), limit)
         found: list[Shard | None] = []
-        for number, stretch in self.shards:
+        for number, stretch, *_ in self.shards:
             if left[number] <= 0:
                 found.append(None)
                 continue
-            rows = rows_if_told(stretch.file)
+            rows = rows_if_told(stretch.file, stretch.start + left[number])
             if rows is None:
                 raise Undivided(
                     f"max_samples takes the first rows, and {stretch.file.name} does not tell how many it has"
@@ -221,12 +235,14 @@ class Reader(Iterator[Sample]):
 
     def _rows(self, first: int, end: int) -> Iterator[Placed]:
         for number in range(first, end):
-            stretch = self.shards[number].stretch
+            shard = self.shards[number]
+            stretch = shard.stretch
             start = self._at.row if number == self._at.shard else 0
             self._shard, self._row = number, start
             for row, value in stretch.rows(self._part.notes, start, go_on=self.corpus.options.on_bad_row == "report"):
                 self._row = row + 1
-                yield stretch.file, row, value
+                if row % shard.of == shard.turn:
+                    yield stretch.file, row, value
 
 
 # -- sharing out ----------------------------------------------------------------------------------------------
@@ -270,7 +286,7 @@ def _dealt(groups: Sequence[Sequence[Sized]], lanes: int) -> list[list[Shard]] |
 def _parts(shard: Shard, size: float, lanes: int) -> list[Sized]:
     """A shard's rows in so many runs of about as many; fewer, where its file is not divided in so many places."""
     stretch = shard.stretch
-    rows, ends = rows_of_lines(stretch.file), []
+    rows, ends = rows_with_places(stretch.file, stretch.stop), []
     if rows is None:
         ends = list(accumulate(row_groups(stretch.file)))
         if not ends:
@@ -288,3 +304,11 @@ def _parts(shard: Shard, size: float, lanes: int) -> list[Sized]:
         (Shard(shard.dataset, Stretch(stretch.file, start, stop)), size * (stop - start) / max(total, 1))
         for start, stop in pairwise(edges)
     ]
+
+
+def _by_turns(shard: Shard, size: float, lanes: int) -> list[Sized]:
+    """A shard's rows one by one for each lane in turn; none, where there are so few that this is uneven."""
+    enough = round(lanes * LANE_SHARE / (1 - LANE_SHARE))
+    if sum(1 for _ in islice(shard.stretch.rows([], go_on=True), enough)) < enough:
+        return []
+    return [(shard._replace(turn=turn, of=lanes), size / lanes) for turn in range(lanes)]

@@ -119,11 +119,11 @@ class Draws:
 
         def rows() -> Iterator[Placed]:
             nonlocal at
-            for at, (_, stretch) in enumerate(self.corpus.shards):
-                for row, value in stretch.rows([]):
+            for at, shard in enumerate(self.corpus.shards):
+                for row, value in shard.stretch.rows([]):
                     counts[at] += 1
                     bad[at].append(row)
-                    yield stretch.file, row, value
+                    yield shard.stretch.file, row, value
 
         for _ in converted(spec, rows(), self.corpus.options, Tally(), seen, whole=True):
             bad[at].pop()  # a row that becomes a sample

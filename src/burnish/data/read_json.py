@@ -9,9 +9,9 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
-from burnish.data.lines import lines_of, mark_before
+from burnish.data.places import mark_before, rows_in, walk_lines
 from burnish.data.rows import BrokenRow
-from burnish.data.text import read_chunks, read_lines
+from burnish.data.text import START, Mark, first_byte, read_chunks, read_lines, utf8_bytes
 from burnish.errors import DataError
 
 NO_ROWS = "the file has no rows"
@@ -56,32 +56,42 @@ def count_json_lines(path: Path) -> int:
 
 def count_text_lines(path: Path) -> int:
     """How many lines of a file are not blank."""
-    known = lines_of(path)
-    return known.rows if known else sum(not line.isspace() for line in read_lines(path, []))
+    return sum(not line.isspace() for line in read_lines(path, []))
 
 
-def rows_of_json_lines(path: Path) -> int | None:
-    """How many rows a plain file of JSON lines has; None where `read_json_lines` cannot begin at any of them."""
-    return None if _is_json_array(path) else rows_of_text(path)
+def rows_of_json(path: Path, enough: int | None = None) -> int | None:
+    """How many rows a plain JSON file has; None where `read_json` cannot begin at any of them."""
+    return rows_in(path, walk_lines if _is_json_lines(path) else walk_list, enough)
 
 
-def rows_of_text(path: Path) -> int | None:
+def rows_of_json_lines(path: Path, enough: int | None = None) -> int | None:
+    """The same for `read_json_lines`."""
+    return rows_in(path, walk_list if _is_json_array(path) else walk_lines, enough)
+
+
+def rows_of_text(path: Path, enough: int | None = None) -> int | None:
     """The same for a plain text file."""
-    known = lines_of(path)
-    return known.rows if known else None
+    return rows_in(path, walk_lines, enough)
 
 
-def _lines(path: Path, notes: list[str], start: int, go_on: bool) -> Iterator[Any]:
-    at = mark_before(path, start)
+def lines_from(path: Path, notes: list[str], start: int) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not blank, from one of them on, each with its number, which counts all from 1."""
+    at = mark_before(path, start, walk_lines)
     row = at.rows
     for number, line in enumerate(read_lines(path, notes, at), start=at.lines + 1):
         if line.isspace():
             continue
         if row >= start:
-            yield _loads_or_broken(line, path, number) if go_on else _loads(line, path, number)
+            yield number, line
         row += 1
     if not row:
         raise DataError(NO_ROWS, at=str(path), fix=ONE_ROW)
+
+
+def _lines(path: Path, notes: list[str], start: int, go_on: bool) -> Iterator[Any]:
+    load = _loads_or_broken if go_on else _loads
+    for number, line in lines_from(path, notes, start):
+        yield load(line, path, number)
 
 
 def _loads_or_broken(line: str, path: Path, number: int) -> Any:
@@ -107,15 +117,16 @@ def _loads(line: str, path: Path, number: int) -> Any:
 
 
 class _Scanner:
-    """A window on the text of a JSON file. It moves forward and forgets what lies behind."""
+    """A window on the text of a JSON file from a place on. It moves forward and forgets what lies behind."""
 
-    def __init__(self, path: Path, notes: list[str]) -> None:
+    def __init__(self, path: Path, notes: list[str], at: Mark = START) -> None:
         self.path = path
-        self.chunks = read_chunks(path, notes)
+        self.chunks = read_chunks(path, notes, at)
         self.decode = json.JSONDecoder().raw_decode
         self.text = ""
         self.at = 0
-        self.line, self.column = 1, 1  # of the first character of the window
+        self.line, self.column = at.lines + 1, at.column  # of the first character of the window
+        self.byte, self.ascii = at.byte, at.ascii  # where it is, and what lies before it
 
     def more(self) -> bool:
         """Read on; False at the end of the file. The window at least doubles, so that long values stay cheap."""
@@ -129,6 +140,8 @@ class _Scanner:
         if not parts:
             return False
         self.line, self.column = self.place(self.at)
+        behind = self.text[: self.at]
+        self.byte, self.ascii = self.byte + utf8_bytes(behind), self.ascii and behind.isascii()
         self.text = self.text[self.at :] + "".join(parts)
         self.at = 0
         return True
@@ -139,6 +152,12 @@ class _Scanner:
         if breaks:
             return self.line + breaks, at - self.text.rfind("\n", 0, at)
         return self.line, self.column + at
+
+    def mark(self, rows: int) -> Mark:
+        """Where the scanner stands, after so many rows."""
+        line, column = self.place(self.at)
+        behind = self.text[: self.at]
+        return Mark(self.byte + utf8_bytes(behind), line - 1, rows, self.ascii and behind.isascii(), column)
 
     def peek(self) -> str:
         """The next character that is not a space, or nothing at the end."""
@@ -185,6 +204,10 @@ class _Scanner:
             self.at += 1
             return
         yield self.value()
+        yield from self.later_elements()
+
+    def later_elements(self) -> Iterator[Any]:
+        """Step over the rest of a list from behind one of its values on."""
         while self.expect(",", "]") == ",":
             yield self.value()
 
@@ -217,13 +240,48 @@ class _Scanner:
         )
 
 
+def walk_list(path: Path, at: Mark, step: int, notes: list[str]) -> Iterator[Mark]:
+    """Places behind the rows of a list, as `places.Walk` says. Raises DataError where it is broken."""
+    scanner = _Scanner(path, notes, at)
+    scanner.byte = at.byte or first_byte(path)
+    row, last = at.rows, scanner.byte
+    for row, _ in enumerate(_values(scanner, at), start=at.rows + 1):
+        if scanner.byte + scanner.at >= last + step:  # as if it were ASCII: the place is no nearer than that
+            found = scanner.mark(row)
+            last = found.byte
+            yield found
+    yield scanner.mark(row)
+
+
 def _elements(path: Path, notes: list[str], start: int) -> Iterator[Any]:
-    scanner = _Scanner(path, notes)
-    opening = scanner.peek()
-    if not opening:
+    at = mark_before(path, start, walk_list)
+    row = at.rows
+    for row, value in enumerate(_values(_Scanner(path, notes, at), at), start=at.rows + 1):
+        if row > start:
+            yield value
+    if not row:
         raise DataError(NO_ROWS, at=str(path), fix=ONE_ROW)
+
+
+def _values(scanner: _Scanner, at: Mark) -> Iterator[Any]:
+    """The rows of a file that is a list, or an object that holds one; `at` is where the scanner was begun."""
+    if at.byte:
+        yield from scanner.later_elements()
+        opening = _Scanner(scanner.path, []).peek()
+    else:
+        opening = scanner.peek()
+        if not opening:
+            raise DataError(NO_ROWS, at=str(scanner.path), fix=ONE_ROW)
+        _enter_list(scanner, opening)
+        yield from scanner.elements()
+    if opening == "[":
+        scanner.end()
+
+
+def _enter_list(scanner: _Scanner, opening: str) -> None:
+    """Go to the list of rows. Raises DataError where there is none."""
     if opening == "{":
-        wanted = _only_list(path)
+        wanted = _only_list(scanner.path)
         for key in scanner.names():
             if key == wanted:
                 break
@@ -232,16 +290,7 @@ def _elements(path: Path, notes: list[str], start: int) -> Iterator[Any]:
         value = scanner.value()
         scanner.end()
         kind = {str: "a text", bool: "true or false", type(None): "null"}.get(type(value), "a number")
-        raise DataError(f"the top level is {kind}", at=str(path), fix=_SHAPE)
-    empty = True
-    for row, value in enumerate(scanner.elements()):
-        empty = False
-        if row >= start:
-            yield value
-    if empty:
-        raise DataError(NO_ROWS, at=str(path), fix=ONE_ROW)
-    if opening == "[":
-        scanner.end()
+        raise DataError(f"the top level is {kind}", at=str(scanner.path), fix=_SHAPE)
 
 
 def _only_list(path: Path) -> str:
@@ -261,17 +310,24 @@ def _only_list(path: Path) -> str:
     return lists[0]
 
 
-def _first_line(path: Path) -> tuple[str, bool]:
-    """The first line that is not blank, cut after some megabytes, and whether anything but blanks follows it."""
+def _first_line(path: Path, opening: str) -> tuple[str, bool]:
+    """The first line that is not blank, cut after some megabytes, and whether anything but blanks follows it.
+
+    Nothing, where the line does not begin with `opening`.
+    """
     text = ""
     for chunk in read_chunks(path, []):
         text = (text + chunk).lstrip()
+        if not text.startswith(opening):
+            if text:
+                break
+            continue
         first, newline, rest = text.partition("\n")
         if rest.strip():
             return first.strip(), True
         if len(text) > _PEEK_CHARS:
             return first[:1], not newline
-    return text.strip(), False
+    return (text.strip(), False) if text.startswith(opening) else ("", False)
 
 
 def _is_whole(line: str) -> bool:
@@ -283,10 +339,10 @@ def _is_whole(line: str) -> bool:
 
 
 def _is_json_lines(path: Path) -> bool:
-    first, more = _first_line(path)
-    return more and first.startswith("{") and _is_whole(first)
+    first, more = _first_line(path, "{")
+    return more and _is_whole(first)
 
 
 def _is_json_array(path: Path) -> bool:
-    first, more = _first_line(path)
-    return first.startswith("[") and not (more and _is_whole(first))
+    first, more = _first_line(path, "[")
+    return bool(first) and not (more and _is_whole(first))

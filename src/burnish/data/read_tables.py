@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from burnish.data.lines import mark_before
-from burnish.data.read_json import NO_ROWS, ONE_ROW
+from burnish.data.places import Walk, mark_before, rows_in
+from burnish.data.read_json import NO_ROWS, ONE_ROW, lines_from
 from burnish.data.rows import BrokenRow
-from burnish.data.text import read_lines
+from burnish.data.text import START, Mark, first_byte, read_lines, utf8_bytes
 from burnish.errors import DataError
 
 _LONGEST_FIELD = 2**31 - 1
@@ -21,48 +21,94 @@ _OTHER_MARKS = {";": "';'", "\t": "tabs", "|": "'|'"}
 
 def read_csv(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
     """Rows of texts under the names of the first line; fields with commas or newlines are quoted."""
-    yield from _table(path, notes, start, ",")
+    yield from _table(path, notes, start, walk_csv)
 
 
 def read_tsv(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
     """The same with tabs between the fields."""
-    yield from _table(path, notes, start, "\t")
+    yield from _table(path, notes, start, walk_tsv)
 
 
 def read_text(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
     """One row a line that is not blank, in the column `text`."""
-    at = mark_before(path, start)
+    for _, line in lines_from(path, notes, start):
+        yield {"text": line.rstrip("\r\n")}
+
+
+def rows_of_csv(path: Path, enough: int | None = None) -> int | None:
+    """How many rows a plain table has; None where `read_csv` cannot begin at any of them."""
+    return rows_in(path, walk_csv, enough)
+
+
+def rows_of_tsv(path: Path, enough: int | None = None) -> int | None:
+    """The same for `read_tsv`."""
+    return rows_in(path, walk_tsv, enough)
+
+
+def walk_csv(path: Path, at: Mark, step: int, notes: list[str]) -> Iterator[Mark]:
+    """Places between the rows of a table, as `places.Walk` says. Raises DataError where it is broken."""
+    yield from _walk(_Records(path, notes, at, ","), step)
+
+
+def walk_tsv(path: Path, at: Mark, step: int, notes: list[str]) -> Iterator[Mark]:
+    """The same with tabs between the fields."""
+    yield from _walk(_Records(path, notes, at, "\t"), step)
+
+
+class _Records:
+    """The records of a table from a place on, each a list of fields; blank lines are none. Knows where it stands."""
+
+    def __init__(self, path: Path, notes: list[str], at: Mark, delimiter: str) -> None:
+        csv.field_size_limit(_LONGEST_FIELD)
+        self.path, self.at = path, at
+        self.byte, self.ascii = at.byte, at.ascii
+        self._reader = csv.reader(self._lines(notes), delimiter=delimiter, strict=True)
+
+    @property
+    def line(self) -> int:
+        """The last line that was read, counted from 1."""
+        return self.at.lines + self._reader.line_num
+
+    def _lines(self, notes: list[str]) -> Iterator[str]:
+        for line in read_lines(self.path, notes, self.at):
+            self.byte += utf8_bytes(line)
+            self.ascii = self.ascii and line.isascii()
+            yield line
+
+    def __iter__(self) -> Iterator[list[str]]:
+        try:
+            yield from filter(None, self._reader)
+        except csv.Error as error:
+            raise DataError(
+                f"broken table: {error}",
+                at=f"{self.path}: line {self.line}",
+                fix='a field with a comma, quote or newline stands in "…", and a quote in it is doubled',
+            ) from None
+
+
+def _walk(records: _Records, step: int) -> Iterator[Mark]:
+    row, last = records.at.rows, records.at.byte
+    if not last:
+        records.byte = first_byte(records.path)
+        next(iter(records), None)  # the names
+    for row, _ in enumerate(records, start=records.at.rows + 1):
+        if records.byte >= last + step:
+            last = records.byte
+            yield Mark(last, records.line, row, records.ascii)
+    yield Mark(records.byte, records.line, row, records.ascii)
+
+
+def _table(path: Path, notes: list[str], start: int, walk: Walk) -> Iterator[Any]:
+    delimiter = "," if walk is walk_csv else "\t"
+    at = mark_before(path, start, walk)
+    records = _Records(path, notes, at, delimiter)
+    header = _header(next(iter(_Records(path, [], START, delimiter) if at.byte else records), []), path)
+    if delimiter == "," and len(header) == 1:
+        _check_comma(header[0], path)
     row = at.rows
-    for line in read_lines(path, notes, at):
-        if line.isspace():
-            continue
-        if row >= start:
-            yield {"text": line.rstrip("\r\n")}
-        row += 1
-    if not row:
-        raise DataError(NO_ROWS, at=str(path), fix=ONE_ROW)
-
-
-def _table(path: Path, notes: list[str], start: int, delimiter: str) -> Iterator[Any]:
-    csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(read_lines(path, notes), delimiter=delimiter, strict=True)
-    row = 0
-    try:
-        header = _header(next((fields for fields in reader if fields), []), path)
-        if delimiter == "," and len(header) == 1:
-            _check_comma(header[0], path)
-        for fields in reader:
-            if not fields:
-                continue
-            if row >= start:
-                yield _row(fields, header, reader.line_num)
-            row += 1
-    except csv.Error as error:
-        raise DataError(
-            f"broken table: {error}",
-            at=f"{path}: line {reader.line_num}",
-            fix='a field with a comma, quote or newline stands in "…", and a quote in it is doubled',
-        ) from None
+    for row, fields in enumerate(records, start=at.rows + 1):
+        if row > start:
+            yield _row(fields, header, records.line)
     if not row:
         raise DataError(NO_ROWS, at=str(path), fix="the first line names the columns; put a row below it")
 

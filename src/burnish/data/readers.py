@@ -28,16 +28,19 @@ _GROUPERS.add(".parquet", "burnish.data.read_arrow:parquet_groups")
 _GROUPERS.add(".arrow", "burnish.data.read_arrow:arrow_groups")
 _JSON = (".json", ".jsonl")
 _COUNTERS = LazyTable("file type")
-"""File ending → `count(path)`, for types whose rows can be counted without making them."""
+"""File ending → `count(path)`, for types whose rows can be counted without making them, also in packed files."""
 _COUNTERS.add(".jsonl", "burnish.data.read_json:count_json_lines")
 _COUNTERS.add(".txt", "burnish.data.read_json:count_text_lines")
 _COUNTERS.add(".parquet", "burnish.data.read_arrow:count_parquet")
 _COUNTERS.add(".arrow", "burnish.data.read_arrow:count_arrow")
 
-_LINED = LazyTable("file type")
-"""File ending → `rows(path)`, for files that are read from any row on at once; None for one that cannot; not packed."""
-_LINED.add(".jsonl", "burnish.data.read_json:rows_of_json_lines")
-_LINED.add(".txt", "burnish.data.read_json:rows_of_text")
+_PLACED = LazyTable("file type")
+"""File ending → `rows(path, enough)`, for files that are read from any row on; None for one that cannot; not packed."""
+_PLACED.add(".json", "burnish.data.read_json:rows_of_json")
+_PLACED.add(".csv", "burnish.data.read_tables:rows_of_csv")
+_PLACED.add(".tsv", "burnish.data.read_tables:rows_of_tsv")
+_PLACED.add(".jsonl", "burnish.data.read_json:rows_of_json_lines")
+_PLACED.add(".txt", "burnish.data.read_json:rows_of_text")
 
 REGISTRY_FILES = ("dataset_info.json", "dataset_info.yaml", "dataset_info.yml")
 _ABOUT = (*REGISTRY_FILES, "state.json", "dataset_dict.json", "dataset_infos.json", "README.txt", "LICENSE.txt")
@@ -51,8 +54,8 @@ def read_rows(path: Path, notes: list[str], start: int = 0, *, go_on: bool = Fal
     Args:
         path: the file; `.gz` and `.zst` are unpacked on the way.
         notes: gets a sentence for each thing that the user should know.
-        start: begin at this row (they count from 0). Parquet and Arrow files skip to it, lines are skipped unparsed,
-            lists and tables are read through.
+        start: begin at this row (they count from 0). Parquet and Arrow files skip to it, plain text files are begun
+            near to it, packed ones are read through.
         go_on: a line that is no JSON is given as a BrokenRow instead of ending the file.
     Raises:
         DataError: the file is missing, empty, broken or of a type that cannot be read. Most of these show only
@@ -74,6 +77,9 @@ def read_rows(path: Path, notes: list[str], start: int = 0, *, go_on: bool = Fal
 def count_rows(path: Path) -> int:
     """How many rows a file holds. Raises DataError where it cannot be read, as `read_rows` does."""
     check_file(path)
+    told = rows_if_told(path)
+    if told is not None:
+        return told
     if ending(path) in _COUNTERS:
         return int(_COUNTERS.get(ending(path))(path))
     return sum(1 for _ in read_rows(path, []))
@@ -85,17 +91,23 @@ def row_groups(path: Path) -> list[int]:
     return list(_GROUPERS.get(kind)(path)) if kind in _GROUPERS else []
 
 
-def rows_of_lines(path: Path) -> int | None:
-    """The rows of a file that can be cut between any two of them, as it is one of lines; None of any other."""
+def rows_with_places(path: Path, enough: int | None = None) -> int | None:
+    """The rows of a file that can be begun and cut at any of them: plain text in UTF-8; None of any other.
+
+    Such a file is gone through once to know it.
+
+    Args:
+        enough: as in `places.rows_in`.
+    """
     kind = path.suffix.lower()
-    rows: int | None = _LINED.get(kind)(path) if kind in _LINED else None
+    rows: int | None = _PLACED.get(kind)(path, enough) if kind in _PLACED else None
     return rows
 
 
-def rows_if_told(path: Path) -> int | None:
-    """The rows of a file that tells them without being read through or parsed; None of any other."""
-    lines = rows_of_lines(path)
-    return lines if lines is not None else sum(row_groups(path)) or None
+def rows_if_told(path: Path, enough: int | None = None) -> int | None:
+    """The rows of a file in which any row is come to without reading all before it; None of any other."""
+    rows = rows_with_places(path, enough)
+    return rows if rows is not None else sum(row_groups(path)) or None
 
 
 def is_data_file(name: str) -> bool:

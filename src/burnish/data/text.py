@@ -30,19 +30,21 @@ _ENOUGH_BYTES = 64
 
 
 class Mark(NamedTuple):
-    """A place in a file at which a line begins.
+    """A place in a file between two rows.
 
     Args:
         byte: where; what lies before it is UTF-8.
-        lines: how many lines lie before it.
-        rows: how many of these are not blank.
+        lines: how many lines lie before the one in which it is.
+        rows: how many rows lie before it.
         ascii: nothing but ASCII lies before it, so that the file may yet turn out to be GB18030.
+        column: where in its line it is, in characters from 1.
     """
 
     byte: int = 0
     lines: int = 0
     rows: int = 0
     ascii: bool = True
+    column: int = 1
 
 
 START = Mark()
@@ -189,6 +191,7 @@ def read_chunks(path: Path, notes: list[str], at: Mark = START) -> Iterator[str]
     """The text of a file in pieces of some hundred thousand characters.
 
     Args:
+        notes: gets a sentence where they are not UTF-8.
         at: where to begin; of a compressed file only its start.
     Raises:
         DataError: bytes that are no text; names the line and the byte, both as they are after decompression.
@@ -220,6 +223,17 @@ def read_lines(path: Path, notes: list[str], at: Mark = START) -> Iterator[str]:
     last = "".join(parts)
     if last:
         yield last
+
+
+def utf8_bytes(text: str) -> int:
+    """How many bytes a text takes as UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def first_byte(path: Path) -> int:
+    """Where the text of a UTF-8 file begins that is not compressed: after its byte order mark, if it has one."""
+    with open_bytes(path) as stream:
+        return len(codecs.BOM_UTF8) if stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -82,15 +83,36 @@ def _check(config: Any, family: Family) -> None:
         scale = config.hidden_size // config.num_attention_heads if large else config.head_dim
         if config.query_pre_attn_scalar != scale:
             wrong = f"query_pre_attn_scalar {config.query_pre_attn_scalar}, where {scale} is taken"
-    kind = _full_rope(config).get("rope_type", "default")
-    if kind not in ("default", "linear", "yarn", "llama3"):
-        wrong = f"rope scaling of the kind {kind}"
+    wrong = _wrong_rope(config) or wrong
     if getattr(config, "mlp_bias", False):
         wrong = "biases in the MLP"
+    if getattr(config, "attention_bias", False) and family.arch != MODEL_ARCH.LLAMA:
+        wrong = "biases in attention"
     if wrong:
         raise ModelError(
             f"llama.cpp's {family.name} has no {wrong}", at="config.json of the model", fix="use --format hf"
         )
+
+
+def _wrong_rope(config: Any) -> str | None:
+    """What of a model's rotary positions llama.cpp does not have, or None. The file says no more than `write_shape`."""
+    rope = _full_rope(config)
+    kind = rope.get("rope_type", "default")
+    if kind not in ("default", "linear", "yarn", "llama3"):
+        return f"rope scaling of the kind {kind}"
+    usual: dict[str, float | None] = {"partial_rotary_factor": 1.0}
+    if kind == "yarn":
+        attention = 0.1 * math.log(rope["factor"]) + 1.0  # YaRN, arXiv:2309.00071, eq. 22
+        usual |= {"attention_factor": attention, "beta_fast": 32, "beta_slow": 1, "truncate": True}
+        usual |= {"mscale": None, "mscale_all_dim": None}
+    local = config.rope_parameters.get("sliding_attention", {})
+    for name, value in usual.items():
+        found = rope.get(name)
+        if found not in (None, value) and not (isinstance(value, float) and math.isclose(found, value)):
+            return f"{name} {found} in its positions"
+    if local.get("rope_type", "default") != "default":
+        return f"rope scaling of the kind {local['rope_type']} in sliding windows"
+    return None
 
 
 def head_size(config: Any) -> int:

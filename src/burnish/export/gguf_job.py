@@ -193,8 +193,9 @@ def _checked(
 
 def _config_to_read_with(config: Any) -> Any:
     """The config that transformers cannot read from a file by itself; None where it can. llama.cpp reads it all."""
-    rope = config.rope_parameters
-    return None if config.model_type in _READ_WHOLE and rope.get("rope_type", "default") == "default" else config
+    plain = config.rope_parameters.get("rope_type", "default") == "default"
+    plain = plain and not getattr(config, "attention_bias", False)
+    return None if config.model_type in _READ_WHOLE and plain else config
 
 
 def _read_by_transformers(file: Path, dtype: torch.dtype, config: Any) -> Any:

@@ -103,8 +103,8 @@ def _tokens(tokenizer: Any, vocab: dict[str, int], rows: int) -> tuple[list[str]
         name = named.get(number)
         if name is None:
             kind = TokenType.UNUSED
-        elif number == tokenizer.unk_token_id and number not in _stops_of(tokenizer):
-            kind = TokenType.UNKNOWN
+        elif number == tokenizer.unk_token_id and number not in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+            kind = TokenType.UNKNOWN  # GPT-2's one special token is all three, and has to end an answer
         elif number in special:
             kind = TokenType.CONTROL
         elif number in added:
@@ -116,10 +116,6 @@ def _tokens(tokenizer: Any, vocab: dict[str, int], rows: int) -> tuple[list[str]
         tokens.append(f"[PAD{number}]" if name is None else name)
         types.append(kind)
     return tokens, types
-
-
-def _stops_of(tokenizer: Any) -> set[int | None]:
-    return {tokenizer.bos_token_id, tokenizer.eos_token_id}
 
 
 def _flat(step: Any, parts: str) -> list[dict[str, Any]]:

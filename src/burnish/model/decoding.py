@@ -48,8 +48,10 @@ Parts = tuple[Tensor, Tensor | None, list[tuple[Tensor, Tensor, float]]]
 
 _STEPS_BEFORE = 16  # steps after which it pays to look for weights that fit in fewer bytes
 _SHARE = 8  # of the free memory, at most one part in so many is taken for them
-_Held = dict[tuple[int, torch.Size, int], Tensor | None]
-_narrow: WeakKeyDictionary[Any, _Held] = WeakKeyDictionary()  # of each model, the weights that were looked at
+_Copies = dict[tuple[int, torch.Size, int], Tensor | None]
+_copies_of: WeakKeyDictionary[Any, _Copies] = WeakKeyDictionary()
+"""Of each model, its weights (where they lie, their shape and version) in bfloat16; None where that does not hold them,
+or there was no room."""
 
 
 class Decoder:
@@ -76,8 +78,8 @@ class Decoder:
         """What the step is made of: that of two adapters is mostly the same."""
         self._native = NativeDecode(program, rows)
         self._steps = 0
-        if self._model in _narrow:
-            self._narrow(looked_at=True)
+        if self._model in _copies_of:  # another decoder of this model has looked already
+            self._use_copies(old_ones_only=True)
 
     @property
     def fresh(self) -> bool:
@@ -95,7 +97,7 @@ class Decoder:
         """
         self._steps += 1
         if self._steps == _STEPS_BEFORE:
-            self._narrow()
+            self._use_copies()
         tables, room = self._native.program.tables, next(iter(keys.values())).shape[2]
         for name, (cosines, _) in tables.items():
             if len(cosines) < room:
@@ -103,28 +105,28 @@ class Decoder:
         inputs = self._base.embed_tokens(torch.tensor(tokens)[:, None])[:, 0].float()
         return self._native.run(inputs * self._factor, places, keys, values)
 
-    def _narrow(self, looked_at: bool = False) -> None:
-        """Use narrow copies of the weights: those that are there already, or all that fit."""
-        before, held = _narrow.get(self._model, {}), _Held()
+    def _use_copies(self, old_ones_only: bool = False) -> None:
+        """Read weights from bfloat16 copies: from those that are there already, and new ones while there is room."""
+        before, now = _copies_of.get(self._model, {}), _Copies()
         room = psutil.virtual_memory().available // _SHARE + sum(
-            kept.nbytes for kept in before.values() if kept is not None
+            copy.nbytes for copy in before.values() if copy is not None
         )
 
-        def narrowed(weight: Tensor) -> Tensor | None:
+        def copied(weight: Tensor) -> Tensor | None:
             nonlocal room
             if weight.is_inference():  # whether it changes could not be told
                 return None
             key = (weight.data_ptr(), weight.shape, weight._version)
-            if key not in held:
-                if key not in before and looked_at:
+            if key not in now:
+                if key not in before and old_ones_only:
                     return None
                 fits = weight.nbytes // 2 <= room
-                held[key] = found = before[key] if key in before else in_bfloat16(weight) if fits else None
-                room -= 0 if found is None else found.nbytes
-            return held[key]
+                now[key] = copy = before[key] if key in before else in_bfloat16(weight) if fits else None
+                room -= 0 if copy is None else copy.nbytes
+            return now[key]
 
-        self._native.narrow(narrowed)
-        _narrow[self._model] = held
+        self._native.narrow(copied)
+        _copies_of[self._model] = now
 
 
 def _base(whole: Any) -> Any:

@@ -79,7 +79,7 @@ def test_a_dead_worker_is_an_error_that_shows_how_it_died(make, says):
 
 
 def test_a_worker_that_does_not_answer_is_an_error_after_the_time_limit(monkeypatch):
-    monkeypatch.setattr(workers, "_TIME_LIMIT_S", 20.0)
+    monkeypatch.setattr(workers, "_TIME_LIMIT_S", 8.0)
     with pytest.raises(WorkerError, match="has died"):
         list(make_chunks(samples(5), template(), OPTIONS, hanging, 2))
 

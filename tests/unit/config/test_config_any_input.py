@@ -49,19 +49,19 @@ def attempt(source: Any, overrides: list[str]) -> Settings | None:
     return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(MAPPINGS)
 def test_any_mapping(source: dict[Any, Any]) -> None:
     attempt(source, [])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(NAMES, PLAIN, max_size=3))
 def test_any_plain_values_of_known_names(source: dict[str, Any]) -> None:
     attempt(source, [])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.text(max_size=12)
@@ -75,7 +75,7 @@ def test_any_command_line(words: list[str]) -> None:
     attempt({}, words)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=60)
     | st.text(alphabet="ab:-[]{}#&*!|>'\"%@`, \n\t01.e~?<=", max_size=40).map(str.encode)

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -141,16 +142,59 @@ def test_row_groups_of_one_file_make_lanes(write: Any, kind: str) -> None:
         corpus(f"a.{kind}").divide(13)
 
 
+def packed(path: str, made: list[dict[str, str]]) -> None:
+    Path(path).parent.mkdir(exist_ok=True)
+    Path(path).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in made).encode()))
+
+
 def test_what_cannot_be_divided_says_why(write: Any) -> None:
-    write("a.json", rows(0, 50))
-    write("set/1.json", rows(0, 50))
-    write("set/2.json", rows(50, 60))
-    with pytest.raises(Undivided, match=r"fewer files \(1\) than lanes \(2\)"):
+    write("a.json", rows(0, 1))
+    packed("data/a.jsonl.gz", rows(0, 17))
+    packed("data/set/1.jsonl.gz", rows(0, 50))
+    packed("data/set/2.jsonl.gz", rows(50, 60))
+    with pytest.raises(Undivided, match=r"fewer files \(1\) than lanes \(2\), and a\.json has too few rows"):
         corpus("a.json").divide(2)
-    with pytest.raises(Undivided, match="very unequal size"):
+    with pytest.raises(Undivided, match=r"fewer files \(1\) than lanes \(2\), and a\.jsonl\.gz has too few rows"):
+        corpus("a.jsonl.gz").divide(2)
+    with pytest.raises(Undivided, match=r"very unequal size, and 2\.jsonl\.gz has too few rows"):
         corpus("set/").divide(2)
-    with pytest.raises(Undivided, match=r"max_samples takes the first rows, and 1\.json does not tell"):
+    with pytest.raises(Undivided, match=r"max_samples takes the first rows, and 1\.jsonl\.gz does not tell"):
         corpus("set/", max_samples=5).divide(2)
+
+
+def text_of(path: str, made: list[dict[str, str]]) -> None:
+    Path(path).write_bytes(
+        "".join(f"{row['output']} 你好，今天天气很好。我们去公园\n" for row in made).encode("gb18030")
+    )
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.txt", "a.parquet", "set/"])
+def test_rows_are_taken_in_turns_where_a_file_is_not_cut(write: Any, lanes: int, name: str) -> None:
+    """Compressed, not UTF-8, too few row groups, or cut very unequally; and two files, of which one is packed."""
+    write("nothing.txt", "x")
+    made = rows(0, 60)
+    table = "instruction,output\n" + "".join(f"q,{row['output']}\n" for row in made)
+    if name == "a.csv.gz":
+        write(name, gzip.compress(table.encode()))
+    elif name == "set/":
+        packed("data/set/1.jsonl.gz", made[:28])
+        write("set/2.jsonl", made[28:])
+    else:
+        make = {"a.jsonl.gz": packed, "a.txt": text_of, "a.parquet": lambda *of: parquet(*of, 50)}[name]
+        make(f"data/{name}", made)
+    one = corpus(name, stage="pt" if name == "a.txt" else "sft")
+    found = [list(one.read(lane, lanes)) for lane in range(lanes)]
+    places = [(sample.file, sample.row) for lane in found for sample in lane]
+    assert sorted(places) == sorted((sample.file, sample.row) for sample in one.read())
+    assert len(places) == 60
+    assert max(map(len, found)) - min(map(len, found)) < lanes
+    if lanes == 3:
+        return
+    for taken in range(1, 30):
+        reader = one.read(1, 2)
+        assert list(islice(reader, taken)) == found[1][:taken]
+        assert list(one.read(1, 2, json.loads(json.dumps(reader.cursor)))) == found[1][taken:]
 
 
 @pytest.mark.parametrize("held", [1, 9, 10, 14])

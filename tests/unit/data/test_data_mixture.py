@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from itertools import pairwise
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from burnish.data import draws
+from burnish.data import draws, iterate
 from burnish.data.corpus import Corpus, Undivided
 from burnish.data.iterate import iter_samples
 from burnish.data.mix import Chances, interleave
@@ -138,12 +139,14 @@ def test_drawn_rows_are_those_of_a_run_without_streaming(three: tuple[str, ...],
         assert all(start for _, start in opened) or len(opened) == 2  # what lies before the first drawn row is not read
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "jsonl.gz"])
 def test_rows_far_apart_are_gone_to(
     write: Any, kind: str, opened: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file of lines is begun anew at each of them; a list can only be read from its start, so it is once."""
-    write(f"a.{kind}", rows("a", 99))
+    """A plain file is begun anew at each of them; a packed one can only be read from its start, so it is once."""
+    path = write("a.jsonl" if "jsonl" in kind else "a.json", rows("a", 99))
+    if kind == "jsonl.gz":
+        write("a.jsonl.gz", gzip.compress(path.read_bytes()))
     write("dataset_info.json", {"a": {"file_name": f"a.{kind}", "num_samples": 12}})
     expected = answers(iter_samples(["a"], Path("data"), seed=1))
     one = mixture("a")
@@ -152,7 +155,7 @@ def test_rows_far_apart_are_gone_to(
     assert answers(one.read()) == expected
     apart = [int(expected[0][1:])]
     apart += [int(late[1:]) for early, late in pairwise(expected) if int(late[1:]) - int(early[1:]) > 5]
-    assert opened == [(f"a.{kind}", row) for row in (apart if kind == "jsonl" else apart[:1])]
+    assert opened == [(f"a.{kind}", row) for row in (apart[:1] if kind == "jsonl.gz" else apart)]
     assert len(apart) > 2
 
 
@@ -216,11 +219,34 @@ def test_a_dataset_that_is_held_out_whole_is_an_error(three: tuple[str, ...], st
 
 
 def test_a_dataset_without_lanes_is_named(three: tuple[str, ...], write: Any) -> None:
-    write("d.json", rows("d", 10))
-    with pytest.raises(Undivided, match=r"d\.json: there are fewer files"):
-        mixture(*three, "d.json").divide(2)
+    write("d.jsonl.gz", gzip.compress("".join(json.dumps(row) + "\n" for row in rows("d", 10)).encode()))
+    with pytest.raises(Undivided, match=r"d\.jsonl\.gz: there are fewer files .* d\.jsonl\.gz has too few rows"):
+        mixture(*three, "d.jsonl.gz").divide(2)
     with pytest.raises(Undivided, match="few: 10 drawn rows make no even lanes"):
         mixture("few", "a/").divide(3)
+
+
+@pytest.mark.parametrize("strategy", ["interleave_under", "interleave_once"])
+def test_a_packed_file_keeps_no_other_dataset_whole(
+    write: Any, strategy: str, opened: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lane reads the packed file and takes its rows of it, but only its own part of the others."""
+    monkeypatch.setattr(iterate, "HEAD", 5)
+    write("d.jsonl.gz", gzip.compress("".join(json.dumps(row) + "\n" for row in rows("d", 40)).encode()))
+    write("a.csv", "instruction,output\n" + "".join(f"q,{row['output']}\n" for row in rows("a", 40)))
+    write("b.json", rows("b", 40))
+    one = mixture("d.jsonl.gz", "a.csv", "b.json", strategy=strategy)
+    lanes = [answers(one.read(lane, 4)) for lane in range(4)]
+    assert sorted(answer for lane in lanes for answer in lane) == sorted(answers(one.read()))
+    assert [Counter(answer[0] for answer in lane) for lane in lanes] == [{"a": 10, "b": 10, "d": 10}] * 4
+    opened.clear()
+    reader = one.read(2, 4)
+    for _ in range(13):
+        next(reader)
+    cursor = json.loads(json.dumps(reader.cursor))
+    rest = list(reader)
+    assert [(name, row % 10) for name, row in opened] == [("d.jsonl.gz", 0), ("a.csv", 0), ("b.json", 0)]
+    assert answers(one.read(2, 4, cursor)) == answers(rest)
 
 
 @pytest.mark.parametrize("held", [0, 3])

@@ -11,6 +11,7 @@ import gguf
 import pytest
 import torch
 from tokenizers import pre_tokenizers
+from transformers import LlamaConfig, Qwen3Config
 
 from burnish.errors import BurnishError, ModelError
 from burnish.export import gguf_job
@@ -139,6 +140,37 @@ def test_sentence_pieces_are_cut_alike(tmp_path, prefix):
     words = vocabulary(tokenizer, len(tokenizer))
     assert (words.model, words.space_prefix) == ("llama", prefix)
     assert words.types[words.tokens.index("<0x41>")].name == "BYTE"
+
+
+@pytest.mark.parametrize(
+    ("rope", "said"),
+    [
+        ({"rope_type": "yarn", "factor": 4.0, "beta_fast": 16}, "beta_fast 16"),
+        ({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.0}, "attention_factor 1.0"),
+        ({"rope_type": "yarn", "factor": 4.0, "mscale": 0.707, "mscale_all_dim": 0.707}, "mscale 0.707"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        ({"rope_type": "dynamic", "factor": 2.0}, "rope scaling of the kind dynamic"),
+    ],
+)
+def test_positions_that_the_file_has_no_place_for_are_refused(rope, said):
+    """Otherwise only llama.cpp itself, where it is installed, could tell."""
+    config = LlamaConfig(rope_parameters={"rope_theta": 10000.0, "original_max_position_embeddings": 128, **rope})
+    with pytest.raises(ModelError, match=f"llama has no {said}"):
+        family_of(config)
+
+
+def test_biases_of_attention_go_along_where_llamacpp_has_them(tmp_path):
+    folder = family_folder("llama", tmp_path / "model", attention_bias=True)
+    report = export_gguf(Wish(str(folder)), Order(str(tmp_path / "out")), "f32")
+    assert report["difference"]["kl"] < 1e-8
+    assert report["llama.cpp"]["greedy"] == 3
+    with pytest.raises(ModelError, match="qwen3 has no biases in attention"):
+        family_of(Qwen3Config(attention_bias=True))
+
+
+def test_usual_figures_of_yarn_may_be_written_out():
+    usual = {"rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1, "attention_factor": 1.138629436}
+    family_of(LlamaConfig(rope_parameters={"rope_theta": 1e4, "original_max_position_embeddings": 128, **usual}))
 
 
 def test_unknown_tokenizers_and_families_are_named():

@@ -172,7 +172,7 @@ def test_narrow_weights_change_not_a_bit(monkeypatch):
     model = family("llama").bfloat16().float()
     monkeypatch.setattr(decoding, "_STEPS_BEFORE", 2)
     beside, wide = Beside(model), Beside(model)
-    wide.decoder._narrow = lambda *given: None
+    wide.decoder._use_copies = lambda *given: None
     for tokens in ([7, 8, 9], [11, 3, 60], [1, 2, 96]):
         assert torch.equal(beside.step(tokens)[0], wide.step(tokens)[0])
     held = list(beside.decoder._native._held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 
@@ -329,7 +330,8 @@ def test_lanes_that_cannot_be_had(folder):
 def test_what_does_not_suit_is_read_by_all(folder, capsys):
     for number in range(1, 8):
         (folder / f"{number}.jsonl").unlink()
-    (folder / "0.jsonl").rename(folder / "0.json")
+    (folder / "0.jsonl.gz").write_bytes(gzip.compress((folder / "0.jsonl").read_bytes()))
+    (folder / "0.jsonl").unlink()
     plans = processes(folder, 2, 1)
     assert [one.lanes for one in plans] == [1, 1]
     assert "each of the 2 processes reads all of the data" in capsys.readouterr().out

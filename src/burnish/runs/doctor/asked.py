@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
-from burnish.runs.doctor.curves import loss_rises
 from burnish.runs.doctor.evidence import Evidence, Finding
 from burnish.runs.doctor.probe import Asked, Dependence
+from burnish.runs.doctor.rises import loss_rises
 from burnish.runs.doctor.rows import named, shortened
 
 _FEWEST = 5  # answers from which on they say something

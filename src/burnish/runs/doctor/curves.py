@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from burnish.runs.doctor.evidence import Evidence, Finding, Points, Spike, ends, noise
+from burnish.runs.doctor.evidence import Evidence, Finding, Points, Spike, ends, lowered, noise
 from burnish.runs.doctor.spikes import spike_rows
 
 _ENOUGH = 8  # logged values from which on a curve says something
@@ -15,33 +15,6 @@ _RARE = 0.05  # of the steps: leaps that are more frequent are the noise of smal
 _TAIL = 3.0  # times the leaps that are usual around it: rows of a small batch differ, most of all as they are learned
 _BACK = 0.4  # of the loss at the start: less of a leap than this is a row that is not known yet
 _CLIPPED_FAR = 10.0  # times max_grad_norm: a norm that far above it is not the usual clipping
-
-
-def loss_rises(run: Evidence) -> Iterator[Finding]:
-    """The loss ends above its start, or leaps far above its best: the rate is too high."""
-    points = run.series("loss")
-    if len(points) < 3:
-        return
-    first, last = ends(points)
-    best_step, best = min(points, key=lambda point: point[1])
-    worst_step, worst = max((point for point in points if point[0] >= best_step), key=lambda point: point[1])
-    margin = max(0.1, 0.1 * first, 2 * noise(points))
-    start = points[0][1]
-    # The middle one of three neighbours: one odd batch is no peak.
-    middles = [median(value for _, value in points[place : place + 3]) for place in range(len(points) - 2)]
-    peak, lowest = max(middles), min(middles)
-    again = max(middles[middles.index(lowest) :])
-    if last > first + margin:
-        evidence = f"the loss was {first:.3f} at the start and {last:.3f} at the end"
-    elif worst > best + max(2.0, first) and last > best + margin:
-        evidence = f"the loss was {best:.3f} at step {best_step} and {worst:.3f} at step {worst_step}"
-    elif peak > max(1.4 * start, start + 1.0):
-        evidence = f"the loss rose from {start:.3f} to {peak:.3f} before it fell to {last:.3f}"
-    elif again > max(1.4 * lowest, lowest + 1.0) and last > lowest + max(margin, 0.5):
-        evidence = f"the loss fell to {lowest:.3f}, rose to {again:.3f} and was {last:.3f} at the end"
-    else:
-        return
-    yield Finding("loss-rises", "problem", "The training diverged.", evidence, lowered(run))
 
 
 def loss_flat(run: Evidence) -> Iterator[Finding]:
@@ -243,10 +216,3 @@ def preference_stays(run: Evidence) -> Iterator[Finding]:
             f"raise learning_rate ({run.rate:g}; {low:g} to {high:g} is usual), or check that chosen and rejected are "
             "not swapped",
         )
-
-
-def lowered(run: Evidence) -> str:
-    """The advice to take a lower rate."""
-    low, high = run.usual_rates
-    usual = f", and {low:g} to {high:g} is usual here" if run.rate > high else ""
-    return f"lower learning_rate: it is {run.rate:g}{usual}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from burnish.runs.doctor import asked, curves, sawtooth, state
+from burnish.runs.doctor import asked, curves, rises, sawtooth, state
 from burnish.runs.doctor.evidence import Evidence, Finding
 from burnish.runs.doctor.probe import render_probe
 from burnish.runs.doctor.rows import render_rows
@@ -13,7 +13,7 @@ CHECKS: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     state.not_finished,
     state.not_finite,
     asked.answers_shuffled,
-    curves.loss_rises,
+    rises.loss_rises,
     curves.spikes,
     sawtooth.sawtooth,
     curves.always_clipped,

@@ -143,3 +143,10 @@ def noise(points: Points) -> float:
     """
     steps = [abs(later[1] - earlier[1]) for earlier, later in pairwise(points)]
     return 1.4826 * median(steps) / 2**0.5 if steps else 0.0
+
+
+def lowered(run: Evidence) -> str:
+    """The advice to take a lower rate."""
+    low, high = run.usual_rates
+    usual = f", and {low:g} to {high:g} is usual here" if run.rate > high else ""
+    return f"lower learning_rate: it is {run.rate:g}{usual}"

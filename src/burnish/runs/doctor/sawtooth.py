@@ -14,8 +14,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from burnish.runs.doctor.curves import loss_rises, lowered, memorised, overfits
-from burnish.runs.doctor.evidence import Evidence, Finding, Order, Points
+from burnish.runs.doctor.curves import memorised, overfits
+from burnish.runs.doctor.evidence import Evidence, Finding, Order, Points, lowered
+from burnish.runs.doctor.rises import loss_rises
 from burnish.runs.doctor.waves import Waves, explained, find_waves, folded, smoothed
 
 _STAGES = ("sft", "pt")
