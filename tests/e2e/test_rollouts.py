@@ -19,11 +19,12 @@ STAGES = {
     "grpo": {"stage": "grpo", "beta": 0.05, "num_iterations": 2, "dynamic_sample": True},
     "rloo": {"stage": "rloo", "beta": 0.05, "generation_batch_size": 16},
     "ppo": {"stage": "ppo", "ppo_epochs": 2, "ppo_whiten_rewards": True, "ppo_score_norm": True},
+    "streamed": {"stage": "grpo", "streaming": True, "buffer_size": 3},
 }
 
 
 ENGINES = {"ddp": {}, "fsdp": {"fsdp": True}}
-PAIRS = [("ddp", "grpo"), ("ddp", "rloo"), ("ddp", "ppo"), ("fsdp", "grpo"), ("fsdp", "ppo")]
+PAIRS = [("ddp", "grpo"), ("ddp", "rloo"), ("ddp", "ppo"), ("ddp", "streamed"), ("fsdp", "grpo"), ("fsdp", "ppo")]
 ZERO_3 = {"deepspeed": str(ROOT / "examples/deepspeed/zero3.json")}
 
 
@@ -44,7 +45,7 @@ def on_two_ranks(tiny_folder, folder, engines):
     for job in jobs(tiny_folder, folder, "one", 8):
         train(job)
     shared = [job for name, engine in engines.items() for job in jobs(tiny_folder, folder, name, 4, **engine)]
-    shared = [job for job in shared if not job["output_dir"].endswith("fsdp-rloo")]  # as grpo, and each run takes time
+    shared = [job for job in shared if not job["output_dir"].endswith(("fsdp-rloo", "fsdp-streamed"))]  # as others
     (folder / "jobs.json").write_text(json.dumps(shared))
     done = train_on_two(folder / "jobs.json")
     assert done.returncode == 0, done.stdout + done.stderr

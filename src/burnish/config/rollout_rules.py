@@ -107,6 +107,13 @@ def reward_adapters_need_a_model(draft: Draft) -> Iterator[Finding]:
         yield Finding(("reward_model_adapters", "reward_model"), what, "set reward_model, or leave them out")
 
 
+def urls_are_scoring_services(draft: Draft) -> Iterator[Finding]:
+    named = str(draft["reward_model"] or "")
+    if named.startswith(("http://", "https://")) and draft["reward_model_type"] != "api":
+        what = f"reward_model: {named} is a URL, and reward_model_type: {draft['reward_model_type']} wants a run"
+        yield Finding(("reward_model", "reward_model_type"), what, "set reward_model_type: api")
+
+
 def some_kl_weight(draft: Draft) -> Iterator[Change]:
     if draft["stage"] in ROLLOUT and draft["beta"] is None:
         yield Change("beta", _BETA[draft["stage"]], "")
@@ -150,6 +157,7 @@ ROLLOUT_RULES: tuple[Callable[[Draft], Iterator[Finding]], ...] = (
     rollouts_are_judged_by_rewards,
     vllm_gets_whole_weights,
     reward_adapters_need_a_model,
+    urls_are_scoring_services,
 )
 ROLLOUT_ADJUSTMENTS: tuple[Callable[[Draft], Iterator[Change]], ...] = (
     some_kl_weight,

@@ -239,6 +239,11 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "reward_model_adapters",
         "reward_model_adapters needs reward_model, the model that they are put on",
     ),
+    "urls_are_scoring_services": (
+        {"stage": "grpo", "reward_model": "http://127.0.0.1:8000/score"},
+        "reward_model",
+        "reward_model: http://127.0.0.1:8000/score is a URL, and reward_model_type: lora wants a run",
+    ),
 }
 ADJUSTED: dict[str, tuple[dict[str, Any], str, Any, tuple[str, ...]]] = {
     "evaluation_alone": (
