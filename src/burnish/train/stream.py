@@ -268,6 +268,5 @@ def _cannot(lanes: int, why: str, when: str = "") -> DataError:
     return DataError(
         f"the data cannot be divided into {lanes} lanes{when}: {why}",
         at="stream_lanes",
-        fix="use .jsonl, .txt or Parquet files (`burnish data convert` writes such), as many files of about the same "
-        "size as there are lanes or more, or one lane",
+        fix="ask for fewer lanes, or for one; or give files that are not compressed, so that they can be cut",
     )
