@@ -24,7 +24,7 @@ h1, p, li, small { overflow-wrap: anywhere; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font: 14px/1.6 ui-monospace, monospace; margin: 0; }
 h3 { font-size: .75rem; text-transform: uppercase; letter-spacing: .05em; opacity: .6; margin: 0; }
 .equal .said { background: var(--equal); } .other .said { background: var(--other); } .said { padding: .3rem .5rem; }
-table { border-collapse: collapse; } td { padding: .1rem 1rem .1rem 0; }
+table { border-collapse: collapse; display: block; overflow-x: auto; } td { padding: .1rem 1rem .1rem 0; }
 """
 # Filters the sections of a page by the words and the kind that a form asks for.
 SCRIPT = """

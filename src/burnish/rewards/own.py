@@ -48,6 +48,7 @@ def own_function(spec: str, params: dict[str, Any]) -> RewardFunction:
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     options = dict(params)
     columns: tuple[str, ...] = ()
+    ask: Any
     if "completions" in parameters or "prompts" in parameters:
         chosen = options.pop("format", None) if "format" not in parameters else None
         ask = _with_lists(function, parameters, options, takes_any, _format(chosen, parameters, spec))
@@ -62,8 +63,12 @@ def own_function(spec: str, params: dict[str, Any]) -> RewardFunction:
     for key in options:
         if key not in parameters and not takes_any:
             raise BurnishError(f"{spec} takes no parameter '{key}'", at=_AT, fix=did_you_mean(key, parameters))
-    wrap: Any = (_each_async if single else _batch_async) if is_async else (_each if single else _batch)
-    return RewardFunction(wrap(name, ask), name=name, columns=columns, is_async=is_async)
+    run: Any
+    if single:
+        run = _each_async(ask) if is_async else _each(ask)
+    else:
+        run = _batch_async(name, ask) if is_async else _batch(name, ask)
+    return RewardFunction(run, name=name, columns=columns, is_async=is_async)
 
 
 def _with_samples(
@@ -127,7 +132,7 @@ def _completion(sample: RewardSample, form: str) -> Any:
     return [{"role": "assistant", "content": sample.completion}] if form == "messages" else sample.completion
 
 
-def _each(name: str, ask: Callable[[RewardSample], Any]) -> Callable[[Call], None]:
+def _each(ask: Callable[[RewardSample], Any]) -> Callable[[Call], None]:
     def run(call: Call) -> None:
         for place, sample in enumerate(call.samples):
             if time.monotonic() > call.deadline:
@@ -140,7 +145,7 @@ def _each(name: str, ask: Callable[[RewardSample], Any]) -> Callable[[Call], Non
     return run
 
 
-def _each_async(name: str, ask: Callable[[RewardSample], Awaitable[Any]]) -> Callable[[Call], Any]:
+def _each_async(ask: Callable[[RewardSample], Awaitable[Any]]) -> Callable[[Call], Any]:
     async def one(call: Call, place: int) -> None:
         try:
             call.answers[place] = await ask(call.samples[place])
