@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from burnish import log
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -64,6 +66,13 @@ def build_model(**changes):
     )
     torch.manual_seed(0)
     return LlamaForCausalLM(config)
+
+
+@pytest.fixture(autouse=True)
+def loud():
+    """What a command silences speaks again in the next test."""
+    yield
+    log.set_quiet(False)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from burnish.cli.data import run_inspect
 from tests.judged import feedback_file, pair_file
 from tests.runs import settings
@@ -15,15 +13,7 @@ def run_file(folder, model, stage, data):
     return str(path)
 
 
-@pytest.fixture
-def quiet():
-    from burnish import log
-
-    yield
-    log.set_quiet(False)
-
-
-def test_a_pair_is_two_lines(tiny_folder, tmp_path, capsys, quiet):
+def test_a_pair_is_two_lines(tiny_folder, tmp_path, capsys):
     run = run_file(tmp_path, tiny_folder, "dpo", pair_file(tmp_path))
     run_inspect(run, [], format="jsonl", limit=4, html=None)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -50,7 +40,7 @@ def test_both_answers_are_shown_with_the_reason_of_each_token(tiny_folder, tmp_p
     assert "row 10 · rejected" in page
 
 
-def test_marked_answers_show_their_mark(tiny_folder, tmp_path, capsys, quiet):
+def test_marked_answers_show_their_mark(tiny_folder, tmp_path, capsys):
     run = run_file(tmp_path, tiny_folder, "kto", feedback_file(tmp_path))
     run_inspect(run, [], format="jsonl", limit=None, html=None)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -172,3 +172,9 @@ def test_columns_that_no_row_has(rewards):
     with pytest.raises(BurnishError, match=r"'exact_match' needs the column 'answr', which no row has") as caught:
         asked.check_columns({"answer", "question"})
     assert caught.value.fix == "did you mean 'answer'?"
+
+
+def test_one_that_gives_up_when_its_time_is_up_was_late(sample):
+    slow = RewardFunction(lambda call: time.sleep(max(0.0, call.deadline - time.monotonic())), name="f")
+    found = Rewards([slow, RewardFunction(lambda call: None, name="g")], [1.0, 1.0], 0.3).score([sample(row=1)])
+    assert found.notes[1] == "sums, row 1: reward 'g' took longer than 0.3 s (reward_timeout)"
