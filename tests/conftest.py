@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -136,6 +137,8 @@ def pytest_configure(config):
     if native.is_dir():
         shutil.copytree(native, cache / "native")
     os.environ["BURNISH_CACHE"] = str(cache)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; tests press Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.fsync = lambda _: None  # no test cuts the power, and disks of CI take their time
 
 

@@ -10,6 +10,7 @@ import importlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -90,6 +91,7 @@ def _main(
     module: str,
 ) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     os.environ.clear()
     os.environ.update(environment)
     typed, out, err = streams
