@@ -109,7 +109,8 @@ class Rewards:
         in_time = running.wait()
         answers = list(call.answers)  # a thread that is left behind goes on writing into its own list
         if in_time and running.error is None and time.monotonic() >= call.deadline:
-            in_time = not any(one is PENDING for one in answers)  # it saw itself that time was up, and ended just before it was asked
+            # It saw itself that time was up, and ended just before it was asked.
+            in_time = not any(one is PENDING for one in answers)
         if isinstance(running.error, BurnishError | MemoryError):
             raise running.error
         pending = PENDING
