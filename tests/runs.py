@@ -55,7 +55,7 @@ def burnish(
         typed: its standard input.
         anew: start Python too, as a user does; else the process is forked (tests/forked.py).
     """
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "120", **environment}
+    env = {**os.environ, **forked.STEADY, "COLUMNS": "120", **environment}
     if anew:
         return subprocess.run(
             [sys.executable, "-m", "burnish", *arguments],

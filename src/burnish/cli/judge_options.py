@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from burnish.cli.settings_arguments import as_typed
 from burnish.errors import BurnishError
 
 Judge = Annotated[
@@ -95,7 +96,7 @@ OWN = frozenset(JudgeOptions.__dataclass_fields__)
 def flag(name: str) -> str:
     """An option as it is typed."""
     named = {"served": "model", "compare_served": "compare-model", "list_them": "list"}
-    return "--" + named.get(name, name).replace("_", "-")
+    return as_typed(named.get(name, name))
 
 
 def refuse_others(given: Collection[str], judged: bool) -> None:

@@ -44,7 +44,7 @@ class EvalCommand(SettingsCommand):
     own = ("--judge", "--price")
 
 
-def _as_typed(key: str) -> str:
+def as_typed(key: str) -> str:
     """A setting or parameter as an option is typed."""
     return "--" + key.replace("_", "-")
 
@@ -59,7 +59,7 @@ def refuse_misspelt(words: Sequence[str], options: Collection[str], *, own: tupl
     """
     for word in words:
         written, equals, value = word.partition("=")
-        key, name = written.lstrip("-").replace("-", "_"), _as_typed(written.lstrip("-"))
+        key, name = written.lstrip("-").replace("-", "_"), as_typed(written.lstrip("-"))
         if find(key) or key in OTHER_TOOLS or key in ENVIRONMENT:
             continue
         if not written.startswith("--"):
@@ -67,7 +67,7 @@ def refuse_misspelt(words: Sequence[str], options: Collection[str], *, own: tupl
                 fix = f"write {name} {value}" if value else f"write {name} VALUE"
                 raise BurnishError(f"'{written}' is an option here, not a setting", at="command line", fix=fix)
             continue
-        likest = nearest(name, [*options, *map(_as_typed, catalogue())])
+        likest = nearest(name, [*options, *map(as_typed, catalogue())])
         if name.startswith(own) or (likest and likest[0] in options):
             known = [option for option in options if option.startswith(own)] if name.startswith(own) else options
             raise BurnishError(f"there is no option {name}", at="command line", fix=did_you_mean(name, known))

@@ -21,12 +21,12 @@ _OTHER_MARKS = {";": "';'", "\t": "tabs", "|": "'|'"}
 
 def read_csv(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
     """Rows of texts under the names of the first line; fields with commas or newlines are quoted."""
-    yield from _table(path, notes, start, walk_csv)
+    yield from _table(path, notes, start, ",", walk_csv)
 
 
 def read_tsv(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
     """The same with tabs between the fields."""
-    yield from _table(path, notes, start, walk_tsv)
+    yield from _table(path, notes, start, "\t", walk_tsv)
 
 
 def read_text(path: Path, notes: list[str], start: int = 0) -> Iterator[Any]:
@@ -98,8 +98,7 @@ def _walk(records: _Records, step: int) -> Iterator[Mark]:
     yield Mark(records.byte, records.line, row, records.ascii)
 
 
-def _table(path: Path, notes: list[str], start: int, walk: Walk) -> Iterator[Any]:
-    delimiter = "," if walk is walk_csv else "\t"
+def _table(path: Path, notes: list[str], start: int, delimiter: str, walk: Walk) -> Iterator[Any]:
     at = mark_before(path, start, walk)
     records = _Records(path, notes, at, delimiter)
     header = _header(next(iter(_Records(path, [], START, delimiter) if at.byte else records), []), path)

@@ -16,11 +16,16 @@ def _api(token: str | None) -> Any:
     return HfApi(token=token)
 
 
-def _troubles() -> Any:  # a tuple of classes
-    """What huggingface_hub raises: its own errors, those of its uploads, and the base of its HTTP library's."""
+def _http_error() -> type[Exception]:
+    """The base of what huggingface_hub's HTTP library raises, whichever that is in its version."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return OSError, ValueError, RuntimeError, HfHubHTTPError.__mro__[1]
+    return HfHubHTTPError.__mro__[1]
+
+
+def _troubles() -> Any:  # a tuple of classes
+    """What huggingface_hub raises: its own errors, those of its uploads, and those of its HTTP library."""
+    return OSError, ValueError, RuntimeError, _http_error()
 
 
 def require_access(repo: str, token: str | None) -> str:
@@ -88,7 +93,7 @@ def _failed(repo: str, error: Exception) -> BurnishError:
     first = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0][:200]
     if isinstance(error, HfHubHTTPError):
         return BurnishError(f"the Hub does not take the model: {first}", at=repo, fix=_LOG_IN)
-    if isinstance(error, _troubles()[-1]):
+    if isinstance(error, _http_error()):
         fix = "check the network, and HF_ENDPOINT if that is set"
         return BurnishError(f"the Hub cannot be reached: {first}", at=repo, fix=fix)
     return BurnishError(f"the model could not be uploaded: {first}", at=repo, fix="try again; if it stays, see the Hub")

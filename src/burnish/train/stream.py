@@ -243,15 +243,10 @@ class StreamPlan:
         lane, row, place = self._parts(number)
         return lane.dataset(row, place)
 
-    def record(self, number: int) -> str:
-        """The record of such an example, in a stage that keeps records."""
+    def source_of(self, number: int) -> tuple[str, Origin]:
+        """The record of such an example, and where it came from, in a stage that keeps records."""
         lane, row, place = self._parts(number)
-        return lane.source_of(row, place)[0]
-
-    def origin(self, number: int) -> Origin:
-        """Dataset, file and row of such an example, in a stage that keeps records."""
-        lane, row, place = self._parts(number)
-        return lane.source_of(row, place)[1]
+        return lane.source_of(row, place)
 
     def first_records(self) -> list[str]:
         """The records of the block in which the first lane begins."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,18 +13,18 @@ from burnish import log
 from burnish.batch.prompts import from_json
 from burnish.batch.store import Selection
 from burnish.config import Settings
+from burnish.data.records import Prompt
 from burnish.errors import BurnishError, DataError
 from burnish.generate import Sampling
 from burnish.generate.vllm import VllmSampler
 from burnish.model.load import Loaded
-from burnish.train.rollouts.asking import prompt_of
+from burnish.train.rollouts.asking import prompt_of, where
 from burnish.train.rollouts.completions import COMPLETIONS, CompletionsFile
 from burnish.train.rollouts.evaluating import HeldOut
 from burnish.train.rollouts.methods import Method
 from burnish.train.rollouts.phase import RolloutOptions, Rollouts
 from burnish.train.rollouts.plan import RolloutPlan
 from burnish.train.rollouts.prompts import StreamedPrompts
-from burnish.train.rollouts.rewarding import Judge
 from burnish.train.rollouts.sample import Policy
 from burnish.train.sets import data_seed
 from burnish.train.whole import WholeCopy
@@ -54,7 +55,7 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
         top_k=settings.generating.top_k,
         repetition_penalty=settings.generating.repetition_penalty,
     )
-    judge = _checked_judge(parts, sampling.max_new_tokens)
+    _check_prompts(parts, sampling.max_new_tokens)
     slots = training.per_device_eval_batch_size if "per_device_eval_batch_size" in settings.given else _SLOTS
     copy = _copy(parts) if parts.engine.cuts_weights else None
     reference = parts.reference
@@ -78,12 +79,12 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
     held_out = None
     if parts.held_out:
         copies = chosen.num_generations_eval
-        held_out = HeldOut(policy, judge, parts.held_out, parts.engine, copies=copies, seed=data_seed(settings))
+        held_out = HeldOut(policy, parts.judge, parts.held_out, parts.engine, copies=copies, seed=data_seed(settings))
     return Rollouts(
         plan,
         parts.prompts,
         policy,
-        judge,
+        parts.judge,
         method,
         options,
         reference,
@@ -93,27 +94,24 @@ def build_rollouts(parts: RolloutParts, method: Method, *, units: int | None) ->
     )
 
 
-def _checked_judge(parts: RolloutParts, longest_answer: int) -> Judge:
-    """What judges the answers; raises where prompts leave no room for one, or lack what a reward needs."""
-    settings = parts.settings
+def _check_prompts(parts: RolloutParts, longest_answer: int) -> None:
+    """Raise where prompts leave no room for an answer, or lack what a reward needs."""
     stored = [one for one in (parts.prompts, *parts.held_out.values()) if isinstance(one, Selection)]
     for prompts in stored:
         longest = int(np.argmax(prompts.lengths))
-        dataset, _, row = prompts.origin(longest)
-        _check_window(
-            parts.loaded, "a prompt has", int(prompts.lengths[longest]), f"{dataset}, row {row}", longest_answer
-        )
+        tokens = int(prompts.lengths[longest])
+        _check_window(parts.loaded, "a prompt has", tokens, where(prompts, longest), longest_answer)
     if isinstance(parts.prompts, StreamedPrompts):  # of which nobody knows how long they are
-        _check_window(
-            parts.loaded, "a streamed prompt may have", settings.data.cutoff_len, "cutoff_len", longest_answer
-        )
-    judge = parts.judge
-    if isinstance(parts.prompts, StreamedPrompts):
-        judge.check_columns({key for record in parts.prompts.first_records() for key in from_json(record).reference})
+        longest = parts.settings.data.cutoff_len
+        _check_window(parts.loaded, "a streamed prompt may have", longest, "cutoff_len", longest_answer)
+        parts.judge.check_columns(_columns(map(from_json, parts.prompts.first_records())))
     for prompts in stored:
-        records = (prompt_of(prompts, number) for number in range(len(prompts)))
-        judge.check_columns({key for record in records for key in record.reference})
-    return judge
+        parts.judge.check_columns(_columns(prompt_of(prompts, number) for number in range(len(prompts))))
+
+
+def _columns(records: Iterable[Prompt]) -> set[str]:
+    """What any of these prompts has beside its text."""
+    return {key for record in records for key in record.reference}
 
 
 def _copy(parts: RolloutParts) -> WholeCopy:

@@ -224,7 +224,7 @@ class Rollouts:
         draw = self.stream.draw if self.stream else self.plan.prompt
         drawn = [draw(place) for place in range(first, first + count)]
         mine = range(first + engine.process_index, first + count, engine.num_processes)
-        numbers = [drawn[place - first] for place in mine]
+        numbers = drawn[engine.process_index :: engine.num_processes]
         seeds = [self.plan.seed_of(place) for place in mine]
         judged, said = ask(
             self.policy, self.judge, self.prompts, numbers, places=mine, seeds=seeds, copies=self.plan.copies

@@ -62,7 +62,7 @@ class StreamedPrompts:
     def draw(self, place: int) -> int:
         """The number of the prompt that is drawn as number `place` of the run; each is drawn once, in order."""
         [[number]] = self._plan.step(place)
-        self._kept[place] = self._plan.example(number), self._plan.record(number), self._plan.origin(number)
+        self._kept[place] = self._plan.example(number), *self._plan.source_of(number)
         return place
 
     def epoch_at(self, drawn: int) -> float:
