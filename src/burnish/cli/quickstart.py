@@ -97,7 +97,7 @@ def _show_plan(folder: Path, seed: int) -> None:
         f"examples,\n      score again. The held-out questions use sentences and words that training never sees;\n"
         "      the instructions stand in the prompt both times."
     )
-    log.say("Time: at most six minutes on two CPU cores, once everything is installed and downloaded.")
+    log.say("Time: about six minutes on two CPU cores, once everything is installed and downloaded.")
     if not is_fetched():
         log.say("First the model is downloaded: 93 to 270 MB, once.")
     log.say(f"Everything goes to {folder}. Interrupted, it goes on when it is called again.")
