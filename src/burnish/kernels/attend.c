@@ -1,4 +1,6 @@
-/* Causal attention over the documents of a packed row, forward and backward, in float32.
+/* Causal attention over the documents of a packed row, forward and backward.
+ *
+ * Tensors are float32 or bfloat16; what is computed with is float32, and gradients of keys and values are added up in it.
  *
  * A task is one head of one document, or of two documents that share a prompt. Scores exist for BLOCK_Q queries and BLOCK_K
  * keys at a time, and are made again on the way back (Dao, FlashAttention-2, arXiv:2307.08691, algorithms 1 and 2). All
@@ -22,22 +24,42 @@ typedef struct {
 } document;
 
 typedef struct {
-    const float *data;
-    int64_t head, token; /* steps from one head to the next, and from one token to the next */
+    const char *data;
+    int64_t head, token; /* steps from one head to the next, and from one token to the next, in numbers */
 } tensor;
 
 typedef struct {
     const document *documents;
     int64_t count, together, heads, shared, size, window; /* `together`: documents of one task; window 0: none */
+    int64_t type;                                         /* FLOAT32 or BFLOAT16 */
     float scale;
     tensor query, key, value, out, grad, grad_query, grad_key, grad_value;
-    tensor each_key, each_value; /* gradients of keys and values by each head, before those that share them are added up */
+    tensor each_key, each_value; /* float32: gradients of keys and values by each head, before those that share are added up */
     float *sums;                 /* [H, T] log of the softmax's sums */
     int64_t tokens;
 } attention;
 
-INLINE float *row_of(const tensor *t, int64_t head, int64_t token) {
+INLINE char *row_of(const attention *job, const tensor *t, int64_t head, int64_t token) {
+    return (char *)t->data + bytes_of((int)job->type, head * t->head + token * t->token);
+}
+INLINE float *sum_of(const tensor *t, int64_t head, int64_t token) { /* of each_key and each_value */
     return (float *)t->data + head * t->head + token * t->token;
+}
+
+/* Numbers of a tensor. `type` is a constant where it is called. */
+INLINE void put(const int type, char *row, int64_t place, vf values) {
+    if (type == FLOAT32) store((float *)row + place, values);
+    else narrow((uint16_t *)row + place, values);
+}
+
+/* Rows as float32: themselves, or a copy in `room`; `*step` is from one row to the next. */
+INLINE const float *wide(const int type, const char *rows, int64_t *step, int64_t count, int size, float *room) {
+    if (type == FLOAT32) return (const float *)rows;
+    for (int64_t r = 0; r < count; r++)
+        for (int d = 0; d < size; d += LANES)
+            store(room + r * size + d, load_weights(type, rows + bytes_of(type, r * *step), d));
+    *step = size;
+    return room;
 }
 
 /* C = A B, or C += A B. A[r, x] lies at a[r * a_row + x * a_step]; `wide` vectors of each row of B and C. */
@@ -90,7 +112,7 @@ static void product_onto(int rows, int columns, int depth, const float *a, int64
 INLINE int up(int64_t count) { return (int)((count + LANES - 1) / LANES * LANES); }
 
 /* Rows of keys or values as columns: [size, BLOCK_K], zeros up to a whole vector. */
-static void turn_over(const float *from, int64_t step, int count, int size, float *to) {
+INLINE void turn_over(const float *from, int64_t step, int count, int size, float *to) {
     for (int d = 0; d < size; d++)
         for (int t = count; t < up(count); t++) to[d * BLOCK_K + t] = 0;
     for (int t = 0; t < count; t++)
@@ -136,6 +158,12 @@ INLINE float greatest(vf v) {
 INLINE void scaled(float *to, const float *from, int size, float factor) {
     for (int d = 0; d < size; d += LANES) store(to + d, load(from + d) * factor);
 }
+INLINE void scaled_in(const int type, float *to, const char *from, int size, float factor) {
+    for (int d = 0; d < size; d += LANES) store(to + d, load_weights(type, from, d) * factor);
+}
+INLINE void scaled_out(const int type, char *to, const float *from, int size, float factor) {
+    for (int d = 0; d < size; d += LANES) put(type, to, d, load(from + d) * factor);
+}
 
 /* Scores of one query become weights e^(s - most); returns their sum. What is not seen weighs nothing. */
 INLINE float weigh(float *scores, int first, int last, int count, float *most) {
@@ -157,19 +185,27 @@ INLINE float weigh(float *scores, int first, int last, int count, float *most) {
     return total(sum);
 }
 
-static void document_forward(const attention *job, const document *doc, int64_t head, float *scratch) {
+INLINE void document_forward(const int type, const attention *job, const document *doc, int64_t head, float *scratch) {
     int size = (int)job->size, blocks = 0;
-    int64_t shared = head / (job->heads / job->shared);
+    int64_t shared = head / (job->heads / job->shared), whole = (doc->length + doc->prompt + 2 * BLOCK_K) * size;
     float *scores = scratch, *queries = scores + BLOCK_Q * BLOCK_K, *mixed = queries + BLOCK_Q * size;
-    float *columns = mixed + BLOCK_Q * size, most[BLOCK_Q], sum[BLOCK_Q];
+    float *columns = mixed + BLOCK_Q * size, *values = columns + whole, most[BLOCK_Q], sum[BLOCK_Q];
     for (keys block; (block = key_block(doc, blocks)).count; blocks++) {
-        const float *from = row_of(&job->key, shared, block.token);
-        turn_over(from, job->key.token, block.count, size, columns + (int64_t)blocks * BLOCK_K * size);
+        int64_t step = job->key.token;
+        const char *rows = row_of(job, &job->key, shared, block.token);
+        const float *from = wide(type, rows, &step, block.count, size, values);
+        turn_over(from, step, block.count, size, columns + (int64_t)blocks * BLOCK_K * size);
+    }
+    for (int b = 0; type != FLOAT32 && b < blocks; b++) {
+        keys block = key_block(doc, b);
+        int64_t step = job->value.token;
+        const char *rows = row_of(job, &job->value, shared, block.token);
+        wide(type, rows, &step, block.count, size, values + (int64_t)b * BLOCK_K * size);
     }
     for (int64_t q = 0; q < doc->length; q += BLOCK_Q) {
         int rows = doc->length - q < BLOCK_Q ? (int)(doc->length - q) : BLOCK_Q;
         for (int r = 0; r < rows; r++) {
-            scaled(queries + r * size, row_of(&job->query, head, doc->start + q + r), size, job->scale);
+            scaled_in(type, queries + r * size, row_of(job, &job->query, head, doc->start + q + r), size, job->scale);
             most[r] = NEVER, sum[r] = 0;
         }
         memset(mixed, 0, rows * size * sizeof(float));
@@ -193,11 +229,13 @@ static void document_forward(const attention *job, const document *doc, int64_t 
                 }
                 sum[r] = sum[r] * kept + found;
             }
-            product_onto(rows, size, count, scores, BLOCK_K, 1, row_of(&job->value, shared, block.token), job->value.token,
-                         mixed, size);
+            const float *read = values + (int64_t)b * BLOCK_K * size;
+            if (type == FLOAT32) read = (const float *)row_of(job, &job->value, shared, block.token);
+            product_onto(rows, size, count, scores, BLOCK_K, 1, read, type == FLOAT32 ? job->value.token : size, mixed,
+                         size);
         }
         for (int r = 0; r < rows; r++) {
-            scaled(row_of(&job->out, head, doc->start + q + r), mixed + r * size, size, 1 / sum[r]);
+            scaled_out(type, row_of(job, &job->out, head, doc->start + q + r), mixed + r * size, size, 1 / sum[r]);
             job->sums[head * job->tokens + doc->start + q + r] = most[r] + logf(sum[r]);
         }
     }
@@ -213,52 +251,67 @@ INLINE void slopes(float *weights, float *slope, int first, int last, int count,
 }
 
 /* Adds to the head's gradients of keys and values. */
-static void document_backward(const attention *job, const document *doc, int64_t head, float *scratch) {
+INLINE void document_backward(const int type, const attention *job, const document *doc, int64_t head, float *scratch) {
     int size = (int)job->size;
     int64_t shared = head / (job->heads / job->shared), length = doc->length;
     float *weights = scratch, *slope = weights + BLOCK_Q * BLOCK_K, *key_columns = slope + BLOCK_Q * BLOCK_K;
     float *value_columns = key_columns + BLOCK_K * size, *queries = value_columns + BLOCK_K * size;
     float *grad_queries = queries + length * size, *means = grad_queries + length * size;
+    float *room = means + length + LANES, *grads = room + BLOCK_K * size;
+    int64_t grad_step = job->grad.token;
+    const float *grad = wide(type, row_of(job, &job->grad, head, doc->start), &grad_step, length, size, grads);
     memset(grad_queries, 0, length * size * sizeof(float));
     for (int64_t q = 0; q < length; q++) {
-        const float *out = row_of(&job->out, head, doc->start + q), *grad = row_of(&job->grad, head, doc->start + q);
+        const char *out = row_of(job, &job->out, head, doc->start + q);
         vf sum = {0};
-        for (int d = 0; d < size; d += LANES) sum += load(out + d) * load(grad + d);
+        for (int d = 0; d < size; d += LANES) sum += load_weights(type, out, d) * load(grad + q * grad_step + d);
         means[q] = total(sum);
-        scaled(queries + q * size, row_of(&job->query, head, doc->start + q), size, job->scale);
+        scaled_in(type, queries + q * size, row_of(job, &job->query, head, doc->start + q), size, job->scale);
     }
     keys block;
     for (int b = 0; (block = key_block(doc, b)).count; b++) {
-        const float *key = row_of(&job->key, shared, block.token), *value = row_of(&job->value, shared, block.token);
-        turn_over(key, job->key.token, block.count, size, key_columns);
-        turn_over(value, job->value.token, block.count, size, value_columns);
+        int64_t value_step = job->value.token, key_step = job->key.token;
+        const char *values = row_of(job, &job->value, shared, block.token), *all_keys = row_of(job, &job->key, shared, block.token);
+        const float *value = wide(type, values, &value_step, block.count, size, room);
+        turn_over(value, value_step, block.count, size, value_columns);
+        const float *key = wide(type, all_keys, &key_step, block.count, size, room);
+        turn_over(key, key_step, block.count, size, key_columns);
         int64_t from = block.place > doc->prompt ? block.place - doc->prompt : 0; /* the first query that sees it */
         for (int64_t q = from; q < length; q += BLOCK_Q) {
             int rows = length - q < BLOCK_Q ? (int)(length - q) : BLOCK_Q;
             int count = seen_by_any(job, &block, doc->prompt + q, rows);
             if (!count) break; /* later ones are farther away */
-            const float *grad = row_of(&job->grad, head, doc->start + q);
-            product_new(rows, up(count), size, queries + q * size, size, 1, key_columns, BLOCK_K, weights, BLOCK_K);
-            product_new(rows, up(count), size, grad, job->grad.token, 1, value_columns, BLOCK_K, slope, BLOCK_K);
+            const float *asked = queries + q * size, *back = grad + q * grad_step;
+            product_new(rows, up(count), size, asked, size, 1, key_columns, BLOCK_K, weights, BLOCK_K);
+            product_new(rows, up(count), size, back, grad_step, 1, value_columns, BLOCK_K, slope, BLOCK_K);
             for (int r = 0; r < rows; r++) {
                 int first, last = seen(job, &block, doc->prompt + q + r, &first);
                 if (last < first) last = first;
                 float sum = job->sums[head * job->tokens + doc->start + q + r];
                 slopes(weights + r * BLOCK_K, slope + r * BLOCK_K, first, last, count, sum, means[q + r]);
             }
-            product_onto(count, size, rows, weights, 1, BLOCK_K, grad, job->grad.token,
-                         row_of(&job->each_value, head, block.token), job->each_value.token);
-            product_onto(count, size, rows, slope, 1, BLOCK_K, queries + q * size, size,
-                         row_of(&job->each_key, head, block.token), job->each_key.token);
-            product_onto(rows, size, count, slope, BLOCK_K, 1, key, job->key.token, grad_queries + q * size, size);
+            product_onto(count, size, rows, weights, 1, BLOCK_K, back, grad_step,
+                         sum_of(&job->each_value, head, block.token), job->each_value.token);
+            product_onto(count, size, rows, slope, 1, BLOCK_K, asked, size, sum_of(&job->each_key, head, block.token),
+                         job->each_key.token);
+            product_onto(rows, size, count, slope, BLOCK_K, 1, key, key_step, grad_queries + q * size, size);
         }
     }
     for (int64_t q = 0; q < length; q++)
-        scaled(row_of(&job->grad_query, head, doc->start + q), grad_queries + q * size, size, job->scale);
+        scaled_out(type, row_of(job, &job->grad_query, head, doc->start + q), grad_queries + q * size, size, job->scale);
+}
+
+static void whole_forward(const attention *job, const document *doc, int64_t head, float *scratch) {
+    if (job->type == FLOAT32) document_forward(FLOAT32, job, doc, head, scratch);
+    else document_forward(BFLOAT16, job, doc, head, scratch);
+}
+static void whole_backward(const attention *job, const document *doc, int64_t head, float *scratch) {
+    if (job->type == FLOAT32) document_backward(FLOAT32, job, doc, head, scratch);
+    else document_backward(BFLOAT16, job, doc, head, scratch);
 }
 
 INLINE void clear(const attention *job, const tensor *t, const document *doc, int64_t head) {
-    for (int64_t i = 0; i < doc->length; i++) memset(row_of(t, head, doc->start + i), 0, job->size * sizeof(float));
+    for (int64_t i = 0; i < doc->length; i++) memset(sum_of(t, head, doc->start + i), 0, job->size * sizeof(float));
 }
 
 static void run(const attention *job, const int backward, int threads, float *scratch, int64_t scratch_size) {
@@ -273,8 +326,8 @@ static void run(const attention *job, const int backward, int threads, float *sc
             clear(job, &job->each_value, first + i, head);
         }
         for (int64_t i = 0; i < job->together; i++) {
-            if (backward) document_backward(job, first + i, head, own);
-            else document_forward(job, first + i, head, own);
+            if (backward) whole_backward(job, first + i, head, own);
+            else whole_forward(job, first + i, head, own);
         }
     }
 }
@@ -287,15 +340,16 @@ static void add_up(const attention *job, const tensor *each, const tensor *sum, 
     for (int64_t t = 0; t < job->tokens; t++)
         for (int64_t s = 0; s < job->shared; s++)
             for (int64_t d = 0; d < job->size; d += LANES) {
-                vf found = load(row_of(each, s * group, t) + d);
-                for (int64_t g = 1; g < group; g++) found += load(row_of(each, s * group + g, t) + d);
-                store(row_of(sum, s, t) + d, found);
+                vf found = load(sum_of(each, s * group, t) + d);
+                for (int64_t g = 1; g < group; g++) found += load(sum_of(each, s * group + g, t) + d);
+                if (job->type == FLOAT32) put(FLOAT32, row_of(job, sum, s, t), d, found);
+                else put(BFLOAT16, row_of(job, sum, s, t), d, found);
             }
 }
 
 int64_t burnish_attend_scratch(int64_t size, int64_t longest, int backward) {
-    if (backward) return 2 * BLOCK_Q * BLOCK_K + 2 * BLOCK_K * size + longest * (2 * size + 1) + LANES;
-    return BLOCK_Q * BLOCK_K + 2 * BLOCK_Q * size + (longest + 2 * BLOCK_K) * size;
+    if (backward) return 2 * BLOCK_Q * BLOCK_K + 3 * BLOCK_K * size + longest * (3 * size + 1) + LANES;
+    return BLOCK_Q * BLOCK_K + 2 * BLOCK_Q * size + 2 * (longest + 2 * BLOCK_K) * size;
 }
 
 void burnish_attend(const attention *job, int threads, float *scratch, int64_t scratch_size) {

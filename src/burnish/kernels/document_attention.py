@@ -1,4 +1,4 @@
-"""Attention over the documents of a packed row on a CPU in float32, by a kernel in C (`attend.c`).
+"""Attention over the documents of a packed row on a CPU in float32 or bfloat16, by a kernel in C (`attend.c`).
 
 PyTorch's own attention computes what causality hides as well, and takes a document at a time. Its results are what this
 one is held against (`attention.masked_attention_reference`), and it is used where this one cannot be.
@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from burnish.kernels.native import CannotCompile, native
 
 _LONG, _POINTER = ctypes.c_int64, ctypes.c_void_p
+_TYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
 class _Document(ctypes.Structure):
@@ -33,7 +34,7 @@ class _Tensor(ctypes.Structure):
 class _Attention(ctypes.Structure):
     _fields_ = [
         ("documents", ctypes.POINTER(_Document)),
-        *((name, _LONG) for name in ("count", "together", "heads", "shared", "size", "window")),
+        *((name, _LONG) for name in ("count", "together", "heads", "shared", "size", "window", "type")),
         ("scale", ctypes.c_float),
         *((name, _Tensor) for name in ("query", "key", "value", "out", "grad", "grad_query", "grad_key", "grad_value")),
         *((name, _Tensor) for name in ("each_key", "each_value")),
@@ -71,21 +72,25 @@ def whole_vectors() -> int | None:
 
 def _gives_what_torch_gives(size: int) -> bool:
     drawn = torch.Generator().manual_seed(0)
-    with torch.inference_mode(False), torch.enable_grad():
-        query, key, value = (torch.randn(1, heads, 150, size, generator=drawn).requires_grad_() for heads in (2, 1, 1))
-        slope = torch.randn(1, 2, 150, size, generator=drawn)
-        ours = document_attention(query, key, value, (150,), 0.3)
-        plain = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3, enable_gqa=True)
-        found = [(one, *torch.autograd.grad(one, (query, key, value), slope)) for one in (ours, plain)]
-    return all(torch.allclose(one, other, atol=1e-4, rtol=1e-4) for one, other in zip(*found, strict=True))
+    made = [torch.randn(1, heads, 150, size, generator=drawn) for heads in (2, 1, 1, 2)]
+    for dtype, near in ((torch.float32, 1e-4), (torch.bfloat16, 0.05)):
+        *inputs, slope = (each.to(dtype) for each in made)
+        with torch.inference_mode(False), torch.enable_grad():
+            query, key, value = (each.requires_grad_() for each in inputs)
+            ours = document_attention(query, key, value, (150,), 0.3)
+            plain = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3, enable_gqa=True)
+            found = [(one, *torch.autograd.grad(one, (query, key, value), slope)) for one in (ours, plain)]
+        if not all(torch.allclose(one, other, atol=near, rtol=near) for one, other in zip(*found, strict=True)):
+            return False
+    return True
 
 
 def attends_natively(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether `document_attention` takes these: float32 on a CPU, heads of whole vectors, and a compiler is there."""
+    """Whether `document_attention` takes these: float32 or bfloat16 on a CPU, heads of whole vectors, with a compiler."""
     tensors = query, key, value
-    if any(each.dtype != torch.float32 or each.device.type != "cpu" or each.stride(-1) != 1 for each in tensors):
+    if query.dtype not in _TYPES or query.shape[-1] != value.shape[-1]:
         return False
-    if query.shape[-1] != value.shape[-1]:
+    if any(each.dtype != query.dtype or each.device.type != "cpu" or each.stride(-1) != 1 for each in tensors):
         return False
     lanes = whole_vectors()
     return lanes is not None and query.shape[-1] % lanes == 0
@@ -123,7 +128,7 @@ class _Documents(torch.autograd.Function):
         window: int | None,
         prompts: tuple[int, ...] | None,
     ) -> Tensor:
-        out, sums = in_rows(query), query.new_empty(query.shape[1:3])
+        out, sums = in_rows(query), query.new_empty(query.shape[1:3], dtype=torch.float32)
         ctx.given = lengths, scale, window, prompts
         _run(*_job(ctx.given, sums, query=query, key=key, value=value, out=out), backward=False)
         ctx.save_for_backward(query, key, value, out, sums)
@@ -136,9 +141,10 @@ class _Documents(torch.autograd.Function):
         grad = grad_outputs[0] if grad_outputs[0].stride(-1) == 1 else grad_outputs[0].contiguous()
         grads = {f"grad_{name}": in_rows(each) for name, each in (("query", query), ("key", key), ("value", value))}
         tensors = {"query": query, "key": key, "value": value, "out": out, "grad": grad, **grads}
-        tensors |= {"each_key": grads["grad_key"], "each_value": grads["grad_value"]}
-        if query.shape[1] != key.shape[1]:
-            tensors |= {name: query.new_empty(query.shape) for name in ("each_key", "each_value")}
+        if query.shape[1] == key.shape[1] and query.dtype == torch.float32:
+            tensors |= {"each_key": grads["grad_key"], "each_value": grads["grad_value"]}
+        else:
+            tensors |= {name: torch.empty(query.shape, dtype=torch.float32) for name in ("each_key", "each_value")}
         _run(*_job(ctx.given, sums, **tensors), backward=True)
         return *grads.values(), None, None, None, None
 
@@ -162,6 +168,7 @@ def _job(given: _Given, sums: Tensor, **tensors: Tensor) -> tuple[_Attention, in
     job = _Attention((_Document * len(ordered))(*ordered), len(ordered), together)
     job.scale, job.window, job.sums = scale, window or 0, sums.data_ptr()
     query = tensors["query"]
+    job.type = _TYPES[query.dtype]
     job.heads, job.shared, job.size, job.tokens = (
         query.shape[1],
         tensors["key"].shape[1],
@@ -176,7 +183,7 @@ def _job(given: _Given, sums: Tensor, **tensors: Tensor) -> tuple[_Attention, in
 def _run(job: _Attention, longest: int, *, backward: bool) -> None:
     compiled, threads = _compiled(), torch.get_num_threads()
     size = compiled.burnish_attend_scratch(job.size, longest, int(backward))
-    scratch = torch.empty(threads, size)
+    scratch = torch.empty(threads, size, dtype=torch.float32)
     run = compiled.burnish_attend_back if backward else compiled.burnish_attend
     run(ctypes.byref(job), threads, _POINTER(scratch.data_ptr()), _LONG(size))
 

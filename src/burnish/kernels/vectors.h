@@ -52,6 +52,18 @@ INLINE uint16_t narrowed(float value) { /* to the nearest, ties to even */
     if (value != value) return 0x7fc0;
     return (uint16_t)((both.bits + 0x7fff + ((both.bits >> 16) & 1)) >> 16);
 }
+/* `one` where a comparison holds, else `other`. */
+INLINE vf chosen(vi where, vf one, vf other) { return (vf)((where & (vi)one) | (~where & (vi)other)); }
+INLINE void narrow(uint16_t *to, vf values) {
+#if defined(__AVX512BF16__)
+    _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh((__m512)values));
+#else
+    vu bits = (vu)values;
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    vh found = __builtin_convertvector((vu)chosen((vi)(values == values), (vf)bits, (vf)(bits * 0 + 0x7fc0)), vh);
+    *(vh_any *)to = found;
+#endif
+}
 
 INLINE float total(vf v) {
 #if LANES == 16
@@ -84,8 +96,6 @@ INLINE void totals(const vf *v, float *out) {
     for (int i = 0; i < 4; i++) out[i] = total(v[i]);
 #endif
 }
-
-INLINE vf chosen(vi where, vf one, vf other) { return (vf)((where & (vi)one) | (~where & (vi)other)); }
 
 /* e^x: x = n ln 2 + r, a polynomial for e^r, and n added to the exponent. Relative error below 2e-7. */
 INLINE vf exponential(vf x) {

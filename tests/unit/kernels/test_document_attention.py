@@ -61,6 +61,29 @@ def test_equals_the_reference(shape, heads, shared, size):
 
 
 @needs_compiler
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("heads", "shared", "size"), [(4, 2, 64), (3, 3, 80), (4, 1, 96), (2, 1, 128)])
+def test_in_bf16_it_is_as_near_to_fp32_as_the_plain_formula(shape, heads, shared, size):
+    lengths, window, prompts = SHAPES[shape]
+    rough = [each.detach().bfloat16().requires_grad_() for each in made(lengths, heads, shared, size, rows=size != 80)]
+    exact = [each.detach().float().requires_grad_() for each in rough]
+    assert attends_natively(*rough)
+    given = lengths, size**-0.5
+    ours = document_attention(*rough, *given, window, prompts)
+    assert ours.dtype == torch.bfloat16
+    plain = masked_attention_reference(*rough, *given, prompts, window=window)
+    right = masked_attention_reference(*exact, *given, prompts, window=window)
+    slope = torch.randn_like(ours)
+    found = [(out, *torch.autograd.grad(out, rough, slope)) for out in (ours, plain)]
+    wanted = right, *torch.autograd.grad(right, exact, slope.float())
+    for one, other, true in zip(*found, wanted, strict=True):
+        # A token that sees itself alone has scores without a slope; what is left of them is rounding.
+        norm, error = true.norm(), (one.float() - true).norm()
+        assert error <= 1.1 * (other.float() - true).norm() + 1e-3 * norm + 1e-4
+        assert error <= 0.01 * norm + 1e-4  # bfloat16 has 8 bits
+
+
+@needs_compiler
 def test_large_scores_overflow_nowhere():
     """Scores of thousands: the softmax is one for the greatest, and nothing is infinite on the way back."""
     query, key, value = made([200], 2, 1, 64)
@@ -72,9 +95,10 @@ def test_large_scores_overflow_nowhere():
 
 
 @needs_compiler
-def test_threads_change_no_bit():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_change_no_bit(dtype):
     lengths = [300, 20, 150]
-    inputs = made(lengths, 4, 2, 64)
+    inputs = [each.detach().to(dtype).requires_grad_() for each in made(lengths, 4, 2, 64)]
     found, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
@@ -100,7 +124,9 @@ def test_documents_do_not_depend_on_their_neighbours():
 def test_what_the_kernel_does_not_take():
     inputs = [each.detach() for each in made([5], 2, 1, 64)]
     assert attends_natively(*inputs)
-    assert not attends_natively(*(each.bfloat16() for each in inputs))
+    assert attends_natively(*(each.bfloat16() for each in inputs))
+    assert not attends_natively(inputs[0].bfloat16(), *inputs[1:])
+    assert not attends_natively(*(each.half() for each in inputs))
     assert not attends_natively(*(each[..., :9] for each in inputs))  # no whole vector
     assert not attends_natively(inputs[0], inputs[1], inputs[2][..., :32])
     assert not attends_natively(*(each.mT.contiguous().mT for each in inputs))
@@ -155,6 +181,7 @@ def test_machines_with_narrower_vectors(machine, tmp_path, monkeypatch):
         for shape in ("many", "window", "pairs, window"):
             test_equals_the_reference(shape, 4, 2, 64)
             test_equals_the_reference(shape, 3, 3, 72 if machine == "x86-64-v3" else 20)
+            test_in_bf16_it_is_as_near_to_fp32_as_the_plain_formula(shape, 4, 2, 64)
     finally:
         for function in (module._compiled, module.whole_vectors):
             function.cache_clear()
