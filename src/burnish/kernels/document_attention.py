@@ -86,7 +86,7 @@ def _gives_what_torch_gives(size: int) -> bool:
 
 
 def attends_natively(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether `document_attention` takes these: float32 or bfloat16 on a CPU, heads of whole vectors, and a compiler."""
+    """Whether `document_attention` takes these: float32 or bfloat16 on a CPU, heads of whole vectors, a compiler."""
     tensors = query, key, value
     if query.dtype not in _TYPES or query.shape[-1] != value.shape[-1]:
         return False
