@@ -1,6 +1,7 @@
 /* Causal attention over the documents of a packed row, forward and backward.
  *
- * Tensors are float32 or bfloat16; what is computed with is float32, and gradients of keys and values are added up in it.
+ * Tensors are float32 or bfloat16. Sums are float32; where a machine multiplies pairs of bfloat16 numbers, the factors of
+ * products are bfloat16 as well (`attend_pairs.h`).
  *
  * A task is one head of one document, or of two documents that share a prompt. Scores exist for BLOCK_Q queries and BLOCK_K
  * keys at a time, and are made again on the way back (Dao, FlashAttention-2, arXiv:2307.08691, algorithms 1 and 2). All
@@ -18,6 +19,11 @@
 #define BLOCK_Q 48
 #define BLOCK_K 128
 #define NEVER (-1e30f)
+#if defined(__AVX512BF16__) && LANES == 16
+#define PAIRS 1 /* two numbers in each place of a vector, multiplied and added up by one instruction */
+#else
+#define PAIRS 0
+#endif
 
 typedef struct {
     int64_t start, length, prompt_start, prompt; /* the prompt's keys stand before the document's own */
@@ -53,7 +59,7 @@ INLINE void put(const int type, char *row, int64_t place, vf values) {
 }
 
 /* Rows as float32: themselves, or a copy in `room`; `*step` is from one row to the next. */
-INLINE const float *wide(const int type, const char *rows, int64_t *step, int64_t count, int size, float *room) {
+INLINE const float *as_floats(const int type, const char *rows, int64_t *step, int64_t count, int size, float *room) {
     if (type == FLOAT32) return (const float *)rows;
     for (int64_t r = 0; r < count; r++)
         for (int d = 0; d < size; d += LANES)
@@ -62,8 +68,18 @@ INLINE const float *wide(const int type, const char *rows, int64_t *step, int64_
     return room;
 }
 
-/* C = A B, or C += A B. A[r, x] lies at a[r * a_row + x * a_step]; `wide` vectors of each row of B and C. */
-INLINE void patch(const int rows, const int wide, const int add, const float *a, int64_t a_row, int64_t a_step,
+/* sum + a · b, with one number of A for all of B's; of pairs, sum + a[0] · b[0] + a[1] · b[1]. */
+INLINE vf multiplied(const int pairs, vf sum, float a, vf b) {
+#if PAIRS
+    union { float value; int32_t bits; } both = {a};
+    if (pairs) return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(both.bits), (__m512bh)b);
+#endif
+    return sum + all(a) * b;
+}
+
+/* C = A B, or C += A B. A[r, x] lies at a[r * a_row + x * a_step]; `wide` vectors of each row of B and C. Of pairs, A and B hold
+ * two numbers, neighbours along x, in the place of a float. */
+INLINE void patch(const int pairs, const int rows, const int wide, const int add, const float *a, int64_t a_row, int64_t a_step,
                  const float *b, int64_t b_row, int depth, float *c, int64_t c_row) {
     vf sums[TALL][WIDE];
     for (int r = 0; r < rows; r++)
@@ -72,8 +88,8 @@ INLINE void patch(const int rows, const int wide, const int add, const float *a,
         vf from[WIDE];
         for (int v = 0; v < wide; v++) from[v] = load(b + x * b_row + v * LANES);
         for (int r = 0; r < rows; r++) {
-            vf spread = all(a[r * a_row + x * a_step]);
-            for (int v = 0; v < wide; v++) sums[r][v] += spread * from[v];
+            float spread = a[r * a_row + x * a_step];
+            for (int v = 0; v < wide; v++) sums[r][v] = multiplied(pairs, sums[r][v], spread, from[v]);
         }
     }
     for (int r = 0; r < rows; r++)
@@ -81,33 +97,28 @@ INLINE void patch(const int rows, const int wide, const int add, const float *a,
 }
 
 #define TALL_CASE(count) \
-    case count: patch(count, wide, add, a, a_row, a_step, b, b_row, depth, c, c_row); break;
+    case count: patch(pairs, count, wide, add, a, a_row, a_step, b, b_row, depth, c, c_row); break;
 
-INLINE void column(const int wide, const int add, int rows, const float *a, int64_t a_row, int64_t a_step, const float *b,
-                   int64_t b_row, int depth, float *c, int64_t c_row) {
+INLINE void column(const int pairs, const int wide, const int add, int rows, const float *a, int64_t a_row, int64_t a_step,
+                   const float *b, int64_t b_row, int depth, float *c, int64_t c_row) {
     for (; rows >= TALL; rows -= TALL, a += TALL * a_row, c += TALL * c_row)
-        patch(TALL, wide, add, a, a_row, a_step, b, b_row, depth, c, c_row);
+        patch(pairs, TALL, wide, add, a, a_row, a_step, b, b_row, depth, c, c_row);
     switch (rows) { TALL_CASE(1) TALL_CASE(2) TALL_CASE(3) TALL_CASE(4) TALL_CASE(5) }
 }
 
 /* [rows, depth] × [depth, columns], `columns` a multiple of LANES. */
-INLINE void product(const int add, int rows, int columns, int depth, const float *a, int64_t a_row, int64_t a_step,
-                    const float *b, int64_t b_row, float *c, int64_t c_row) {
-    int vectors = columns / LANES;
-    for (; vectors >= WIDE; vectors -= WIDE, b += WIDE * LANES, c += WIDE * LANES)
-        column(WIDE, add, rows, a, a_row, a_step, b, b_row, depth, c, c_row);
-    for (; vectors; vectors--, b += LANES, c += LANES) column(1, add, rows, a, a_row, a_step, b, b_row, depth, c, c_row);
-}
+#define PRODUCT(name, pairs, add)                                                                                             \
+    static void name(int rows, int columns, int depth, const float *a, int64_t a_row, int64_t a_step, const float *b,          \
+                     int64_t b_row, float *c, int64_t c_row) {                                                                 \
+        int vectors = columns / LANES;                                                                                         \
+        for (; vectors >= WIDE; vectors -= WIDE, b += WIDE * LANES, c += WIDE * LANES)                                         \
+            column(pairs, WIDE, add, rows, a, a_row, a_step, b, b_row, depth, c, c_row);                                       \
+        for (; vectors; vectors--, b += LANES, c += LANES)                                                                     \
+            column(pairs, 1, add, rows, a, a_row, a_step, b, b_row, depth, c, c_row);                                          \
+    }
 
-static void product_new(int rows, int columns, int depth, const float *a, int64_t a_row, int64_t a_step, const float *b,
-                        int64_t b_row, float *c, int64_t c_row) {
-    product(0, rows, columns, depth, a, a_row, a_step, b, b_row, c, c_row);
-}
-
-static void product_onto(int rows, int columns, int depth, const float *a, int64_t a_row, int64_t a_step, const float *b,
-                         int64_t b_row, float *c, int64_t c_row) {
-    product(1, rows, columns, depth, a, a_row, a_step, b, b_row, c, c_row);
-}
+PRODUCT(product_new, 0, 0)
+PRODUCT(product_onto, 0, 1)
 
 INLINE int up(int64_t count) { return (int)((count + LANES - 1) / LANES * LANES); }
 
@@ -165,18 +176,18 @@ INLINE void scaled_out(const int type, char *to, const float *from, int size, fl
     for (int d = 0; d < size; d += LANES) put(type, to, d, load(from + d) * factor);
 }
 
-/* Scores of one query become weights e^(s - most); returns their sum. What is not seen weighs nothing. */
-INLINE float weigh(float *scores, int first, int last, int count, float *most) {
+/* Scores of one query, times a factor, become weights e^(s - most); returns their sum. What is not seen weighs nothing. */
+INLINE float weigh(float *scores, const float factor, int first, int last, int count, float *most) {
     vf high = all(*most), sum = {0};
     for (int t = 0; t < first; t++) scores[t] = NEVER;
     for (int t = last; t < up(count); t++) scores[t] = NEVER;
     for (int t = 0; t < up(count); t += LANES) {
-        vf each = load(scores + t);
+        vf each = load(scores + t) * factor;
         high = chosen(each > high, each, high);
     }
     *most = greatest(high);
     for (int t = 0; t < up(count); t += LANES) {
-        vf each = exponential(load(scores + t) - all(*most));
+        vf each = exponential(load(scores + t) * factor - all(*most));
         store(scores + t, each);
     }
     for (int t = 0; t < first; t++) scores[t] = 0;
@@ -193,14 +204,14 @@ INLINE void document_forward(const int type, const attention *job, const documen
     for (keys block; (block = key_block(doc, blocks)).count; blocks++) {
         int64_t step = job->key.token;
         const char *rows = row_of(job, &job->key, shared, block.token);
-        const float *from = wide(type, rows, &step, block.count, size, values);
+        const float *from = as_floats(type, rows, &step, block.count, size, values);
         turn_over(from, step, block.count, size, columns + (int64_t)blocks * BLOCK_K * size);
     }
     for (int b = 0; type != FLOAT32 && b < blocks; b++) {
         keys block = key_block(doc, b);
         int64_t step = job->value.token;
         const char *rows = row_of(job, &job->value, shared, block.token);
-        wide(type, rows, &step, block.count, size, values + (int64_t)b * BLOCK_K * size);
+        as_floats(type, rows, &step, block.count, size, values + (int64_t)b * BLOCK_K * size);
     }
     for (int64_t q = 0; q < doc->length; q += BLOCK_Q) {
         int rows = doc->length - q < BLOCK_Q ? (int)(doc->length - q) : BLOCK_Q;
@@ -222,7 +233,7 @@ INLINE void document_forward(const int type, const attention *job, const documen
                     memset(line, 0, up(count) * sizeof(float));
                     continue;
                 }
-                float found = weigh(line, first, last, count, most + r), kept = 1;
+                float found = weigh(line, 1, first, last, count, most + r), kept = 1;
                 if (most[r] > before) {
                     kept = sum[r] > 0 ? expf(before - most[r]) : 0;
                     scaled(mixed + r * size, mixed + r * size, size, kept);
@@ -241,13 +252,13 @@ INLINE void document_forward(const int type, const attention *job, const documen
     }
 }
 
-/* Weights and, from d loss / d weights, the slopes of the scores, each for one query. */
-INLINE void slopes(float *weights, float *slope, int first, int last, int count, float sum, float mean) {
-    for (int t = 0; t < up(count); t += LANES) store(weights + t, exponential(load(weights + t) - all(sum)));
+/* Scores, times a factor, become weights, and slopes of the weights those of the scores before it, each for one query. */
+INLINE void slopes(float *weights, float *slope, const float factor, int first, int last, int count, float sum, float mean) {
+    for (int t = 0; t < up(count); t += LANES) store(weights + t, exponential(load(weights + t) * factor - all(sum)));
     for (int t = 0; t < first; t++) weights[t] = 0;
     for (int t = last; t < up(count); t++) weights[t] = 0;
     for (int t = 0; t < up(count); t += LANES)
-        store(slope + t, load(weights + t) * (load(slope + t) - all(mean)));
+        store(slope + t, load(weights + t) * (load(slope + t) - all(mean)) * factor);
 }
 
 /* Adds to the head's gradients of keys and values. */
@@ -259,7 +270,7 @@ INLINE void document_backward(const int type, const attention *job, const docume
     float *grad_queries = queries + length * size, *means = grad_queries + length * size;
     float *room = means + length + LANES, *grads = room + BLOCK_K * size;
     int64_t grad_step = job->grad.token;
-    const float *grad = wide(type, row_of(job, &job->grad, head, doc->start), &grad_step, length, size, grads);
+    const float *grad = as_floats(type, row_of(job, &job->grad, head, doc->start), &grad_step, length, size, grads);
     memset(grad_queries, 0, length * size * sizeof(float));
     for (int64_t q = 0; q < length; q++) {
         const char *out = row_of(job, &job->out, head, doc->start + q);
@@ -271,10 +282,11 @@ INLINE void document_backward(const int type, const attention *job, const docume
     keys block;
     for (int b = 0; (block = key_block(doc, b)).count; b++) {
         int64_t value_step = job->value.token, key_step = job->key.token;
-        const char *values = row_of(job, &job->value, shared, block.token), *all_keys = row_of(job, &job->key, shared, block.token);
-        const float *value = wide(type, values, &value_step, block.count, size, room);
+        const char *values = row_of(job, &job->value, shared, block.token);
+        const char *all_keys = row_of(job, &job->key, shared, block.token);
+        const float *value = as_floats(type, values, &value_step, block.count, size, room);
         turn_over(value, value_step, block.count, size, value_columns);
-        const float *key = wide(type, all_keys, &key_step, block.count, size, room);
+        const float *key = as_floats(type, all_keys, &key_step, block.count, size, room);
         turn_over(key, key_step, block.count, size, key_columns);
         int64_t from = block.place > doc->prompt ? block.place - doc->prompt : 0; /* the first query that sees it */
         for (int64_t q = from; q < length; q += BLOCK_Q) {
@@ -288,7 +300,7 @@ INLINE void document_backward(const int type, const attention *job, const docume
                 int first, last = seen(job, &block, doc->prompt + q + r, &first);
                 if (last < first) last = first;
                 float sum = job->sums[head * job->tokens + doc->start + q + r];
-                slopes(weights + r * BLOCK_K, slope + r * BLOCK_K, first, last, count, sum, means[q + r]);
+                slopes(weights + r * BLOCK_K, slope + r * BLOCK_K, 1, first, last, count, sum, means[q + r]);
             }
             product_onto(count, size, rows, weights, 1, BLOCK_K, back, grad_step,
                          sum_of(&job->each_value, head, block.token), job->each_value.token);
@@ -301,13 +313,26 @@ INLINE void document_backward(const int type, const attention *job, const docume
         scaled_out(type, row_of(job, &job->grad_query, head, doc->start + q), grad_queries + q * size, size, job->scale);
 }
 
+#if PAIRS
+#include "attend_pairs.h"
+#define forward_of_halves forward_of_pairs
+#define backward_of_halves backward_of_pairs
+#else
+static void forward_of_halves(const attention *job, const document *doc, int64_t head, float *scratch) {
+    document_forward(BFLOAT16, job, doc, head, scratch);
+}
+static void backward_of_halves(const attention *job, const document *doc, int64_t head, float *scratch) {
+    document_backward(BFLOAT16, job, doc, head, scratch);
+}
+#endif
+
 static void whole_forward(const attention *job, const document *doc, int64_t head, float *scratch) {
     if (job->type == FLOAT32) document_forward(FLOAT32, job, doc, head, scratch);
-    else document_forward(BFLOAT16, job, doc, head, scratch);
+    else forward_of_halves(job, doc, head, scratch);
 }
 static void whole_backward(const attention *job, const document *doc, int64_t head, float *scratch) {
     if (job->type == FLOAT32) document_backward(FLOAT32, job, doc, head, scratch);
-    else document_backward(BFLOAT16, job, doc, head, scratch);
+    else backward_of_halves(job, doc, head, scratch);
 }
 
 INLINE void clear(const attention *job, const tensor *t, const document *doc, int64_t head) {
@@ -348,7 +373,7 @@ static void add_up(const attention *job, const tensor *each, const tensor *sum, 
 }
 
 int64_t burnish_attend_scratch(int64_t size, int64_t longest, int backward) {
-    if (backward) return 2 * BLOCK_Q * BLOCK_K + 3 * BLOCK_K * size + longest * (3 * size + 1) + LANES;
+    if (backward) return 4 * BLOCK_Q * BLOCK_K + 3 * BLOCK_K * size + longest * (3 * size + 1) + size + LANES;
     return BLOCK_Q * BLOCK_K + 2 * BLOCK_Q * size + 2 * (longest + 2 * BLOCK_K) * size;
 }
 

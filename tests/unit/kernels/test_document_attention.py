@@ -170,17 +170,17 @@ def test_a_variable_switches_it_off(monkeypatch):
         module.whole_vectors.cache_clear()
 
 
-@pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3"])
-def test_machines_with_narrower_vectors(machine, tmp_path, monkeypatch):
+@pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3", "x86-64-v4"])
+def test_machines_with_fewer_instructions(machine, tmp_path, monkeypatch):
     library = compiled_for(machine, "attend", tmp_path)
     monkeypatch.setattr(module, "native", lambda name: library)
     for function in (module._compiled, module.whole_vectors):
         function.cache_clear()
     try:
-        assert module.whole_vectors() == {"x86-64": 4, "x86-64-v3": 8}[machine]
+        assert module.whole_vectors() == {"x86-64": 4, "x86-64-v3": 8, "x86-64-v4": 16}[machine]
         for shape in ("many", "window", "pairs, window"):
             test_equals_the_reference(shape, 4, 2, 64)
-            test_equals_the_reference(shape, 3, 3, 72 if machine == "x86-64-v3" else 20)
+            test_equals_the_reference(shape, 3, 3, {"x86-64": 20, "x86-64-v3": 72, "x86-64-v4": 80}[machine])
             test_in_bf16_it_is_as_near_to_fp32_as_the_plain_formula(shape, 4, 2, 64)
     finally:
         for function in (module._compiled, module.whole_vectors):
