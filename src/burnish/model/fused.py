@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from burnish.kernels.projections import ACTIVATIONS, Projection, gated_mlp, linear
 from burnish.kernels.rms_norm import rms_norm
+from burnish.model.rotations import fused_rotations
 
 _MLP_PARTS = ("gate_proj", "up_proj", "down_proj")
 
 
 @contextmanager
 def fused_layers(model: nn.Module) -> Iterator[dict[str, int]]:
-    """While the block runs, the model's norms, gated MLPs and LoRA layers use the kernels.
+    """While the block runs, the model's norms, gated MLPs, LoRA layers and rotary embeddings use the kernels.
 
     Yields:
-        How many layers of each kind do: norm, mlp, lora.
+        How many layers of each kind do: norm, mlp, lora, rotary.
     """
     changed: list[nn.Module] = []
     kinds: Counter[str] = Counter()
@@ -43,7 +44,8 @@ def fused_layers(model: nn.Module) -> Iterator[dict[str, int]]:
                 kinds[kind] += 1
                 break
     try:
-        yield dict(kinds)
+        with fused_rotations(model) as turning:
+            yield {**kinds, "rotary": turning} if turning else dict(kinds)
     finally:
         for module in changed:
             del module.forward
@@ -51,7 +53,7 @@ def fused_layers(model: nn.Module) -> Iterator[dict[str, int]]:
 
 def describe_fused(kinds: dict[str, int]) -> str:
     """The layers in words: `30 gated MLPs, 61 norms`; empty for none."""
-    names = {"mlp": "gated MLPs", "norm": "norms", "lora": "LoRA layers"}
+    names = {"mlp": "gated MLPs", "norm": "norms", "lora": "LoRA layers", "rotary": "rotary embeddings"}
     return ", ".join(f"{kinds[kind]} {name}" for kind, name in names.items() if kinds.get(kind))
 
 

