@@ -72,11 +72,10 @@ def whole_vectors() -> int | None:
 
 def _gives_what_torch_gives(size: int) -> bool:
     drawn = torch.Generator().manual_seed(0)
-    made = [torch.randn(1, heads, 150, size, generator=drawn) for heads in (2, 1, 1, 2)]
     for dtype, near in ((torch.float32, 1e-4), (torch.bfloat16, 0.05)):
-        *inputs, slope = (each.to(dtype) for each in made)
         with torch.inference_mode(False), torch.enable_grad():
-            query, key, value = (each.requires_grad_() for each in inputs)
+            made = (torch.randn(1, heads, 150, size, generator=drawn).to(dtype) for heads in (2, 1, 1, 2))
+            query, key, value, slope = (each.requires_grad_() for each in made)
             ours = document_attention(query, key, value, (150,), 0.3)
             plain = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3, enable_gqa=True)
             found = [(one, *torch.autograd.grad(one, (query, key, value), slope)) for one in (ours, plain)]

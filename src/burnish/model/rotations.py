@@ -55,13 +55,13 @@ def _is_the_usual_one(own: Callable[..., Any]) -> bool:
     """Whether the kernel is there, and gives what a family's own function gives, forward and back."""
     drawn = torch.Generator().manual_seed(0)
     shapes = (1, 3, 5, _SIZE), (1, 1, 5, _SIZE), (1, 5, _SIZE), (1, 5, _SIZE)
-    query, key, cosines, sines = (torch.randn(shape, generator=drawn) for shape in shapes)
-    if not rotates_natively(query, key, cosines, sines):
-        return False
     found: list[tuple[Tensor, ...]] = []
     ways: tuple[Callable[..., tuple[Tensor, Tensor]], ...] = rotary, own
     with torch.inference_mode(False), torch.enable_grad():
-        inputs = [each.clone().requires_grad_() for each in (query, key)]
+        query, key, cosines, sines = (torch.randn(shape, generator=drawn) for shape in shapes)
+        if not rotates_natively(query, key, cosines, sines):
+            return False
+        inputs = query.requires_grad_(), key.requires_grad_()
         for function in ways:
             try:
                 one, other = function(*inputs, cosines, sines)

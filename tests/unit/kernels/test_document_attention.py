@@ -161,6 +161,14 @@ def test_a_kernel_that_is_wrong_is_not_used(monkeypatch):
         module.whole_vectors.cache_clear()
 
 
+@needs_compiler
+def test_the_trial_needs_no_gradients_around_it():
+    """The first attention of a process may be that of a prompt, where nothing is recorded."""
+    module.whole_vectors.cache_clear()
+    with torch.inference_mode():
+        assert module.whole_vectors()
+
+
 def test_a_variable_switches_it_off(monkeypatch):
     monkeypatch.setenv("BURNISH_ATTENTION", "plain")
     module.whole_vectors.cache_clear()
