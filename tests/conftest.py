@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from burnish import log
+from tests import machines
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -140,6 +141,7 @@ def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; tests press Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.fsync = lambda _: None  # no test cuts the power, and disks of CI take their time
+    machines.without_bf16()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,14 +1,32 @@
-"""Kernels compiled for machines with narrower vectors or fewer instructions than the one at hand."""
+"""Other machines than the one at hand: kernels for fewer instructions, and the number format that a CPU suits."""
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from burnish.kernels import native
+from burnish.model import precision
+
+
+def without_bf16() -> None:
+    """Compute in float32 where nothing else is asked for, as a CPU without bf16 instructions does: alike everywhere."""
+    precision.cpu_flags = set
+
+
+@contextmanager
+def with_bf16() -> Iterator[None]:
+    """Compute in bfloat16 where nothing else is asked for, as on a CPU with such instructions."""
+    before, precision.cpu_flags = precision.cpu_flags, lambda: {"amx_bf16"}
+    try:
+        yield
+    finally:
+        precision.cpu_flags = before
 
 
 def compiled_for(machine: str, name: str, folder: Path) -> ctypes.CDLL:
