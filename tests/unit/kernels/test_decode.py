@@ -16,6 +16,7 @@ from burnish.kernels.decode import (
     Reference,
     Softcap,
     in_bfloat16,
+    read_faster,
     rounds_inputs,
 )
 from burnish.kernels.native import CannotCompile, native
@@ -200,6 +201,19 @@ def test_rounded_products_are_chained_to_their_ends(heads):
     program = Program(stages, widths | {"gate": 80, "up": 80, "logits": width}, table)
     results = both(program, 5, numbers(5, width), torch.tensor([0, 3, 4, 17, 30]), dtype=torch.bfloat16, attend=attend)
     equal(results, 1e-2)  # a number may be rounded to its other neighbour
+
+
+def test_weights_across_lines_are_copied_where_there_is_room():
+    for dtype in (torch.float32, torch.bfloat16):
+        whole = numbers(50 * 64 + 1).to(dtype)
+        across, even = whole[1:].view(50, 64), whole[:-1].view(50, 64)
+        copy = read_faster(across, across.nbytes)
+        assert torch.equal(copy, across)
+        assert copy.dtype == dtype
+        assert copy.data_ptr() % 64 == 0
+        assert read_faster(across, across.nbytes - 1) is None
+        assert read_faster(even, 1 << 30) is None
+    assert read_faster(numbers(50, 64).bfloat16().float(), 50 * 64 * 2).dtype == torch.bfloat16
 
 
 def test_narrow_weights_change_nothing():
