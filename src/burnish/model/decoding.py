@@ -107,7 +107,7 @@ class Decoder:
         return self._native.run(inputs * self._factor, places, keys, values)
 
     def _use_copies(self, old_ones_only: bool = False) -> None:
-        """Read weights from copies that are faster: from those that are there already, and new ones while there is room."""
+        """Read weights from copies that are faster: those that are there already, and new ones while there is room."""
         before, now = _copies_of.get(self._model, {}), _Copies()
         room = psutil.virtual_memory().available // _SHARE + sum(
             copy.nbytes for copy in before.values() if copy is not None
