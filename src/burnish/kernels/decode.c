@@ -318,25 +318,36 @@ INLINE void score(const operation *op, const char *from, int length, const float
     }
 }
 
-/* All queries that share the keys `shared` of row `row`. Scratch: group × (room + LANES) scores, and the queries. */
-static void attend_shared(const operation *op, int row, int shared, int64_t place, float *scratch) {
-    int group = op->heads / op->shared, size = op->size, length = (int)place + 1, first = 0;
-    if (op->window > 0 && length > op->window) first = length - op->window, length = op->window;
+/* Where the keys of a task, a row and the heads that share them, begin to be looked at, counted in heads. */
+INLINE int64_t seen_from(const operation *op, int task, const int64_t *places, int *length) {
+    int64_t all_keys = places[task / op->shared] + 1;
+    *length = (int)(op->window > 0 && all_keys > op->window ? op->window : all_keys);
+    return task * op->room + all_keys - *length;
+}
+
+/* All queries of a task. Scratch: group × (room + LANES) scores, and the queries. `soon`: the task that may be next. */
+static void attend_shared(const operation *op, int task, int soon, const int64_t *places, float *scratch) {
+    int row = task / op->shared, shared = task % op->shared, group = op->heads / op->shared, size = op->size, length;
+    int64_t place = places[row], start = seen_from(op, task, places, &length), now = task * op->room + place;
     float *queries = (float *)op->in + row * op->in_stride + shared * group * size;
     float *key = (float *)op->second + row * op->second_stride + shared * size;
     const float *value = op->third + row * op->second_stride + shared * size;
-    int64_t base = ((int64_t)row * op->shared + shared) * op->room, line = op->room + LANES;
-    int64_t line_bytes = bytes_of(op->cache_type, size);
-    const char *keys = (const char *)op->keys + (base + first) * line_bytes;
-    const char *values = (const char *)op->values + (base + first) * line_bytes;
-    int64_t early = length * line_bytes < AHEAD ? length * line_bytes : AHEAD; /* of each, while the other is used */
-    fetch_all(keys, early);
+    int64_t line = op->room + LANES, line_bytes = bytes_of(op->cache_type, size);
+    const char *keys = (const char *)op->keys + start * line_bytes;
+    const char *values = (const char *)op->values + start * line_bytes;
+    int64_t early = length * line_bytes;
+    fetch_all(values, early < AHEAD ? early : AHEAD); /* while the keys are used */
     for (int g = 0; g < group; g++) turn(op, queries + g * size, op->q_norm, place);
     turn(op, key, op->k_norm, place);
-    keep(op, op->keys, (base + place) * size, key);
-    keep(op, op->values, (base + place) * size, value);
-    fetch_all(values, early);
+    keep(op, op->keys, now * size, key);
+    keep(op, op->values, now * size, value);
     score(op, keys, length, queries, group, scratch, line);
+    if (soon >= 0) { /* its keys, while the values are used */
+        int its_length;
+        int64_t from = seen_from(op, soon, places, &its_length);
+        early = its_length * line_bytes;
+        fetch_all((const char *)op->keys + from * line_bytes, early < AHEAD ? early : AHEAD);
+    }
     for (int g = 0; g < group; g += TOGETHER) {
         int heads = group - g < TOGETHER ? group - g : TOGETHER, from = (shared * group + g) * size;
         float *scores = scratch + g * line, *out = op->out + row * op->out_stride + from, inverse[TOGETHER];
@@ -350,12 +361,12 @@ static void attend_shared(const operation *op, int row, int shared, int64_t plac
     }
 }
 
-static void attend(const operation *op, int batch, const int64_t *places, int32_t *next, float *scratch) {
+static void attend(const operation *op, int batch, const int64_t *places, int threads, int32_t *next, float *scratch) {
+    int tasks = batch * op->shared;
     for (;;) {
-        int task = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
-        if (task >= batch * op->shared) return;
-        int row = task / op->shared;
-        attend_shared(op, row, task % op->shared, places[row], scratch);
+        int task = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED), soon = task + threads;
+        if (task >= tasks) return;
+        attend_shared(op, task, soon < tasks ? soon : -1, places, scratch);
     }
 }
 
@@ -385,7 +396,7 @@ void burnish_decode(const operation *operations, int count, int batch, const int
             switch (op->kind) {
                 case NORM: norm(op, batch, thread, all_threads); break;
                 case LINEAR: linear(op, batch, thread, all_threads, taken + i * threads, next, own); break;
-                case ATTEND: attend(op, batch, places, taken + i * threads, own); break;
+                case ATTEND: attend(op, batch, places, all_threads, taken + i * threads, own); break;
                 case GATED: gated(op, batch, thread, all_threads); break;
                 case SOFTCAP: softcap(op, batch, thread, all_threads); break;
             }

@@ -2,8 +2,8 @@
 
 A `Program` is the list of operations that a model's step is made of. Each operation reads and writes float32 buffers of
 shape [rows, n]; weights are float32 or bfloat16 and are used where they lie, nothing is copied. Sums are in float32
-whatever the weights are. Processors that multiply bfloat16 (AVX512-BF16) get the inputs of bfloat16 weights, and queries
-of bfloat16 keys, rounded to it, as the model itself rounds them (`rounds_inputs`); others use them in float32.
+whatever the weights are. Where the processor multiplies bfloat16 (AVX512-BF16), the inputs of bfloat16 weights and the
+queries of bfloat16 keys are rounded to it, as the model itself rounds them (`rounds_inputs`).
 `Reference` does the same operations with torch and defines what is right.
 """
 
