@@ -36,7 +36,7 @@ def compiled_for(machine: str, name: str, folder: Path) -> ctypes.CDLL:
     options = ["-O2", "-fopenmp", "-fPIC", "-shared", "-ffp-contract=fast", f"-march={machine}"]
     done = subprocess.run(["cc", *options, str(source), "-o", str(made), "-lm"], capture_output=True, check=False)
     flags = Path("/proc/cpuinfo")
-    needed = {"x86-64-v3": " avx2 ", "x86-64-v4": " avx512vl "}.get(machine)
+    needed = {"x86-64-v3": " avx2 ", "x86-64-v4": " avx512vl "}.get(machine, "")
     if done.returncode or (needed and not (flags.exists() and needed in flags.read_text())):
         pytest.skip("this machine is none of that kind")
     return ctypes.CDLL(str(made))

@@ -8,10 +8,15 @@
  */
 #include <math.h>
 #include <omp.h>
+#include <sched.h>
 
+#include "halves.h"
 #include "vectors.h"
 
 enum { NORM = 0, LINEAR = 1, ATTEND = 2, GATED = 3, SOFTCAP = 4 };
+#define SPINS 1000 /* some ten microseconds */
+#define TOGETHER 3 /* heads that read a value together */
+#define AHEAD 16384 /* bytes of the next weights that are asked for by a thread that waits */
 enum { SILU = 0, GELU = 1, GELU_TANH = 2, RELU = 3 };
 
 typedef struct {
@@ -27,7 +32,34 @@ typedef struct {
     const float *q_norm, *k_norm, *cos, *sin, *sinks;
     void *keys, *values;
     int64_t room;
+    const uint16_t *in_half; /* the rounded input of a product, where it is rounded */
+    uint16_t *out_half;      /* where `out` is kept rounded too */
+    int64_t in_half_stride, out_half_stride;
 } operation;
+
+/* Where threads wait for each other. Most waits are short; where one is not, somebody else needs the core. */
+typedef struct { int32_t arrived, round; } meeting;
+
+static void meet(meeting *here, int threads) {
+    int round = __atomic_load_n(&here->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&here->arrived, 1, __ATOMIC_ACQ_REL) == threads) {
+        __atomic_store_n(&here->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&here->round, round + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int spins = 0; __atomic_load_n(&here->round, __ATOMIC_ACQUIRE) == round; spins++) {
+        if (spins >= SPINS) sched_yield();
+#if defined(__x86_64__)
+        else __builtin_ia32_pause();
+#endif
+    }
+}
+
+/* What was written is kept rounded as well, where a product reads it so. */
+INLINE void also_rounded(const operation *op, int row, int from, int count) {
+    if (op->out_half)
+        rounded(op->out + row * op->out_stride + from, count, op->out_half + row * op->out_half_stride + from);
+}
 
 static void linear_rows(const operation *op, int batch, int row, int rows, float *scratch) {
     int type = op->type, k = op->k;
@@ -53,20 +85,75 @@ static void linear_rows(const operation *op, int batch, int row, int rows, float
                 float value = op->scale * result[i * ROWS] + (op->bias ? op->bias[row] : 0.0f);
                 *out = op->add ? *out + value : value;
             }
+            also_rounded(op, c + i, row, rows);
         }
     }
 }
 
-static void linear(const operation *op, int batch, int threads, int32_t *next, float *scratch) {
-    int chunk = op->n / (threads * 8) / ROWS * ROWS; /* taken as threads come free: one may be held up by others */
-    if (chunk < ROWS) chunk = ROWS;
-    if (chunk > 256) chunk = 256;
-    for (;;) {
-        int start = __atomic_fetch_add(next, chunk, __ATOMIC_RELAXED);
-        if (start >= op->n) return;
-        int end = start + chunk < op->n ? start + chunk : op->n, row = start;
-        for (; row + ROWS <= end; row += ROWS) linear_rows(op, batch, row, ROWS, scratch);
-        for (; row < end; row++) linear_rows(op, batch, row, 1, scratch);
+#if ROUNDS
+/* Outputs `row` … `end` - 1, at most BLOCK, from rounded inputs. `next`: the weights that this thread reads after these.
+ * Scratch: batch × BLOCK sums. */
+static void linear_halves(const operation *op, int batch, int row, int end, const char *next, float *scratch) {
+    int64_t stride = bytes_of(BFLOAT16, op->k);
+    int parts = (batch + WIDE - 1) / WIDE, ahead = parts < 5 ? (TALL + parts - 1) / parts : parts < TALL ? 2 : 1;
+    for (int at = row; at < end; at += end - at < TALL ? 1 : TALL) {
+        const char *w = (const char *)op->weight + at * stride, *soon = at + 2 * TALL <= end ? w + TALL * stride : next;
+        const char *enough = soon + TALL * stride;
+        for (int c = 0; c < batch; c += WIDE) {
+            int columns = batch - c < WIDE ? batch - c : WIDE;
+            half_products(end - at < TALL ? 1 : TALL, columns, soon < enough ? ahead : 0, w, stride,
+                          op->in_half + c * op->in_half_stride, op->in_half_stride, op->k, soon,
+                          scratch + c * BLOCK + at - row, BLOCK);
+            soon += op->k / PAIRS * 64 * ahead; /* spread over the columns, so that memory is read all the time */
+        }
+    }
+    for (int c = 0; c < batch; c++) {
+        float *out = op->out + c * op->out_stride, *sums = scratch + c * BLOCK - row;
+        for (int r = row; r < end; r++) {
+            float value = op->scale * sums[r] + (op->bias ? op->bias[r] : 0.0f);
+            out[r] = op->add ? out[r] + value : value;
+        }
+        also_rounded(op, c, row, end - row);
+    }
+}
+#endif
+
+/* The first output of a thread's own part. */
+INLINE int part_of(const operation *op, int thread, int threads) {
+    return thread == threads ? op->n : (int)((int64_t)(op->n / TALL) * thread / threads * TALL);
+}
+
+INLINE void linear_some(const operation *op, int batch, int row, int end, const char *next, float *scratch) {
+#if ROUNDS
+    if (op->in_half) {
+        for (; row < end; row += BLOCK) {
+            int more = row + BLOCK < end;
+            const char *below = (const char *)op->weight + (row + BLOCK) * bytes_of(BFLOAT16, op->k);
+            linear_halves(op, batch, row, more ? row + BLOCK : end, more ? below : next, scratch);
+        }
+        return;
+    }
+#endif
+    for (; row + ROWS <= end; row += ROWS) linear_rows(op, batch, row, ROWS, scratch);
+    for (; row < end; row++) linear_rows(op, batch, row, 1, scratch);
+}
+
+/* Each thread does its own part, a piece at a time, and then helps those that were held up. */
+static void linear(const operation *op, int batch, int thread, int threads, int32_t *taken, const char *next,
+                   float *scratch) {
+    for (int turn = 0; turn < threads; turn++) {
+        int whose = (thread + turn) % threads;
+        int first = part_of(op, whose, threads), last = part_of(op, whose + 1, threads);
+        int piece = (last - first) / 8 / TALL * TALL;
+        if (piece < TALL) piece = TALL;
+        if (piece > 256) piece = 256;
+        for (;;) {
+            int start = first + __atomic_fetch_add(taken + whose, piece, __ATOMIC_RELAXED);
+            if (start >= last) break;
+            int end = start + piece < last ? start + piece : last;
+            const char *below = (const char *)op->weight + end * bytes_of(op->type, op->k);
+            linear_some(op, batch, start, end, end + TALL <= last ? below : next, scratch);
+        }
     }
 }
 
@@ -84,9 +171,11 @@ INLINE void normed(const float *in, const float *weight, float offset, float eps
 }
 
 static void norm(const operation *op, int batch, int thread, int threads) {
-    for (int row = thread; row < batch; row += threads)
+    for (int row = thread; row < batch; row += threads) {
         normed(op->in + row * op->in_stride, (const float *)op->weight, op->offset, op->eps, op->n, op->add,
                op->out + row * op->out_stride);
+        also_rounded(op, row, 0, op->n);
+    }
 }
 
 static void gated(const operation *op, int batch, int thread, int threads) {
@@ -110,6 +199,7 @@ static void gated(const operation *op, int batch, int thread, int threads) {
             if (whole) store(out + i, acted);
             else for (int j = 0; j < here; j++) out[i + j] = acted[j];
         }
+        if (from < to) also_rounded(op, row, from, to - from);
     }
 }
 
@@ -140,111 +230,180 @@ INLINE void keep(const operation *op, void *cache, int64_t at, const float *head
 /* Scores of one head's keys become weights; returns the sum that they are divided by. */
 INLINE float weigh(const operation *op, float *scores, int length, int head) {
     float top = op->sinks ? op->sinks[head] : -INFINITY;
-    for (int t = 0; t < length; t++) {
-        scores[t] *= op->scale;
-        if (op->softcap > 0) scores[t] = op->softcap * tanhf(scores[t] / op->softcap);
-        top = scores[t] > top ? scores[t] : top;
-    }
+    vf tops = all(top);
+    vi lanes;
+    for (int j = 0; j < LANES; j++) lanes[j] = j;
+    if (op->softcap > 0)
+        for (int t = 0; t < length; t++) scores[t] = op->softcap * tanhf(scores[t] * op->scale / op->softcap);
     for (int t = length; t % LANES; t++) scores[t] = -INFINITY;
+    for (int t = 0; t < length; t += LANES) {
+        vf here = load(scores + t);
+        if (!(op->softcap > 0)) store(scores + t, here = here * op->scale);
+        tops = chosen(here > tops, here, tops);
+    }
+    for (int j = 0; j < LANES; j++) top = tops[j] > top ? tops[j] : top;
     vf sums = (vf){0};
     for (int t = 0; t < length; t += LANES) {
         vf raised = exponential(load(scores + t) - top);
-        for (int j = 0; t + j >= length - LANES && j < LANES; j++) if (t + j >= length) raised[j] = 0;
+        if (t + LANES > length) raised = chosen(lanes < length - t, raised, (vf){0});
         store(scores + t, raised);
         sums += raised;
     }
     return total(sums) + (op->sinks ? expf(op->sinks[head] - top) : 0.0f);
 }
 
-/* out = inverse · Σ scores[t] · values[t] */
-INLINE void mix(const int type, const char *values, int64_t stride, const float *scores, int length, int size,
-                float inverse, float *out) {
+/* out[h] = inverse[h] · Σ scores[h][t] · values[t], for heads that share their values. Scores lie `line` apart, outputs
+ * `size`. */
+INLINE void mix(const int type, const int heads, const char *values, int64_t stride, const float *scores, int64_t line,
+                int length, int size, const float *inverse, float *out) {
     int i = 0;
     for (; i + 4 * LANES <= size; i += 4 * LANES) {
-        vf sums[4] = {(vf){0}, (vf){0}, (vf){0}, (vf){0}};
+        vf sums[TOGETHER][4];
+        for (int h = 0; h < heads; h++)
+            for (int j = 0; j < 4; j++) sums[h][j] = (vf){0};
         for (int t = 0; t < length; t++)
-            for (int j = 0; j < 4; j++) sums[j] += load_weights(type, values + t * stride, i + j * LANES) * scores[t];
-        for (int j = 0; j < 4; j++) store(out + i + j * LANES, sums[j] * inverse);
+            for (int j = 0; j < 4; j++) {
+                vf value = load_weights(type, values + t * stride, i + j * LANES);
+                for (int h = 0; h < heads; h++) sums[h][j] += value * scores[h * line + t];
+            }
+        for (int h = 0; h < heads; h++)
+            for (int j = 0; j < 4; j++) store(out + h * size + i + j * LANES, sums[h][j] * inverse[h]);
     }
-    for (; i + LANES <= size; i += LANES) {
-        vf sum = (vf){0};
-        for (int t = 0; t < length; t++) sum += load_weights(type, values + t * stride, i) * scores[t];
-        store(out + i, sum * inverse);
-    }
-    for (; i < size; i++) {
-        float sum = 0;
-        for (int t = 0; t < length; t++) sum += weight_at(type, values + t * stride, i) * scores[t];
-        out[i] = sum * inverse;
+    for (int h = 0; h < heads; h++) {
+        int rest = i;
+        for (; rest + LANES <= size; rest += LANES) {
+            vf sum = (vf){0};
+            for (int t = 0; t < length; t++) sum += load_weights(type, values + t * stride, rest) * scores[h * line + t];
+            store(out + h * size + rest, sum * inverse[h]);
+        }
+        for (; rest < size; rest++) {
+            float sum = 0;
+            for (int t = 0; t < length; t++) sum += weight_at(type, values + t * stride, rest) * scores[h * line + t];
+            out[h * size + rest] = sum * inverse[h];
+        }
     }
 }
 
-/* All queries that share the keys `shared` of row `row`. Scratch: group × (room + LANES) scores. */
-static void attend_shared(const operation *op, int row, int shared, int64_t place, float *scratch) {
-    int group = op->heads / op->shared, size = op->size, length = (int)place + 1, first = 0;
-    if (op->window > 0 && length > op->window) first = length - op->window, length = op->window;
+/* Scores of the keys `from` … for `group` queries, `line` apart. */
+INLINE void score(const operation *op, const char *from, int length, const float *queries, int group, float *scores,
+                  int64_t line) {
+    int size = op->size;
+    int64_t stride = bytes_of(op->cache_type, size);
+#if ROUNDS
+    if (op->cache_type == BFLOAT16) {
+        int64_t filled = (size + PAIRS - 1) / PAIRS * PAIRS;
+        uint16_t *halves = (uint16_t *)(scores + group * line);
+        for (int g = 0; g < group; g++) {
+            rounded(queries + g * size, size, halves + g * filled);
+            for (int i = size; i < filled; i++) halves[g * filled + i] = 0;
+        }
+        for (int t = 0, rows; t < length; t += rows) {
+            rows = length - t < TALL ? 1 : TALL;
+            for (int g = 0; g < group; g += WIDE)
+                half_products(rows, group - g < WIDE ? group - g : WIDE, 0, from + t * stride, stride,
+                              halves + g * filled, filled, size, from, scores + g * line + t, line);
+        }
+        return;
+    }
+#endif
+    float result[COLUMNS * ROWS];
+    for (int t = 0, rows; t < length; t += rows) {
+        rows = length - t < ROWS ? 1 : ROWS;
+        for (int g = 0; g < group; g += COLUMNS) {
+            int columns = group - g < COLUMNS ? group - g : COLUMNS;
+            products(rows, columns, op->cache_type, 1, from + t * stride, stride, queries + g * size, size, size, result);
+            for (int c = 0; c < columns; c++)
+                for (int r = 0; r < rows; r++) scores[(g + c) * line + t + r] = result[c * ROWS + r];
+        }
+    }
+}
+
+/* Where the keys of a task, a row and the heads that share them, begin to be looked at, counted in heads. */
+INLINE int64_t seen_from(const operation *op, int task, const int64_t *places, int *length) {
+    int64_t all_keys = places[task / op->shared] + 1;
+    *length = (int)(op->window > 0 && all_keys > op->window ? op->window : all_keys);
+    return task * op->room + all_keys - *length;
+}
+
+/* All queries of a task. Scratch: group × (room + LANES) scores, and the queries. `soon`: the task that may be next. */
+static void attend_shared(const operation *op, int task, int soon, const int64_t *places, float *scratch) {
+    int row = task / op->shared, shared = task % op->shared, group = op->heads / op->shared, size = op->size, length;
+    int64_t place = places[row], start = seen_from(op, task, places, &length), now = task * op->room + place;
     float *queries = (float *)op->in + row * op->in_stride + shared * group * size;
     float *key = (float *)op->second + row * op->second_stride + shared * size;
     const float *value = op->third + row * op->second_stride + shared * size;
+    int64_t line = op->room + LANES, line_bytes = bytes_of(op->cache_type, size);
+    const char *keys = (const char *)op->keys + start * line_bytes;
+    const char *values = (const char *)op->values + start * line_bytes;
+    int64_t early = length * line_bytes;
+    fetch_all(values, early < AHEAD ? early : AHEAD); /* while the keys are used */
     for (int g = 0; g < group; g++) turn(op, queries + g * size, op->q_norm, place);
     turn(op, key, op->k_norm, place);
-    int64_t base = ((int64_t)row * op->shared + shared) * op->room;
-    keep(op, op->keys, (base + place) * size, key);
-    keep(op, op->values, (base + place) * size, value);
-    int64_t line_bytes = bytes_of(op->cache_type, size);
-    const char *keys = (const char *)op->keys + (base + first) * line_bytes;
-    const char *values = (const char *)op->values + (base + first) * line_bytes;
-    int64_t line = op->room + LANES;
-    float result[COLUMNS * ROWS];
-    for (int t = 0; t < length; t += ROWS) {
-        int rows = length - t < ROWS ? 1 : ROWS;
-        for (int each = t; each < (rows == 1 ? length : t + 1); each++)
-            for (int g = 0; g < group; g += COLUMNS) {
-                int columns = group - g < COLUMNS ? group - g : COLUMNS;
-                const char *from = keys + each * line_bytes;
-                products(rows, columns, op->cache_type, 1, from, line_bytes, queries + g * size, size, size, result);
-                for (int c = 0; c < columns; c++)
-                    for (int r = 0; r < rows; r++) scratch[(g + c) * line + each + r] = result[c * ROWS + r];
-            }
+    keep(op, op->keys, now * size, key);
+    keep(op, op->values, now * size, value);
+    score(op, keys, length, queries, group, scratch, line);
+    if (soon >= 0) { /* its keys, while the values are used */
+        int its_length;
+        int64_t from = seen_from(op, soon, places, &its_length);
+        early = its_length * line_bytes;
+        fetch_all((const char *)op->keys + from * line_bytes, early < AHEAD ? early : AHEAD);
     }
-    for (int g = 0; g < group; g++) {
-        float *scores = scratch + g * line, *out = op->out + row * op->out_stride + (shared * group + g) * size;
-        float inverse = 1.0f / weigh(op, scores, length, shared * group + g);
-        if (op->cache_type == FLOAT32) mix(FLOAT32, values, line_bytes, scores, length, size, inverse, out);
-        else mix(BFLOAT16, values, line_bytes, scores, length, size, inverse, out);
+    for (int g = 0; g < group; g += TOGETHER) {
+        int heads = group - g < TOGETHER ? group - g : TOGETHER, from = (shared * group + g) * size;
+        float *scores = scratch + g * line, *out = op->out + row * op->out_stride + from, inverse[TOGETHER];
+        for (int h = 0; h < heads; h++)
+            inverse[h] = 1.0f / weigh(op, scores + h * line, length, shared * group + g + h);
+#define MIX(kind, count) \
+    if (op->cache_type == kind && heads == count) mix(kind, count, values, line_bytes, scores, line, length, size, inverse, out);
+        MIX(FLOAT32, 1) MIX(FLOAT32, 2) MIX(FLOAT32, 3) MIX(BFLOAT16, 1) MIX(BFLOAT16, 2) MIX(BFLOAT16, 3)
+#undef MIX
+        also_rounded(op, row, from, heads * size);
     }
 }
 
-static void attend(const operation *op, int batch, const int64_t *places, int32_t *next, float *scratch) {
+static void attend(const operation *op, int batch, const int64_t *places, int threads, int32_t *next, float *scratch) {
+    int tasks = batch * op->shared;
     for (;;) {
-        int task = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);
-        if (task >= batch * op->shared) return;
-        int row = task / op->shared;
-        attend_shared(op, row, task % op->shared, places[row], scratch);
+        int task = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED), soon = task + threads;
+        if (task >= tasks) return;
+        attend_shared(op, task, soon < tasks ? soon : -1, places, scratch);
     }
 }
 
-/* `next`: one number an operation; `scratch`: `scratch_size` floats a thread. */
-void burnish_decode(const operation *operations, int count, int batch, const int64_t *places, int threads, int32_t *next,
-                    float *scratch, int64_t scratch_size) {
-    memset(next, 0, count * sizeof(int32_t));
+/* Where a thread's part of the first product behind operation `i` begins. */
+INLINE const char *coming(const operation *operations, int count, int i, int thread, int threads) {
+    for (i++; i < count; i++) {
+        const operation *op = operations + i;
+        int64_t row = part_of(op, thread, threads);
+        if (op->kind == LINEAR) return (const char *)op->weight + row * bytes_of(op->type, op->k);
+    }
+    return NULL;
+}
+
+/* `taken`: `threads` numbers an operation; `scratch`: `scratch_size` floats a thread. */
+void burnish_decode(const operation *operations, int count, int batch, const int64_t *places, int threads,
+                    int32_t *taken, float *scratch, int64_t scratch_size) {
+    meeting here = {0, 0};
+    memset(taken, 0, (int64_t)count * threads * sizeof(int32_t));
 #pragma omp parallel num_threads(threads)
     {
         int thread = omp_get_thread_num(), all_threads = omp_get_num_threads();
         float *own = scratch + thread * scratch_size;
         for (int i = 0; i < count; i++) {
             const operation *op = operations + i;
-            if (op->sync) {
-#pragma omp barrier
-            }
+            const char *next = coming(operations, count, i, thread, all_threads);
+            if (op->sync) meet(&here, all_threads);
             switch (op->kind) {
                 case NORM: norm(op, batch, thread, all_threads); break;
-                case LINEAR: linear(op, batch, all_threads, next + i, own); break;
-                case ATTEND: attend(op, batch, places, next + i, own); break;
+                case LINEAR: linear(op, batch, thread, all_threads, taken + i * threads, next, own); break;
+                case ATTEND: attend(op, batch, places, all_threads, taken + i * threads, own); break;
                 case GATED: gated(op, batch, thread, all_threads); break;
                 case SOFTCAP: softcap(op, batch, thread, all_threads); break;
             }
+            if (op->kind != LINEAR && next) fetch_all(next, AHEAD); /* while the others get here */
         }
     }
 }
 
 int burnish_operation_size(void) { return sizeof(operation); }
+int burnish_rounds(void) { return ROUNDS; }

@@ -2,7 +2,9 @@
 
 A `Program` is the list of operations that a model's step is made of. Each operation reads and writes float32 buffers of
 shape [rows, n]; weights are float32 or bfloat16 and are used where they lie, nothing is copied. Sums are in float32
-whatever the weights are. `Reference` does the same operations with torch and defines what is right.
+whatever the weights are. Where the processor multiplies bfloat16 (AVX512-BF16), the inputs of bfloat16 weights and the
+queries of bfloat16 keys are rounded to it, as the model itself rounds them (`rounds_inputs`).
+`Reference` does the same operations with torch and defines what is right.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from burnish.kernels.rms_norm import rms_norm_reference
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 _NORM, _LINEAR, _ATTEND, _GATED, _SOFTCAP = range(5)
-_LANES = 16
+_LANES, _PAIRS, _BLOCK = 16, 32, 64
+_LINE = 64  # bytes of a cache line: numbers that lie across two take two reads
 _INT, _FLOAT, _POINTER, _LONG = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p, ctypes.c_int64
 _FIELDS: tuple[tuple[str, Any], ...] = (
     *((name, _INT) for name in ("kind", "sync", "n", "k", "type", "add")),
@@ -34,6 +37,8 @@ _FIELDS: tuple[tuple[str, Any], ...] = (
     *((name, _LONG) for name in ("in_stride", "second_stride", "out_stride")),
     *((name, _POINTER) for name in ("q_norm", "k_norm", "cos", "sin", "sinks", "keys", "values")),
     ("room", _LONG),
+    *((name, _POINTER) for name in ("in_half", "out_half")),
+    *((name, _LONG) for name in ("in_half_stride", "out_half_stride")),
 )
 
 
@@ -131,6 +136,15 @@ class Program:
     tables: dict[str, Table] = field(default_factory=dict)
 
 
+def rounds_inputs() -> bool:
+    """Whether the kernel of this machine rounds what is multiplied with bfloat16.
+
+    Raises:
+        CannotCompile: there is no native code here.
+    """
+    return bool(native("decode").burnish_rounds())
+
+
 class NativeDecode:
     """A program in native code, over buffers for at most `rows` rows.
 
@@ -143,18 +157,19 @@ class NativeDecode:
         self._call = native("decode")
         assert self._call.burnish_operation_size() == ctypes.sizeof(_Operation)
         self.buffers = {name: torch.zeros(rows, width) for name, width in program.widths.items()}
+        self._halves = self._rounded_buffers(rows)
         steps = [(place == 0, step) for stage in program.stages for place, step in enumerate(stage)]
         self._steps = list(enumerate(step for _, step in steps))
         self._operations = (_Operation * len(steps))(*(self._operation(sync, step) for sync, step in steps))
         self._attending = [(place, step) for place, step in self._steps if isinstance(step, Attend)]
-        self._next = torch.zeros(len(steps), dtype=torch.int32)
         self._widest = max((step.weight.shape[1] for _, step in steps if isinstance(step, Linear)), default=0)
         self._held: list[Tensor] = []  # what the operations point at and nobody else keeps
+        self._taken = torch.zeros(0, dtype=torch.int32)
         self._scratch = torch.zeros(0)
         self._kept: tuple[int, ...] = ()
 
     def narrow(self, narrowed: Callable[[Tensor], Tensor | None]) -> None:
-        """Read weights where `narrowed` says that the same numbers lie in fewer bytes."""
+        """Read weights where `narrowed` says that the same numbers are read faster."""
         for place, step in self._steps:
             if isinstance(step, Linear) and (weight := narrowed(step.weight)) is not None:
                 self._operations[place].weight = _contiguous(weight)
@@ -173,6 +188,8 @@ class NativeDecode:
         batch, threads = len(places), torch.get_num_threads()
         self._look_at(keys, values, threads)
         self.buffers["x"][:batch] = inputs
+        if "x" in self._halves:
+            self._halves["x"][:batch, : inputs.shape[1]] = inputs
         places = places.contiguous()
         self._call.burnish_decode(
             self._operations,
@@ -180,7 +197,7 @@ class NativeDecode:
             batch,
             _POINTER(places.data_ptr()),
             threads,
-            _POINTER(self._next.data_ptr()),
+            _POINTER(self._taken.data_ptr()),
             _POINTER(self._scratch.data_ptr()),
             _LONG(self._scratch.shape[1]),
         )
@@ -191,7 +208,7 @@ class NativeDecode:
         kept = (threads, *(keys[step.layer].data_ptr() for _, step in self._attending))
         if kept == self._kept:
             return
-        self._kept, most = kept, 4 * self._widest
+        self._kept, most = kept, max(4 * self._widest, _BLOCK * len(self.buffers["x"]))
         for place, step in self._attending:
             operation, key, value = self._operations[place], keys[step.layer], values[step.layer]
             cosines, sines = self.program.tables[step.rope]
@@ -200,8 +217,18 @@ class NativeDecode:
             operation.room, operation.cache_type = key.shape[2], TYPES[key.dtype]
             operation.cos, operation.sin = cosines.data_ptr(), sines.data_ptr()
             operation.turned = cosines.shape[1]
-            most = max(most, step.heads // step.shared * (key.shape[2] + _LANES))
+            most = max(most, step.heads // step.shared * (key.shape[2] + _LANES + step.size + _PAIRS))
         self._scratch = torch.zeros(threads, most)
+        self._taken = torch.zeros(len(self._operations), threads, dtype=torch.int32)
+
+    def _rounded_buffers(self, rows: int) -> dict[str, Tensor]:
+        """[rows, n], bfloat16, n filled up with zeros to whole vectors: what rounded products read."""
+        if not rounds_inputs():
+            return {}
+        steps = [step for stage in self.program.stages for step in stage]
+        names = {step.input for step in steps if isinstance(step, Linear) and step.weight.dtype == torch.bfloat16}
+        filled = {name: -(-self.program.widths[name] // _PAIRS) * _PAIRS for name in names}
+        return {name: torch.zeros(rows, width, dtype=torch.bfloat16) for name, width in filled.items()}
 
     def _operation(self, sync: bool, step: Step) -> _Operation:
         given: dict[str, Any] = {"sync": sync}
@@ -212,6 +239,8 @@ class NativeDecode:
             given |= {"kind": _LINEAR, "n": step.weight.shape[0], "k": step.weight.shape[1], "scale": step.scale}
             given |= {"type": TYPES[step.weight.dtype], "add": step.add} | self._from(step.input)
             given |= {"weight": _contiguous(step.weight), "bias": _float(step.bias)}
+            if step.weight.dtype == torch.bfloat16 and (half := self._halves.get(step.input)) is not None:
+                given |= {"in_half": half.data_ptr(), "in_half_stride": half.shape[1]}
         elif isinstance(step, Attend):
             given |= {"kind": _ATTEND, "heads": step.heads, "shared": step.shared, "size": step.size}
             given |= {"window": step.window or 0, "softcap": step.softcap or 0.0, "scale": step.scale}
@@ -224,6 +253,9 @@ class NativeDecode:
         else:
             given |= {"kind": _SOFTCAP, "n": self.program.widths[step.out], "softcap": step.value}
         out = self.buffers[step.out]
+        if (half := self._halves.get(step.out)) is not None:
+            assert not isinstance(step, Softcap)
+            given |= {"out_half": half.data_ptr(), "out_half_stride": half.shape[1]}
         return _Operation(out=out.data_ptr(), out_stride=out.shape[1], **given)
 
     def _from(self, name: str) -> dict[str, int]:
@@ -259,11 +291,20 @@ def in_bfloat16(weight: Tensor) -> Tensor | None:
     return half if all(torch.equal(narrow.float(), wide) for narrow, wide in pairs) else None
 
 
-class Reference:
-    """A program done with torch, an operation at a time."""
+def read_faster(weight: Tensor, room: int) -> Tensor | None:
+    """A copy of at most `room` bytes with the same numbers that is read faster; None where there is none."""
+    if weight.dtype == torch.float32 and weight.nbytes // 2 <= room:
+        half = in_bfloat16(weight)
+        if half is not None:
+            return half
+    return weight.clone() if weight.data_ptr() % _LINE and weight.nbytes <= room else None
 
-    def __init__(self, program: Program, rows: int) -> None:
-        self.program = program
+
+class Reference:
+    """A program done with torch, an operation at a time. rounds: as `rounds_inputs` has it."""
+
+    def __init__(self, program: Program, rows: int, rounds: bool = False) -> None:
+        self.program, self._rounds = program, rounds
         self.buffers = {name: torch.zeros(rows, width) for name, width in program.widths.items()}
 
     def run(self, inputs: Tensor, places: Tensor, keys: dict[int, Tensor], values: dict[int, Tensor]) -> Tensor:
@@ -281,7 +322,8 @@ class Reference:
         if isinstance(step, Norm):
             result = rms_norm_reference(held[step.input], step.weight, step.eps, step.offset)
         elif isinstance(step, Linear):
-            result = F.linear(held[step.input], step.weight.float()) * step.scale
+            inputs = self._rounded(held[step.input], step.weight.dtype)
+            result = F.linear(inputs, step.weight.float()) * step.scale
             result = result if step.bias is None else result + step.bias
         elif isinstance(step, Attend):
             return self._attended(step, held, places, keys[step.layer], values[step.layer])
@@ -291,13 +333,16 @@ class Reference:
             return step.value * torch.tanh(held[step.out] / step.value)
         return held[step.out] + result if step.add else result
 
+    def _rounded(self, inputs: Tensor, other: torch.dtype) -> Tensor:
+        return inputs.to(other).float() if self._rounds else inputs
+
     def _attended(self, step: Attend, held: dict[str, Tensor], places: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         results = []
         for row, place in enumerate(places.tolist()):
             query = held[step.query][row].view(step.heads, step.size)
             key = held[step.key][row].view(step.shared, step.size)
             cosines, sines = (table[place] for table in self.program.tables[step.rope])
-            query = _turned(query, step.q_norm, step, cosines, sines)
+            query = self._rounded(_turned(query, step.q_norm, step, cosines, sines), keys.dtype)
             keys[row, :, place] = _turned(key, step.k_norm, step, cosines, sines).to(keys.dtype)
             values[row, :, place] = held[step.value][row].view(step.shared, step.size).to(values.dtype)
             key, value = (kept[row : row + 1, :, : place + 1].float() for kept in (keys, values))

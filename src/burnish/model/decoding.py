@@ -28,7 +28,7 @@ from burnish.kernels.decode import (
     Softcap,
     Step,
     Table,
-    in_bfloat16,
+    read_faster,
 )
 from burnish.model.fused import activation_of, is_lora, is_watched, norm_of
 from burnish.model.save import without_adapter
@@ -46,18 +46,19 @@ Parts = tuple[Tensor, Tensor | None, list[tuple[Tensor, Tensor, float]]]
 """A linear layer's weight [N, K], bias [N], and the A [r, K], B [N, r] and scale of each adapter over it."""
 
 
-_STEPS_BEFORE = 16  # steps after which it pays to look for weights that fit in fewer bytes
+_STEPS_BEFORE = 16  # steps after which it pays to look for weights that are read faster from a copy
 _SHARE = 8  # of the free memory, at most one part in so many is taken for them
 _Copies = dict[tuple[int, torch.Size, int], Tensor | None]
 _copies_of: WeakKeyDictionary[Any, _Copies] = WeakKeyDictionary()
-"""Of each model, its weights (where they lie, their shape and version) in bfloat16; None where that does not hold them,
-or there was no room."""
+"""Of each model, its weights (where they lie, their shape and version) as they are read faster; None where they are as
+they should be, or there was no room."""
 
 
 class Decoder:
     """One step of a model in native code, for at most `rows` rows, with the adapters that are active when it is made.
 
-    Float32 weights that fit in bfloat16 to the last bit are read from a copy in half the bytes, where memory allows.
+    Float32 weights that fit in bfloat16 to the last bit are read from a copy in half the bytes, and weights that lie
+    across the cache's lines, as files that are mapped have them, from one that does not, where memory allows.
 
     Raises:
         NotUnderstood: the model has something that the kernel does not do.
@@ -106,7 +107,7 @@ class Decoder:
         return self._native.run(inputs * self._factor, places, keys, values)
 
     def _use_copies(self, old_ones_only: bool = False) -> None:
-        """Read weights from bfloat16 copies: from those that are there already, and new ones while there is room."""
+        """Read weights from copies that are faster: those that are there already, and new ones while there is room."""
         before, now = _copies_of.get(self._model, {}), _Copies()
         room = psutil.virtual_memory().available // _SHARE + sum(
             copy.nbytes for copy in before.values() if copy is not None
@@ -120,8 +121,7 @@ class Decoder:
             if key not in now:
                 if key not in before and old_ones_only:
                     return None
-                fits = weight.nbytes // 2 <= room
-                now[key] = copy = before[key] if key in before else in_bfloat16(weight) if fits else None
+                now[key] = copy = before[key] if key in before else read_faster(weight, room)
                 room -= 0 if copy is None else copy.nbytes
             return now[key]
 

@@ -1,5 +1,7 @@
 """Native steps of generation give what torch gives, over odd shapes, and for every width of vectors."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -14,6 +16,8 @@ from burnish.kernels.decode import (
     Reference,
     Softcap,
     in_bfloat16,
+    read_faster,
+    rounds_inputs,
 )
 from burnish.kernels.native import CannotCompile, native
 from tests.machines import compiled_for
@@ -33,7 +37,7 @@ def numbers(*shape, seed=0, scale=1.0):
 def both(program, rows, inputs, places, room=32, slots=None, dtype=torch.float32, attend=None):
     """The native logits and the reference's, with what each of them kept."""
     results = []
-    for kind in (NativeDecode, Reference):
+    for kind in (NativeDecode, partial(Reference, rounds=rounds_inputs())):
         keys, values = {}, {}
         if attend:
             shape = (slots or rows, attend.shared, room, attend.size)
@@ -68,7 +72,7 @@ def attending(heads=4, shared=2, size=16, turned=None, **changes):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 7), (4, 16), (65, 33), (48, 160), (130, 96)])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 7), (4, 16), (65, 33), (48, 160), (130, 96), (1100, 64)])
 @pytest.mark.parametrize("batch", [1, 2, 5, 6, 7, 13])
 def test_products_of_a_few_rows(dtype, n, k, batch):
     weight, bias = numbers(n, k).to(dtype), numbers(n, seed=3)
@@ -81,8 +85,8 @@ def test_products_of_a_few_rows(dtype, n, k, batch):
 
 def test_a_row_does_not_depend_on_the_others_or_on_the_threads():
     """One after another and together, with one thread and with three: not a bit differs."""
-    for dtype in (torch.float32, torch.bfloat16):
-        program = Program([[Linear("x", "logits", numbers(150, 70).to(dtype))]], {"x": 70, "logits": 150})
+    for dtype, n in ((torch.float32, 150), (torch.bfloat16, 150), (torch.float32, 1131), (torch.bfloat16, 1131)):
+        program = Program([[Linear("x", "logits", numbers(n, 70).to(dtype))]], {"x": 70, "logits": n})
         inputs, places = numbers(13, 70), torch.zeros(13, dtype=torch.int64)
         whole = NativeDecode(program, 13).run(inputs, places, {}, {}).clone()
         before = torch.get_num_threads()
@@ -145,13 +149,14 @@ def test_far_numbers_stay_numbers():
     torch.testing.assert_close(done, torch.tensor([[0.0, 0.0, 1e4, 1e8]]), atol=1e-30, rtol=1e-6)
 
 
-def test_keys_move_when_they_grow():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keys_move_when_they_grow(dtype):
     program, step = attending()
     one = NativeDecode(program, 1)
-    inputs, place = numbers(1, program.widths["x"]), torch.tensor([3])
-    keys, values = ({0: numbers(1, 2, 8, 16, seed=seed)} for seed in (1, 2))
+    inputs, place = numbers(1, program.widths["x"]), torch.tensor([6])
+    keys, values = ({0: numbers(1, 2, 8, 16, seed=seed).to(dtype)} for seed in (1, 2))
     before = one.run(inputs, place, keys, values).clone()
-    larger = [{0: torch.cat([kept[0], torch.zeros(1, 2, 8, 16)], dim=2)} for kept in (keys, values)]
+    larger = [{0: torch.cat([kept[0], torch.zeros(1, 2, 8, 16).to(dtype)], dim=2)} for kept in (keys, values)]
     assert torch.equal(one.run(inputs, place, *larger), before)
     assert step.size == 16
 
@@ -162,6 +167,53 @@ def test_weights_that_fit_in_half_the_bytes_are_found():
     exact[49, 39] += 1e-6
     assert in_bfloat16(exact) is None
     assert in_bfloat16(exact.double()) is None
+
+
+@pytest.mark.parametrize("heads", [2, 4, 6, 8])
+def test_rounded_products_are_chained_to_their_ends(heads):
+    """A norm, a gate, an attention and a product each hand a rounded buffer to the next product."""
+    size, width = 16, 48
+    half = [
+        numbers(n, k, seed=seed, scale=0.3).bfloat16()
+        for seed, (n, k) in enumerate(
+            [
+                (heads * size, width),
+                (2 * size, width),
+                (2 * size, width),
+                (width, heads * size),
+                (80, width),
+                (width, 80),
+            ]
+        )
+    ]
+    table = {ROPE: (numbers(32, size), numbers(32, size, seed=1))}
+    attend = Attend("q", "k", "v", "mixed", 0, heads, 2, size, ROPE, size**-0.5)
+    stages = [
+        [Norm("x", "h", numbers(width), 1e-5)],
+        [Linear("h", "q", half[0]), Linear("h", "k", half[1]), Linear("h", "v", half[2])],
+        [attend],
+        [Linear("mixed", "x", half[3], add=True)],
+        [Linear("x", "gate", half[4]), Linear("x", "up", half[4])],
+        [Gated("gate", "up", "up", "silu")],
+        [Linear("up", "logits", half[5])],
+    ]
+    widths = {"x": width, "h": width, "q": heads * size, "k": 2 * size, "v": 2 * size, "mixed": heads * size}
+    program = Program(stages, widths | {"gate": 80, "up": 80, "logits": width}, table)
+    results = both(program, 5, numbers(5, width), torch.tensor([0, 3, 4, 17, 30]), dtype=torch.bfloat16, attend=attend)
+    equal(results, 1e-2)  # a number may be rounded to its other neighbour
+
+
+def test_weights_across_lines_are_copied_where_there_is_room():
+    for dtype in (torch.float32, torch.bfloat16):
+        whole = numbers(50 * 64 + 1).to(dtype)
+        across, even = whole[1:].view(50, 64), whole[:-1].view(50, 64)
+        copy = read_faster(across, across.nbytes)
+        assert torch.equal(copy, across)
+        assert copy.dtype == dtype
+        assert copy.data_ptr() % 64 == 0
+        assert read_faster(across, across.nbytes - 1) is None
+        assert read_faster(even, 1 << 30) is None
+    assert read_faster(numbers(50, 64).bfloat16().float(), 50 * 64 * 2).dtype == torch.bfloat16
 
 
 def test_narrow_weights_change_nothing():
@@ -177,10 +229,11 @@ def test_narrow_weights_change_nothing():
         weight.copy_(weight_before)
 
 
-@pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3"])
-def test_machines_with_narrower_vectors(machine, tmp_path, monkeypatch):
+@pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3", "x86-64-v4"])
+def test_machines_with_narrower_vectors_or_without_products_of_bfloat16(machine, tmp_path, monkeypatch):
     library = compiled_for(machine, "decode", tmp_path)
     monkeypatch.setattr(decode, "native", lambda name: library)
+    assert not rounds_inputs()
     test_products_of_a_few_rows(torch.float32, 65, 33, 7)
     test_products_of_a_few_rows(torch.bfloat16, 48, 160, 7)
     test_attention_of_every_shape(20, 6, 2)
