@@ -8,13 +8,12 @@
  */
 #include <math.h>
 #include <omp.h>
-#include <sched.h>
 
 #include "halves.h"
+#include "meeting.h"
 #include "vectors.h"
 
 enum { NORM = 0, LINEAR = 1, ATTEND = 2, GATED = 3, SOFTCAP = 4 };
-#define SPINS 1000 /* some ten microseconds */
 #define TOGETHER 3 /* heads that read a value together */
 #define AHEAD 16384 /* bytes of the next weights that are asked for by a thread that waits */
 enum { SILU = 0, GELU = 1, GELU_TANH = 2, RELU = 3 };
@@ -36,24 +35,6 @@ typedef struct {
     uint16_t *out_half;      /* where `out` is kept rounded too */
     int64_t in_half_stride, out_half_stride;
 } operation;
-
-/* Where threads wait for each other. Most waits are short; where one is not, somebody else needs the core. */
-typedef struct { int32_t arrived, round; } meeting;
-
-static void meet(meeting *here, int threads) {
-    int round = __atomic_load_n(&here->round, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&here->arrived, 1, __ATOMIC_ACQ_REL) == threads) {
-        __atomic_store_n(&here->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&here->round, round + 1, __ATOMIC_RELEASE);
-        return;
-    }
-    for (int spins = 0; __atomic_load_n(&here->round, __ATOMIC_ACQUIRE) == round; spins++) {
-        if (spins >= SPINS) sched_yield();
-#if defined(__x86_64__)
-        else __builtin_ia32_pause();
-#endif
-    }
-}
 
 /* What was written is kept rounded as well, where a product reads it so. */
 INLINE void also_rounded(const operation *op, int row, int from, int count) {
