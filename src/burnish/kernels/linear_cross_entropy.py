@@ -1,16 +1,19 @@
 """Output head and cross-entropy in one, in chunks of positions: never positions × vocabulary at once.
 
 The gradient of each chunk is computed while its logits are at hand, so that the backward pass is a
-multiplication. `burnish.losses.token_cross_entropy(hidden @ weight.T, …)` is the reference.
+multiplication. On a CPU a kernel makes both from the logits, where they lie (`elementwise`).
+`burnish.losses.token_cross_entropy(hidden @ weight.T, …)` is the reference.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from burnish.kernels import elementwise
 from burnish.losses import TokenLosses
 
 # Logits that exist at one time: 16 M float32 values are 64 MB.
@@ -44,18 +47,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         room = room_for_logits(hidden, matrix, chunk)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
-            logits = logits_of(hidden[rows], matrix, room)  # [n, V]
-            if hits is not None:
-                hits[rows] = logits.argmax(-1) == targets[rows]
-            mean = logits.mean(-1) if smoothing else None
-            softmax = softmax_over(logits, targets[rows])
-            nats[rows] = loss = -softmax.logprobs
-            if mean is not None:
-                loss = (1 - smoothing) * loss + smoothing * (softmax.logsumexp - mean)
-            total += (loss * weights[rows]).sum()
-            if not (want_hidden or want_weight):
+            given = hidden[rows], matrix, room, targets[rows], weights[rows], smoothing
+            found = head_rows(*given, back=want_hidden or want_weight, want_hits=want_hits)
+            nats[rows] = -found.logprobs
+            total += (found.losses * weights[rows]).sum()
+            if hits is not None and found.hits is not None:
+                hits[rows] = found.hits
+            if found.slope is None:
                 continue
-            slope = softmax.slope(targets[rows], weights[rows], smoothing).to(hidden.dtype)
+            slope = found.slope.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[rows] = slope @ matrix
             if grad_weight is not None:
@@ -77,23 +77,77 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None, None, None, None
 
 
+class _Room(threading.local):
+    """Memory that logits were written to last."""
+
+    kept = torch.empty(0, dtype=torch.uint8)
+
+
+_room = _Room()
+
+
 def room_for_logits(hidden: Tensor, matrix: Tensor, chunk: int) -> Tensor | None:
-    """Memory for the logits of one chunk after the other; None where each chunk takes its own.
+    """Memory for the logits of one chunk after the other, [chunk, V]; None where each chunk takes its own.
 
-    On a CPU so large a tensor comes from the system each time, as empty pages: a product into them took 1.6 times as
-    long.
+    On a CPU so large a tensor comes from the system each time, as empty pages: a product into them took 1.6 to 3 times
+    as long. So it is kept for the next call, a piece for each thread.
     """
-    device = hidden.device.type
-    if device != "cpu" or hidden.dtype != torch.float32 or torch.is_autocast_enabled(device):
+    device, dtype = hidden.device.type, hidden.dtype
+    if device != "cpu" or torch.is_autocast_enabled(device):
         return None
-    return hidden.new_empty(min(chunk, hidden.shape[0]), matrix.shape[0])
+    if dtype != torch.float32 and not (dtype == torch.bfloat16 and elementwise.is_there()):
+        return None
+    shape = min(chunk, hidden.shape[0]), matrix.shape[0]
+    size = shape[0] * shape[1] * dtype.itemsize
+    if _room.kept.numel() < size:
+        _room.kept = torch.empty(0, dtype=torch.uint8)  # not both at one time
+        with torch.inference_mode(False):
+            _room.kept = torch.empty(size, dtype=torch.uint8)
+    return _room.kept[:size].view(dtype).view(shape)
 
 
-def logits_of(hidden: Tensor, matrix: Tensor, room: Tensor | None) -> Tensor:
-    """hidden @ matrix.T in float32, [n, V], written over the first rows of `room` where there is one."""
+class HeadRows(NamedTuple):
+    """Of n rows: the targets' log-probabilities and losses, [n]; hits, [n]; d (factors · losses) / d logits, [n, V]."""
+
+    logprobs: Tensor
+    losses: Tensor
+    hits: Tensor | None
+    slope: Tensor | None
+
+
+def head_rows(
+    hidden: Tensor,
+    matrix: Tensor,
+    room: Tensor | None,
+    targets: Tensor,
+    factors: Tensor,
+    smoothing: float = 0.0,
+    *,
+    back: bool,
+    want_hits: bool = False,
+) -> HeadRows:
+    """The losses of hidden states, [n, E], under a head, [V, E].
+
+    Args:
+        room: as `room_for_logits` gave it; the slope lies there until the next call.
+        targets: [n] int64.  factors: [n] float32, only for the slope.
+        back: whether the slope is wanted. Its dtype is float32 or that of the hidden states.
+    """
     if room is None:
-        return (hidden @ matrix.T).float()
-    return torch.mm(hidden, matrix.T, out=room[: hidden.shape[0]])
+        logits = (hidden @ matrix.T).float()
+    else:
+        logits = torch.mm(hidden, matrix.T, out=room[: hidden.shape[0]])
+        if elementwise.takes(logits):
+            given = logits, targets, factors
+            rows = elementwise.cross_entropy(*given, smoothing=smoothing, back=back, want_hits=want_hits)
+            return HeadRows(*rows, logits if back else None)
+    hits = logits.argmax(-1) == targets if want_hits else None
+    mean = logits.mean(-1) if smoothing else None
+    softmax = softmax_over(logits, targets)
+    losses = -softmax.logprobs
+    if mean is not None:
+        losses = (1 - smoothing) * losses + smoothing * (softmax.logsumexp - mean)
+    return HeadRows(softmax.logprobs, losses, hits, softmax.slope(targets, factors, smoothing) if back else None)
 
 
 class Softmax(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from burnish.kernels.linear_cross_entropy import logits_of, room_for_logits, rows_at_once, softmax_over
+from burnish.kernels.linear_cross_entropy import head_rows, room_for_logits, rows_at_once
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -28,10 +28,10 @@ class _LinearLogprobs(torch.autograd.Function):
         room = room_for_logits(hidden, matrix, chunk)
         for start in range(0, hidden.shape[0], chunk):
             rows = slice(start, start + chunk)
-            softmax = softmax_over(logits_of(hidden[rows], matrix, room), targets[rows])
-            logprobs[rows] = softmax.logprobs
-            if slopes is not None:
-                slopes[rows] = softmax.slope(targets[rows], minus_one[rows]).to(hidden.dtype) @ matrix
+            found = head_rows(hidden[rows], matrix, room, targets[rows], minus_one[rows], back=want_hidden)
+            logprobs[rows] = found.logprobs
+            if slopes is not None and found.slope is not None:
+                slopes[rows] = found.slope.to(hidden.dtype) @ matrix
         ctx.save_for_backward(targets, *([slopes] if want_hidden else []), *([hidden, weight] if want_weight else []))
         ctx.want, ctx.chunk = (want_hidden, want_weight), chunk
         return logprobs
@@ -56,9 +56,9 @@ def _head_gradient(hidden: Tensor, weight: Tensor, targets: Tensor, factors: Ten
     room = room_for_logits(hidden, matrix, chunk)
     for start in range(0, hidden.shape[0], chunk):
         rows = slice(start, start + chunk)
-        softmax = softmax_over(logits_of(hidden[rows], matrix, room), targets[rows])
-        slope = softmax.slope(targets[rows], -factors[rows])
-        gradient += (slope.to(hidden.dtype).T @ hidden[rows]).float()
+        found = head_rows(hidden[rows], matrix, room, targets[rows], -factors[rows], back=True)
+        assert found.slope is not None
+        gradient += (found.slope.to(hidden.dtype).T @ hidden[rows]).float()
     return gradient.to(weight.dtype)
 
 

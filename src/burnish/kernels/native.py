@@ -67,7 +67,7 @@ def compiler_in_words() -> str:
     try:
         return compiler()
     except CannotCompile as reason:
-        return f"none: {reason}; attention and tokens are computed without its kernels"
+        return f"none: {reason}; attention, layers and tokens are computed without its kernels"
 
 
 def _compile(name: str, options: tuple[str, ...], source: Path, target: Path) -> None:

@@ -2,8 +2,8 @@
 
 What automatic differentiation does with the same formulas costs more: it keeps the product of gate and up and each
 activation between, and makes a pass over whole activations for every sum and every scale. Here sums are added into what
-is there already, and what is cheap is computed again. `linear_reference` and `gated_mlp_reference` define what is
-right.
+is there already, and what is cheap is computed again. On a CPU a kernel goes through the gate in one pass each way
+(`elementwise`). `linear_reference` and `gated_mlp_reference` define what is right.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from burnish.kernels import elementwise
 from burnish.kernels.rms_norm import Source, normed_again, source_of
 
 Tensors = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
@@ -125,11 +126,10 @@ class _GatedMLP(torch.autograd.Function):
         gate: Tensors = tuple(tensors[:4])
         up: Tensors = tuple(tensors[4:8])
         down: Tensors = tuple(tensors[8:])
-        act, _ = ACTIVATIONS[activation]
         rows = inputs.reshape(-1, inputs.shape[-1])
         gated, gate_narrow = _project(rows, *gate, scales[0])
         raised, up_narrow = _project(rows, *up, scales[1])
-        outputs, down_narrow = _project(act(gated).mul_(raised), *down, scales[2])
+        outputs, down_narrow = _project(_gate(gated, raised, activation), *down, scales[2])
         narrow = gate_narrow, up_narrow, down_narrow
         # Biases are not needed to go back.
         kept = [tensor for part in (gate, up, down) for tensor in (part[0], part[2], part[3])]
@@ -144,17 +144,13 @@ class _GatedMLP(torch.autograd.Function):
         (gate, gate_a, gate_b), (up, up_a, up_b), (down, down_a, down_b) = kept[:3], kept[3:6], kept[6:9]
         inputs = _read(ctx, kept[9:])
         scales, needs = ctx.scales, ctx.needs_input_grad
-        act, act_backward = ACTIVATIONS[ctx.activation]
         slope = grad_outputs[0].reshape(-1, down.shape[0])
         rows = inputs.reshape(-1, inputs.shape[-1])
-        acted = act(gated)  # [T, N], computed again
-        wide = acted * raised if needs[9] or needs[11] else None  # what the last layer read
-        last = _own_gradients(slope, wide, down_narrow, down_a, down_b, scales[2], needs[9:13])
-        slope = _backward(slope, down, last.narrow, down_a, scales[2])
-        del wide
-        up_slope = acted.mul_(slope)
-        gate_slope = act_backward(slope.mul_(raised), gated)
-        del slope, acted
+        back_narrow = None if down_b is None else slope @ down_b  # [T, r]
+        inner = _backward(slope, down, back_narrow, down_a, scales[2])  # [T, N], of what the last layer read
+        up_slope, gate_slope, wide = _gate_back(inner, gated, raised, ctx.activation, needs[9] or needs[11])
+        last = _own_gradients(slope, wide, down_narrow, down_a, down_b, scales[2], needs[9:13], back_narrow)
+        del wide, slope, inner
         second = _own_gradients(up_slope, rows, up_narrow, up_a, up_b, scales[1], needs[5:9])
         first = _own_gradients(gate_slope, rows, gate_narrow, gate_a, gate_b, scales[0], needs[1:5])
         back = None
@@ -162,6 +158,25 @@ class _GatedMLP(torch.autograd.Function):
             back = _backward(up_slope, up, second.narrow, up_a, scales[1])
             back = _backward(gate_slope, gate, first.narrow, gate_a, scales[0], onto=back).view_as(inputs)
         return (back, *first.tensors, *second.tensors, *last.tensors, None, None, None)
+
+
+def _gate(gated: Tensor, raised: Tensor, activation: str) -> Tensor:
+    """activation(gated) · raised, [T, N]."""
+    if elementwise.takes(gated, raised):
+        return elementwise.gate(gated, raised, activation)
+    return ACTIVATIONS[activation][0](gated).mul_(raised)
+
+
+def _gate_back(
+    slope: Tensor, gated: Tensor, raised: Tensor, activation: str, want_product: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """d loss / d raised and / d gated, and the product again where it is wanted; the slope, [T, N], is written over."""
+    if elementwise.takes(slope, gated, raised):
+        return elementwise.gate_back(slope, gated, raised, activation, want_product=want_product)
+    act, act_backward = ACTIVATIONS[activation]
+    acted = act(gated)  # computed again
+    product = acted * raised if want_product else None
+    return acted.mul_(slope), act_backward(slope.mul_(raised), gated), product
 
 
 def _kept(ctx: Any, inputs: Tensor, source: Source | None) -> tuple[Tensor, ...]:
@@ -204,13 +219,17 @@ def _own_gradients(
     up: Tensor | None,
     scale: float,
     needs: tuple[bool, ...],
+    back: Tensor | None = None,
 ) -> _Own:
-    """From d loss / d outputs, [T, N], and the inputs, [T, K]; `needs` in the order of `Projection.tensors`."""
+    """From d loss / d outputs, [T, N], and the inputs, [T, K]; `needs` in the order of `Projection.tensors`.
+
+    `back` is `_Own.narrow`, where it is there already.
+    """
     weight_grad = slope.T @ rows if needs[0] and rows is not None else None
     bias_grad = slope.sum(0) if needs[1] else None
     if down is None or up is None or narrow is None:
         return _Own((weight_grad, bias_grad, None, None), None)
-    back = slope @ up  # [T, r]
+    back = slope @ up if back is None else back  # [T, r]
     down_grad = (back.T @ rows).mul_(scale) if needs[2] and rows is not None else None
     # Not slope.T @ narrow: with r columns that product takes twice the time.
     up_grad = (narrow.T @ slope).mul_(scale).T if needs[3] else None

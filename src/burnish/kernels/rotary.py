@@ -7,6 +7,7 @@ al., RoFormer, arXiv:2104.09864, eq. 34, with a head's numbers paired half a hea
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 from typing import Any
 
@@ -59,7 +60,7 @@ def rotary(query: Tensor, key: Tensor, cosines: Tensor, sines: Tensor) -> tuple[
 def rotates_natively(query: Tensor, key: Tensor, cosines: Tensor, sines: Tensor) -> bool:
     """Whether `rotary` takes these: one row on a CPU, whole vectors in half a head, angles that are not trained.
 
-    False where there is no compiler.
+    False where there is no compiler, and with `BURNISH_ELEMENTWISE=plain`.
     """
     if query.dtype not in _TYPES or query.device.type != "cpu" or query.ndim != 4 or query.shape[0] != 1:
         return False
@@ -74,6 +75,8 @@ def rotates_natively(query: Tensor, key: Tensor, cosines: Tensor, sines: Tensor)
 
 @cache
 def _lanes() -> int | None:
+    if os.environ.get("BURNISH_ELEMENTWISE") == "plain":
+        return None
     try:
         return int(_compiled().burnish_lanes())
     except CannotCompile:

@@ -8,6 +8,8 @@ import torch
 from burnish.kernels.linear_cross_entropy import linear_cross_entropy
 from burnish.losses import token_cross_entropy
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 @pytest.mark.parametrize("rows", [1, 7, 33])
 @pytest.mark.parametrize("chunk", [1, 8, 100])

@@ -8,6 +8,8 @@ import torch
 from burnish.kernels.linear_logprobs import linear_logprobs
 from burnish.losses.logprobs import token_logprobs
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 @pytest.mark.parametrize("rows", [1, 7, 33])
 @pytest.mark.parametrize("chunk", [1, 8, 100])

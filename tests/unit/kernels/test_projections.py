@@ -15,6 +15,8 @@ from burnish.kernels.projections import (
 )
 from burnish.kernels.rms_norm import _last, rms_norm, rms_norm_reference
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 def projection(outputs, inputs, *, rank=0, bias=False, trained=False, dtype=torch.float32):
     def made(*shape, grad):

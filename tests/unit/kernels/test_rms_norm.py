@@ -5,6 +5,8 @@ import torch
 
 from burnish.kernels.rms_norm import rms_norm, rms_norm_reference
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 @pytest.mark.parametrize("shape", [(1, 1, 8), (2, 5, 96), (3, 7, 4, 64), (1, 8)])
 @pytest.mark.parametrize("offset", [0.0, 1.0])
