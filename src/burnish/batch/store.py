@@ -88,15 +88,15 @@ class SetWriter:
         owners = [samples[owner] for owner in chunk.owners.tolist()]
         weights = pa.nulls(len(chunk.ends), pa.list_(pa.float32()))
         if chunk.weights is not None:
-            weights = pa.ListArray.from_arrays(ends, pa.array(chunk.weights, pa.float32()))
+            weights = pa.ListArray.from_arrays(_arrow(ends), _arrow(chunk.weights, np.float32))
         columns = {
-            "ids": pa.ListArray.from_arrays(ends, pa.array(chunk.ids, pa.int32())),
-            "trained": pa.ListArray.from_arrays(ends, pa.array(chunk.trained.astype(np.uint8), pa.uint8())),
+            "ids": pa.ListArray.from_arrays(_arrow(ends), _arrow(chunk.ids, np.int32)),
+            "trained": pa.ListArray.from_arrays(_arrow(ends), _arrow(chunk.trained, np.uint8)),
             "weights": weights,
-            "mark": pa.array(marks, pa.float32()),
-            "dataset": pa.array([self._number(self._datasets, one.dataset) for one in owners], pa.int32()),
-            "file": pa.array([self._number(self._files, one.file) for one in owners], pa.int32()),
-            "row": pa.array([one.row for one in owners], pa.int64()),
+            "mark": _arrow(marks, np.float32),
+            "dataset": _arrow([self._number(self._datasets, one.dataset) for one in owners], np.int32),
+            "file": _arrow([self._number(self._files, one.file) for one in owners], np.int32),
+            "row": _arrow([one.row for one in owners], np.int64),
         }
         if chunk.records is not None:
             self._digest.update("\n".join(chunk.records).encode())
@@ -183,6 +183,28 @@ class SetWriter:
                 self._writer.close()
                 self._sink.close()
         shutil.rmtree(self._aside, ignore_errors=True)
+
+
+def _arrow(numbers: Any, dtype: Any = np.int32) -> Any:
+    """Numbers as an Arrow array of the same type; its memory is that of `numbers` where they have this type already.
+
+    `pyarrow.array` would do the same, but imports pandas first, where it is installed: half a second and more.
+    """
+    import pyarrow as pa
+
+    numbers = np.ascontiguousarray(numbers, dtype)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), [None, pa.py_buffer(numbers)])
+
+
+def _numbers(array: Any, dtype: Any) -> np.ndarray[Any, Any]:
+    """The way back: the numbers of an Arrow array of this type without nulls, in its own memory, read-only.
+
+    As `array.to_numpy()`, without pandas.
+    """
+    memory = array.buffers()[1] if len(array) else b""
+    if not memory:
+        return np.empty(0, dtype)
+    return np.frombuffer(memory, dtype, len(array), array.offset * np.dtype(dtype).itemsize)
 
 
 @contextmanager
@@ -289,7 +311,8 @@ class StoredSet(Sequence[Example]):
         """Dataset, file and row of each example as numbers, [N, 3] int64."""
 
         def three(number: int) -> np.ndarray:
-            columns = (self._batches[number].column(name).to_numpy() for name in ("dataset", "file", "row"))
+            kinds = {"dataset": np.int32, "file": np.int32, "row": np.int64}
+            columns = (_numbers(self._batches[number].column(name), kind) for name, kind in kinds.items())
             return np.stack([column.astype(np.int64) for column in columns], axis=1)
 
         return self._per_example(three).reshape(-1, 3)
@@ -324,11 +347,11 @@ class StoredSet(Sequence[Example]):
             column = batch.column("weights")
             empty = np.zeros(0, dtype=np.float32)
             self._views[number] = (
-                batch.column("ids").offsets.to_numpy(),
-                batch.column("ids").values.to_numpy(),
-                batch.column("trained").values.to_numpy(),
-                empty if column.null_count else column.values.to_numpy(),
-                batch.column("mark").to_numpy(),
+                _numbers(batch.column("ids").offsets, np.int32),
+                _numbers(batch.column("ids").values, np.int32),
+                _numbers(batch.column("trained").values, np.uint8),
+                empty if column.null_count else _numbers(column.values, np.float32),
+                _numbers(batch.column("mark"), np.float32),
             )
         return self._views[number]
 

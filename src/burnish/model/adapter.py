@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from burnish.errors import ModelError
+from burnish.model.compat import import_peft
 from burnish.model.quantize import scale_bytes, weight_count
 from burnish.model.quiet import quiet_transformers
 from burnish.registry import did_you_mean
@@ -92,6 +93,7 @@ def attach_lora(
     Source: Hu et al., LoRA, arXiv:2106.09685: W + (alpha / rank) B A with B = 0 at the start. use_rslora: alpha /
         sqrt(rank), arXiv:2312.03732. use_dora: arXiv:2402.09353, eq. 5.
     """
+    import_peft()
     from peft import LoraConfig, get_peft_model
 
     found = linear_layer_names(model)

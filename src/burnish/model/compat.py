@@ -6,9 +6,13 @@ correction is still needed, and remove it or raise the bound.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, partial, wraps
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -24,6 +28,54 @@ def communicate_without_compiling(deepspeed: Any) -> None:
     where there is a compiler; it has no switch for it. To be called before its communication begins.
     """
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def import_peft() -> None:
+    """Import PEFT, and leave bitsandbytes for the day on which a model has a layer of it.
+
+    peft < 0.22 imports bitsandbytes with itself, and again to ask what kind of layer it puts an adapter on. That takes
+    two seconds, loads torch's compiler and may print a warning. A layer of bitsandbytes exists only where bitsandbytes
+    was imported, so that PEFT may take it for absent until then. To be called before anything else imports PEFT;
+    later it leaves what was imported as it is.
+
+    Upstream: no issue was found.
+    """
+    spec = find_spec("bitsandbytes") if not {"peft", "bitsandbytes"} & set(sys.modules) else None
+    if spec is not None:
+        later = _Later(spec.name)
+        later.__spec__, later.__file__ = spec, spec.origin  # what is asked of every module, and loads nothing
+        sys.modules[spec.name] = later
+        try:
+            import_module("peft")
+        finally:
+            if sys.modules.get(spec.name) is later:
+                del sys.modules[spec.name]
+    layers = import_module("peft.tuners.lora.model")
+    for name in PEFT_ASKS:
+        ask = getattr(layers, name, None)
+        if hasattr(ask, "cache_info"):  # PEFT's own, and not yet the one that is put in its place
+            setattr(layers, name, _once_imported(ask))
+
+
+PEFT_ASKS = ("is_bnb_available", "is_bnb_4bit_available")
+"""What PEFT's LoRA asks before it looks for layers of bitsandbytes."""
+
+
+def _once_imported(ask: Callable[[], bool]) -> Callable[[], bool]:
+    @wraps(ask)
+    def available() -> bool:
+        return "bitsandbytes" in sys.modules and ask()
+
+    return available
+
+
+class _Later(ModuleType):
+    """Stands for a module that is imported when something of it is wanted."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from burnish.errors import MissingExtraError, ModelError
 from burnish.model.base import BaseChanges, read_changes
-from burnish.model.compat import correct_quantized_layers, gguf_read_once
+from burnish.model.compat import correct_quantized_layers, gguf_read_once, import_peft
 from burnish.model.merge import cast_weights, merge_adapter
 from burnish.model.precision import choose_device, choose_precision
 from burnish.model.quantize import (
@@ -327,6 +327,7 @@ def put_adapter(model: Any, folder: str, *, trainable: bool, name: str = "defaul
 
     `wide`: the adapter in float32, to be merged. Raises ModelError where it does not fit.
     """
+    import_peft()
     from peft import PeftModel
 
     file = Path(folder) / "adapter_model.safetensors"

@@ -1,11 +1,13 @@
 """Free memory is given back between micro-batches, where it is the CPU's and the C library can."""
 
+import gc
+
 import psutil
 import pytest
 import torch
 
 from burnish.train import heap
-from burnish.train.heap import give_back
+from burnish.train.heap import give_back, seldom_collected
 
 
 def test_not_where_the_tensors_lie_on_a_gpu(monkeypatch):
@@ -30,3 +32,20 @@ def test_holes_are_given_back():
     assert give_back(torch.device("cpu"))
     assert psutil.Process().memory_info().rss < before - 40_000_000
     assert len(kept) == 20_000
+
+
+def test_the_collector_is_as_before_behind_a_start():
+    before = gc.get_threshold()
+    with seldom_collected():
+        assert gc.get_threshold() == (50_000, *before[1:])
+    assert gc.get_threshold() == before
+
+
+def test_a_collector_that_is_off_stays_off():
+    before = gc.get_threshold()
+    gc.set_threshold(0)
+    try:
+        with seldom_collected():
+            assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)
