@@ -53,7 +53,7 @@ def import_peft() -> None:
     layers = import_module("peft.tuners.lora.model")
     for name in PEFT_ASKS:
         ask = getattr(layers, name, None)
-        if hasattr(ask, "cache_info"):  # PEFT's own, and not yet the one that is put in its place
+        if ask is not None and hasattr(ask, "cache_info"):  # PEFT's own, and not yet the one that is put in its place
             setattr(layers, name, _once_imported(ask))
 
 
