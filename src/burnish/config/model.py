@@ -58,7 +58,8 @@ class ModelSettings(RoomSettings):
     )
     fused_layers: Flag | None = setting(
         None,
-        "Compute norms, MLPs, LoRA layers and rotary embeddings with Burnish's kernels: the same in less memory and time.",
+        "Compute norms, gated MLPs, LoRA layers and rotary embeddings with Burnish's kernels: the same result in less "
+        "memory and time.",
         derived="true on a CPU, where they were measured",
     )
     enable_liger_kernel: Flag = setting(

@@ -124,7 +124,7 @@ def norm_back(
     rows = inputs.numel() // size
     block = max(8, -(-rows // _BLOCKS))
     grad = torch.empty_like(inputs) if for_inputs else None
-    parts = torch.zeros(max(1, -(-rows // block)), size) if for_weight else None
+    parts = inputs.new_zeros(max(1, -(-rows // block)), size, dtype=torch.float32) if for_weight else None
     _compiled().burnish_norm_back(
         *(_TYPES[inputs.dtype], rows, size, block, inputs.data_ptr(), weight.data_ptr(), offset, inverse.data_ptr()),
         *(slope.data_ptr(), _place(grad), _place(parts), torch.get_num_threads()),
@@ -197,7 +197,7 @@ def cross_entropy(
     targets, factors = targets.contiguous(), factors.float().contiguous()
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
         raise IndexError(f"targets from {int(targets.min())} to {int(targets.max())} for {logits.shape[1]} logits")
-    logprobs, losses = (torch.empty(len(targets)) for _ in range(2))
+    logprobs, losses = (torch.empty(len(targets), dtype=torch.float32) for _ in range(2))
     hits = torch.empty(len(targets), dtype=torch.bool) if want_hits else None
     job = _CrossEntropy(logits.data_ptr(), *logits.shape, targets.data_ptr(), factors.data_ptr(), smoothing, back)
     job.logprobs, job.losses, job.hits = logprobs.data_ptr(), losses.data_ptr(), _place(hits)
