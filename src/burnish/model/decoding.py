@@ -113,9 +113,12 @@ class Decoder:
             copy.nbytes for copy in before.values() if copy is not None
         )
 
+        # PyTorch's fused optimizers change weights without a new version: copies of what is trained would be old ones.
+        trained = {each.untyped_storage().data_ptr() for each in self._model.parameters() if each.requires_grad}
+
         def copied(weight: Tensor) -> Tensor | None:
             nonlocal room
-            if weight.is_inference():  # whether it changes could not be told
+            if weight.is_inference() or weight.untyped_storage().data_ptr() in trained:  # a change could not be told
                 return None
             key = (weight.data_ptr(), weight.shape, weight._version)
             if key not in now:

@@ -79,6 +79,8 @@ class MasterOptimizer(torch.optim.Optimizer):
             each.master.grad = None if each.parameter.grad is None else each.parameter.grad.float()
         for part in parts.values():
             part.step()
+        # PyTorch's fused steps do not say that they changed a parameter; who keeps what was made of it asks for this.
+        torch.autograd.graph.increment_version([each.master for each in self._each()])
         for each in copied:
             if each.master.grad is not None:
                 each.parameter.copy_(each.master)
