@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,6 +24,15 @@ def give_back(device: torch.device) -> bool:
     """
     trim = _trim() if device.type == "cpu" else None
     return bool(trim(0)) if trim else False
+
+
+def keep_few_products() -> None:
+    """Have oneDNN keep compiled code for 128 products, not 1,024, unless the environment says otherwise.
+
+    It compiles one for each shape, and packed rows are of another length each time: 80 steps filled 150 MB with code
+    that was hardly called again. A micro-batch has some thirty shapes. To be called before the first product.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
 @cache

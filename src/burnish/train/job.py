@@ -43,7 +43,7 @@ from burnish.train.data import (
 )
 from burnish.train.engines import build_engine
 from burnish.train.evaluation import EvalSets
-from burnish.train.heap import seldom_collected
+from burnish.train.heap import keep_few_products, seldom_collected
 from burnish.train.interrupt import StopRequest
 from burnish.train.loop import Hooks, Loop
 from burnish.train.model import build_model, model_record, own_kernels, takes_packed_rows
@@ -97,6 +97,7 @@ class Job:
 
     def _run(self, stop: StopRequest) -> dict[str, Any]:
         settings = self.settings
+        keep_few_products()
         with ExitStack() as stack:
             with stop.at_once(), seldom_collected():
                 loaded, template, loop = self._build(stack)

@@ -1,6 +1,7 @@
 """Free memory is given back between micro-batches, where it is the CPU's and the C library can."""
 
 import gc
+import os
 
 import psutil
 import pytest
@@ -49,3 +50,13 @@ def test_a_collector_that_is_off_stays_off():
             assert gc.get_threshold()[0] == 0
     finally:
         gc.set_threshold(*before)
+
+
+def test_what_the_user_set_for_onednn_stays(monkeypatch):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    heap.keep_few_products()
+    assert os.environ[name] == "128"
+    monkeypatch.setenv(name, "7")
+    heap.keep_few_products()
+    assert os.environ[name] == "7"
