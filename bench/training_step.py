@@ -106,7 +106,9 @@ def measure_speed(model: Any, batches: list[list[Example]], rounds: int, clock: 
     medians = {name: statistics.median(found) for name, found in rates.items()}
     limit = statistics.median(products)
     head = model.get_base_model().get_output_embeddings().weight.numel()
-    inside = sum(one.numel() for one in model.parameters() if one.ndim == 2) - head - adapters(model)
+    # The small products of adapters are no work that must be done.
+    base = [one for name, one in model.named_parameters() if one.ndim == 2 and "lora_" not in name]
+    inside = sum(one.numel() for one in base) - head
     labels = sum(label != -100 for batch in batches for example in batch for label in example.labels)
     least = FLOP_A_WEIGHT * (inside + head * labels / tokens)  # a token: the head is for labels only
     return {
@@ -115,11 +117,6 @@ def measure_speed(model: Any, batches: list[list[Example]], rounds: int, clock: 
         "tokens_per_second": {name: round(rate, 1) for name, rate in medians.items()},
         "ratio_to_plain": {name: round(rate / medians["plain"], 2) for name, rate in medians.items()},
     }
-
-
-def adapters(model: Any) -> int:
-    """Numbers in adapters: their small products are not counted as work that must be done."""
-    return sum(one.numel() for name, one in model.named_parameters() if "lora_" in name)
 
 
 def matrix_rate(model: Any, tokens: int, clock: Callable[[], float]) -> float:

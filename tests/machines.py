@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,30 @@ def with_bf16() -> Iterator[None]:
         yield
     finally:
         precision.cpu_flags = before
+
+
+@contextmanager
+def forgotten(*cached: Any) -> Iterator[None]:
+    """Within the block these functions (`functools.cache`) find anew; what they find there is forgotten after it."""
+    for function in cached:
+        function.cache_clear()
+    try:
+        yield
+    finally:
+        for function in cached:
+            function.cache_clear()
+
+
+def has_compiler() -> bool:
+    """Whether kernels can be compiled here."""
+    try:
+        native.compiler()
+    except native.CannotCompile:
+        return False
+    return True
+
+
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C compiler")
 
 
 def compiled_for(machine: str, name: str, folder: Path) -> ctypes.CDLL:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 
 import pytest
-import torch
 
 from burnish.api import train
 from tests.conftest import build_model
-from tests.invariant.test_training import interrupted, rows, untimed
+from tests.invariant.test_training import check_same_run, interrupted, rows
 from tests.machines import with_bf16
-from tests.runs import settings, weights
+from tests.runs import settings
 
 
 @pytest.fixture
@@ -40,11 +39,7 @@ def test_resumed_equals_uninterrupted(folder, chat_file, tmp_path, changes):
         train(settings(folder, chat_file, tmp_path / "whole", **common))
         interrupted(folder, chat_file, tmp_path / "parts", 4, **common)
         train(settings(folder, chat_file, tmp_path / "parts", **common, resume_from_checkpoint=True))
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    for name in whole:
-        assert torch.equal(whole[name], parts[name]), name
-    assert untimed(rows(tmp_path / "parts")) == untimed(rows(tmp_path / "whole"))
+    check_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
 @pytest.mark.parametrize("kernels", [True, False])

@@ -17,7 +17,7 @@ from burnish.train.rollouts.completions import COMPLETIONS
 from burnish.train.rollouts.evaluating import HeldOut
 from burnish.train.rollouts.phase import ROLLOUT_FILE, Rollouts
 from tests.conftest import build_model, build_tokenizer
-from tests.invariant.test_training import interrupted, rows, untimed
+from tests.invariant.test_training import check_same_run, interrupted, rows, untimed
 from tests.rollouts import COMMON, prompt_file, reward_file
 from tests.runs import settings, weights
 
@@ -56,11 +56,7 @@ def test_stopped_in_a_rollout_and_between_two_equals_uninterrupted(tiny_folder, 
         held = load_file(tmp_path / "parts" / f"checkpoint-{stop}" / ROLLOUT_FILE)
         assert ("advantages" in held) == (stop != 4 and name != "grpo-full")
     train(settings(tiny_folder, data, tmp_path / "parts", **changes, resume_from_checkpoint=True))
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    for key in whole:
-        assert torch.equal(whole[key], parts[key]), key
-    assert untimed(rows(tmp_path / "parts")) == untimed(rows(tmp_path / "whole"))
+    check_same_run(tmp_path / "parts", tmp_path / "whole")
     texts = [(tmp_path / folder / COMPLETIONS).read_text() for folder in ("whole", "parts")]
     assert texts[0] == texts[1]
     assert texts[0].count("## Step ") >= 3

@@ -202,11 +202,16 @@ def test_resumed_twice_equals_uninterrupted(tiny_folder, chat_file, tmp_path, ch
     interrupted(tiny_folder, chat_file, tmp_path / "parts", 4, **common)
     shutil.rmtree(tmp_path / "parts" / "checkpoint-4")  # as after a crash: from 3, between two logged rows
     train(settings(tiny_folder, chat_file, tmp_path / "parts", **common, resume_from_checkpoint=True))
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    for name in whole:
-        assert torch.equal(whole[name], parts[name]), name
-    assert untimed(rows(tmp_path / "parts")) == untimed(rows(tmp_path / "whole"))
+    check_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def check_same_run(parts, whole):
+    """Two runs logged the same and left the same weights, bit for bit."""
+    ours, theirs = weights(parts), weights(whole)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert torch.equal(ours[name], theirs[name]), name
+    assert untimed(rows(parts)) == untimed(rows(whole))
 
 
 def untimed(found):

@@ -19,11 +19,6 @@
 #define BLOCK_Q 48
 #define BLOCK_K 128
 #define NEVER (-1e30f)
-#if defined(__AVX512BF16__) && LANES == 16
-#define PAIRS 1 /* two numbers in each place of a vector, multiplied and added up by one instruction */
-#else
-#define PAIRS 0
-#endif
 
 typedef struct {
     int64_t start, length, prompt_start, prompt; /* the prompt's keys stand before the document's own */
@@ -52,12 +47,6 @@ INLINE float *sum_of(const tensor *t, int64_t head, int64_t token) { /* of each_
     return (float *)t->data + head * t->head + token * t->token;
 }
 
-/* Numbers of a tensor. `type` is a constant where it is called. */
-INLINE void put(const int type, char *row, int64_t place, vf values) {
-    if (type == FLOAT32) store((float *)row + place, values);
-    else narrow((uint16_t *)row + place, values);
-}
-
 /* Rows as float32: themselves, or a copy in `room`; `*step` is from one row to the next. */
 INLINE const float *as_floats(const int type, const char *rows, int64_t *step, int64_t count, int size, float *room) {
     if (type == FLOAT32) return (const float *)rows;
@@ -70,7 +59,7 @@ INLINE const float *as_floats(const int type, const char *rows, int64_t *step, i
 
 /* sum + a · b, with one number of A for all of B's; of pairs, sum + a[0] · b[0] + a[1] · b[1]. */
 INLINE vf multiplied(const int pairs, vf sum, float a, vf b) {
-#if PAIRS
+#if MULTIPLIES_HALVES
     union { float value; int32_t bits; } both = {a};
     if (pairs) return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(both.bits), (__m512bh)b);
 #endif
@@ -313,26 +302,20 @@ INLINE void document_backward(const int type, const attention *job, const docume
         scaled_out(type, row_of(job, &job->grad_query, head, doc->start + q), grad_queries + q * size, size, job->scale);
 }
 
-#if PAIRS
+#if MULTIPLIES_HALVES
 #include "attend_pairs.h"
-#define forward_of_halves forward_of_pairs
-#define backward_of_halves backward_of_pairs
 #else
-static void forward_of_halves(const attention *job, const document *doc, int64_t head, float *scratch) {
-    document_forward(BFLOAT16, job, doc, head, scratch);
-}
-static void backward_of_halves(const attention *job, const document *doc, int64_t head, float *scratch) {
-    document_backward(BFLOAT16, job, doc, head, scratch);
-}
+#define forward_of_pairs(...) document_forward(BFLOAT16, __VA_ARGS__)
+#define backward_of_pairs(...) document_backward(BFLOAT16, __VA_ARGS__)
 #endif
 
 static void whole_forward(const attention *job, const document *doc, int64_t head, float *scratch) {
     if (job->type == FLOAT32) document_forward(FLOAT32, job, doc, head, scratch);
-    else forward_of_halves(job, doc, head, scratch);
+    else forward_of_pairs(job, doc, head, scratch);
 }
 static void whole_backward(const attention *job, const document *doc, int64_t head, float *scratch) {
     if (job->type == FLOAT32) document_backward(FLOAT32, job, doc, head, scratch);
-    else backward_of_halves(job, doc, head, scratch);
+    else backward_of_pairs(job, doc, head, scratch);
 }
 
 INLINE void clear(const attention *job, const tensor *t, const document *doc, int64_t head) {

@@ -16,7 +16,6 @@
 enum { NORM = 0, LINEAR = 1, ATTEND = 2, GATED = 3, SOFTCAP = 4 };
 #define TOGETHER 3 /* heads that read a value together */
 #define AHEAD 16384 /* bytes of the next weights that are asked for by a thread that waits */
-enum { SILU = 0, GELU = 1, GELU_TANH = 2, RELU = 3 };
 
 typedef struct {
     int32_t kind, sync; /* sync: all threads finish what is before it */
@@ -71,7 +70,7 @@ static void linear_rows(const operation *op, int batch, int row, int rows, float
     }
 }
 
-#if ROUNDS
+#if MULTIPLIES_HALVES
 /* Outputs `row` … `end` - 1, at most BLOCK, from rounded inputs. `next`: the weights that this thread reads after these.
  * Scratch: batch × BLOCK sums. */
 static void linear_halves(const operation *op, int batch, int row, int end, const char *next, float *scratch) {
@@ -105,7 +104,7 @@ INLINE int part_of(const operation *op, int thread, int threads) {
 }
 
 INLINE void linear_some(const operation *op, int batch, int row, int end, const char *next, float *scratch) {
-#if ROUNDS
+#if MULTIPLIES_HALVES
     if (op->in_half) {
         for (; row < end; row += BLOCK) {
             int more = row + BLOCK < end;
@@ -270,7 +269,7 @@ INLINE void score(const operation *op, const char *from, int length, const float
                   int64_t line) {
     int size = op->size;
     int64_t stride = bytes_of(op->cache_type, size);
-#if ROUNDS
+#if MULTIPLIES_HALVES
     if (op->cache_type == BFLOAT16) {
         int64_t filled = (size + PAIRS - 1) / PAIRS * PAIRS;
         uint16_t *halves = (uint16_t *)(scores + group * line);
@@ -387,4 +386,4 @@ void burnish_decode(const operation *operations, int count, int batch, const int
 }
 
 int burnish_operation_size(void) { return sizeof(operation); }
-int burnish_rounds(void) { return ROUNDS; }
+int burnish_rounds(void) { return MULTIPLIES_HALVES; }

@@ -19,12 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from burnish.kernels.cached_attention import cached_attention_reference
+from burnish.kernels.codes import ACTIVATIONS, TYPES
 from burnish.kernels.native import native
 from burnish.kernels.projections import ACTIVATIONS as PLAIN
 from burnish.kernels.rms_norm import rms_norm_reference
 
-TYPES = {torch.float32: 0, torch.bfloat16: 1}
-ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 _NORM, _LINEAR, _ATTEND, _GATED, _SOFTCAP = range(5)
 _LANES, _PAIRS, _BLOCK = 16, 32, 64
 _LINE = 64  # bytes of a cache line: numbers that lie across two take two reads

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from burnish.kernels.codes import TYPES
 from burnish.kernels.native import CannotCompile, native
 
 _LONG, _POINTER = ctypes.c_int64, ctypes.c_void_p
-_TYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
 class _Document(ctypes.Structure):
@@ -87,7 +87,7 @@ def _gives_what_torch_gives(size: int) -> bool:
 def attends_natively(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether `document_attention` takes these: float32 or bfloat16 on a CPU, heads of whole vectors, a compiler."""
     tensors = query, key, value
-    if query.dtype not in _TYPES or query.shape[-1] != value.shape[-1]:
+    if query.dtype not in TYPES or query.shape[-1] != value.shape[-1]:
         return False
     if any(each.dtype != query.dtype or each.device.type != "cpu" or each.stride(-1) != 1 for each in tensors):
         return False
@@ -167,7 +167,7 @@ def _job(given: _Given, sums: Tensor, **tensors: Tensor) -> tuple[_Attention, in
     job = _Attention((_Document * len(ordered))(*ordered), len(ordered), together)
     job.scale, job.window, job.sums = scale, window or 0, sums.data_ptr()
     query = tensors["query"]
-    job.type = _TYPES[query.dtype]
+    job.type = TYPES[query.dtype]
     job.heads, job.shared, job.size, job.tokens = (
         query.shape[1],
         tensors["key"].shape[1],

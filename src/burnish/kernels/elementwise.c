@@ -19,29 +19,14 @@ INLINE vf get(const int type, const void *row, int64_t place, int64_t end) {
     return load(rest);
 }
 
-INLINE void store_narrowed(uint16_t *to, vf values) { /* to the nearest, ties to even */
-#if LANES == 16 && defined(__AVX512BF16__)
-    _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh((__m512)values));
-#else
-    vu bits = (vu)values, quiet = (vu){0} + 0x7fc0;
-    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    bits = (vu)chosen(values != values, (vf)quiet, (vf)bits);
-    *(vh_any *)to = __builtin_convertvector(bits, vh);
-#endif
-}
-
 INLINE void put_one(const int type, void *row, int64_t place, float value) {
     if (type == FLOAT32) ((float *)row)[place] = value;
     else ((uint16_t *)row)[place] = narrowed(value);
 }
 
-INLINE void put(const int type, void *row, int64_t place, int64_t end, vf values) {
-    if (place + LANES <= end) {
-        if (type == FLOAT32) store((float *)row + place, values);
-        else store_narrowed((uint16_t *)row + place, values);
-        return;
-    }
-    for (int64_t i = place; i < end; i++) put_one(type, row, i, values[i - place]);
+INLINE void put_until(const int type, void *row, int64_t place, int64_t end, vf values) {
+    if (place + LANES <= end) put(type, row, place, values);
+    else for (int64_t k = place; k < end; k++) put_one(type, row, k, values[k - place]);
 }
 
 INLINE char *row_at(const int type, const void *data, int64_t row, int64_t size) {
@@ -54,7 +39,7 @@ INLINE float added_up(const vf *sums) { return total((sums[0] + sums[1]) + (sums
 
 INLINE void norm_row(const int type, const char *x, const char *weight, float offset, float inverse, char *out, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES)
-        put(type, out, i, n, get(type, x, i, n) * inverse * (get(type, weight, i, n) + offset));
+        put_until(type, out, i, n, get(type, x, i, n) * inverse * (get(type, weight, i, n) + offset));
 }
 
 INLINE void norm(const int type, int64_t rows, int64_t n, const char *x, const char *weight, float offset, float epsilon,
@@ -100,8 +85,8 @@ INLINE void norm_back_row(const int type, int64_t n, const char *x, const char *
     float common = -added_up(sums) * inverse * inverse * inverse / n;
     for (int64_t i = 0; i < n; i += LANES) {
         vf given = get(type, slope, i, n), wide = get(type, x, i, n);
-        if (grad) put(type, grad, i, n, given * (get(type, weight, i, n) + offset) * inverse + wide * common);
-        if (grad_weight) put(FLOAT32, grad_weight, i, n, get(FLOAT32, grad_weight, i, n) + given * wide * inverse);
+        if (grad) put_until(type, grad, i, n, given * (get(type, weight, i, n) + offset) * inverse + wide * common);
+        if (grad_weight) put_until(FLOAT32, grad_weight, i, n, get(FLOAT32, grad_weight, i, n) + given * wide * inverse);
     }
 }
 
@@ -126,8 +111,6 @@ void burnish_norm_back(int type, int64_t rows, int64_t n, int64_t block, const v
 }
 
 /* -- the gate of an MLP -- */
-
-enum { SILU = 0, GELU = 1, GELU_TANH = 2, RELU = 3 };
 
 /* An activation's value, and its derivative. */
 INLINE vf acted(const int kind, vf x, vf *slope) {
@@ -161,7 +144,7 @@ INLINE void gate(const int type, const int kind, int64_t count, const char *gate
         int64_t end = part + PART < count ? part + PART : count;
         for (int64_t i = part; i < end; i += LANES) {
             vf slope, value = acted(kind, get(type, gated, i, end), &slope);
-            put(type, out, i, end, value * get(type, raised, i, end));
+            put_until(type, out, i, end, value * get(type, raised, i, end));
         }
     }
 }
@@ -174,9 +157,9 @@ INLINE void gate_back(const int type, const int kind, int64_t count, const char 
         for (int64_t i = part; i < end; i += LANES) {
             vf bent, value = acted(kind, get(type, gated, i, end), &bent), up = get(type, raised, i, end);
             vf given = get(type, slope, i, end);
-            put(type, slope, i, end, given * value);
-            put(type, grad_gated, i, end, given * up * bent);
-            if (product) put(type, product, i, end, value * up);
+            put_until(type, slope, i, end, given * value);
+            put_until(type, grad_gated, i, end, given * up * bent);
+            if (product) put_until(type, product, i, end, value * up);
         }
     }
 }
@@ -283,7 +266,7 @@ INLINE void cross_entropy_row(const int type, const cross_entropy *job, int64_t 
     for (int64_t i = 0; i < n; i += LANES) {
         vf share = get(type, z, i, n);
         if (!keep) share = exponential(share - most);
-        put(type, z, i, n, share * scale - less);
+        put_until(type, z, i, n, share * scale - less);
     }
     put_one(type, z, target, expf(wanted - most) * scale - less - factor * (1 - e));
 }

@@ -17,11 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from burnish.kernels.codes import ACTIVATIONS, TYPES
 from burnish.kernels.native import CannotCompile, native
 
 _INT, _LONG, _FLOAT, _POINTER = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-_TYPES = {torch.float32: 0, torch.bfloat16: 1}
-_KINDS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 _BLOCKS = 64
 """Blocks of rows whose gradients of a norm's weight are added up apart, at most."""
 
@@ -77,13 +76,13 @@ def is_there() -> bool:
     except CannotCompile:
         return False
     with torch.inference_mode(False), torch.no_grad():
-        return all(_gives_what_torch_gives(dtype, size) for dtype in _TYPES for size in (5, 83))
+        return all(_gives_what_torch_gives(dtype, size) for dtype in TYPES for size in (5, 83))
 
 
 def takes(*tensors: Tensor) -> bool:
     """Whether the kernels read these: on a CPU, all float32 or all bfloat16, without gaps; and are there."""
     dtype = tensors[0].dtype
-    if dtype not in _TYPES or tensors[0].device.type != "cpu":
+    if dtype not in TYPES or tensors[0].device.type != "cpu":
         return False
     for each in tensors:
         # Other classes, such as weights cut into shards, may hold no numbers of their own.
@@ -110,7 +109,7 @@ def _norm(inputs: Tensor, weight: Tensor, epsilon: float, offset: float, inverse
     out = torch.empty_like(inputs)
     size = weight.shape[0]
     _compiled().burnish_norm(
-        *(_TYPES[inputs.dtype], inputs.numel() // size, size, inputs.data_ptr(), weight.data_ptr(), offset, epsilon),
+        *(TYPES[inputs.dtype], inputs.numel() // size, size, inputs.data_ptr(), weight.data_ptr(), offset, epsilon),
         *(again, inverse.data_ptr(), out.data_ptr(), torch.get_num_threads()),
     )
     return out
@@ -126,7 +125,7 @@ def norm_back(
     grad = torch.empty_like(inputs) if for_inputs else None
     parts = inputs.new_zeros(max(1, -(-rows // block)), size, dtype=torch.float32) if for_weight else None
     _compiled().burnish_norm_back(
-        *(_TYPES[inputs.dtype], rows, size, block, inputs.data_ptr(), weight.data_ptr(), offset, inverse.data_ptr()),
+        *(TYPES[inputs.dtype], rows, size, block, inputs.data_ptr(), weight.data_ptr(), offset, inverse.data_ptr()),
         *(slope.data_ptr(), _place(grad), _place(parts), torch.get_num_threads()),
     )
     return grad, None if parts is None else parts[0]
@@ -143,7 +142,7 @@ def gate(gated: Tensor, raised: Tensor, activation: str) -> Tensor:
     """activation(gated) · raised, both [T, N]; `activation` is one of `projections.ACTIVATIONS`."""
     out = torch.empty_like(gated)
     _compiled().burnish_gate(
-        *(_TYPES[gated.dtype], _KINDS[activation], gated.numel()),
+        *(TYPES[gated.dtype], ACTIVATIONS[activation], gated.numel()),
         *(gated.data_ptr(), raised.data_ptr(), out.data_ptr(), torch.get_num_threads()),
     )
     return out
@@ -160,7 +159,7 @@ def gate_back(
     grad = torch.empty_like(gated)
     product = torch.empty_like(gated) if want_product else None
     _compiled().burnish_gate_back(
-        *(_TYPES[gated.dtype], _KINDS[activation], gated.numel(), gated.data_ptr(), raised.data_ptr()),
+        *(TYPES[gated.dtype], ACTIVATIONS[activation], gated.numel(), gated.data_ptr(), raised.data_ptr()),
         *(slope.data_ptr(), grad.data_ptr(), _place(product), torch.get_num_threads()),
     )
     return slope, grad, product
@@ -201,7 +200,7 @@ def cross_entropy(
     hits = torch.empty(len(targets), dtype=torch.bool) if want_hits else None
     job = _CrossEntropy(logits.data_ptr(), *logits.shape, targets.data_ptr(), factors.data_ptr(), smoothing, back)
     job.logprobs, job.losses, job.hits = logprobs.data_ptr(), losses.data_ptr(), _place(hits)
-    _compiled().burnish_cross_entropy(_TYPES[logits.dtype], ctypes.byref(job), torch.get_num_threads())
+    _compiled().burnish_cross_entropy(TYPES[logits.dtype], ctypes.byref(job), torch.get_num_threads())
     return Rows(logprobs, losses, hits)
 
 

@@ -4,11 +4,6 @@
 #pragma once
 #include "vectors.h"
 
-#if defined(__AVX512BF16__) && LANES == 16
-#define ROUNDS 1 /* inputs of bfloat16 weights are rounded to bfloat16 */
-#else
-#define ROUNDS 0
-#endif
 #define PAIRS 32 /* bfloat16 numbers a vector; rounded rows are filled up with zeros to whole vectors */
 #define TALL 8   /* rows of weights, and columns, that are read together: 24 sums, the vectors that there are */
 #define WIDE 3
@@ -17,10 +12,7 @@
 /* n numbers to the nearest bfloat16. */
 INLINE void rounded(const float *from, int n, uint16_t *to) {
     int i = 0;
-#if ROUNDS
-    for (; i + LANES <= n; i += LANES)
-        _mm256_storeu_si256((__m256i *)(to + i), (__m256i)_mm512_cvtneps_pbh((__m512)load(from + i)));
-#endif
+    for (; i + LANES <= n; i += LANES) narrow(to + i, load(from + i));
     for (; i < n; i++) to[i] = narrowed(from[i]);
 }
 
@@ -29,7 +21,7 @@ INLINE void fetch_all(const char *from, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(from + at, 0, 3);
 }
 
-#if ROUNDS
+#if MULTIPLIES_HALVES
 INLINE __m512bh pairs(const void *from) { return (__m512bh)_mm512_loadu_si512(from); }
 
 INLINE __m512 crossed(__m512 one, __m512 other) { /* sums of neighbours, the two vectors' in turn */

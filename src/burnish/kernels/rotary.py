@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from burnish.kernels.codes import TYPES
 from burnish.kernels.document_attention import in_rows
 from burnish.kernels.native import CannotCompile, native
 
 _LONG, _POINTER = ctypes.c_int64, ctypes.c_void_p
-_TYPES = {torch.float32: 0, torch.bfloat16: 1}
 
 
 class _Turned(ctypes.Structure):
@@ -62,7 +62,7 @@ def rotates_natively(query: Tensor, key: Tensor, cosines: Tensor, sines: Tensor)
 
     False where there is no compiler, and with `BURNISH_ELEMENTWISE=plain`.
     """
-    if query.dtype not in _TYPES or query.device.type != "cpu" or query.ndim != 4 or query.shape[0] != 1:
+    if query.dtype not in TYPES or query.device.type != "cpu" or query.ndim != 4 or query.shape[0] != 1:
         return False
     if any(each.dtype != query.dtype or each.stride(-1) != 1 for each in (query, key, cosines, sines)):
         return False
@@ -113,5 +113,5 @@ def _turn(query: Tensor, key: Tensor, cosines: Tensor, sines: Tensor, *, back: b
     for place, (given, out) in enumerate(zip((query, key), made, strict=True)):
         steps = given.stride(1), given.stride(2), out.stride(1), out.stride(2)
         job.each[place] = _Turned(given.data_ptr(), out.data_ptr(), given.shape[1], *steps)
-    _compiled().burnish_rotate(ctypes.byref(job), _TYPES[query.dtype], int(back), torch.get_num_threads())
+    _compiled().burnish_rotate(ctypes.byref(job), TYPES[query.dtype], int(back), torch.get_num_threads())
     return made

@@ -15,11 +15,6 @@ typedef struct {
     int64_t tokens, size;
 } rotation;
 
-INLINE void put(const int type, char *row, int64_t place, vf values) {
-    if (type == FLOAT32) store((float *)row + place, values);
-    else narrow((uint16_t *)row + place, values);
-}
-
 /* Back is the same with the angles the other way round; each half has angles of its own. */
 INLINE void rotate(const int type, const int back, const rotation *job, int threads) {
     int64_t half = job->size / 2;

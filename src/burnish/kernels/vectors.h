@@ -18,18 +18,24 @@
 #define COLUMNS 4
 #endif
 #define ROWS 4 /* rows of weights that are read together */
+#if defined(__AVX512BF16__) && LANES == 16
+#define MULTIPLIES_HALVES 1 /* pairs of bfloat16 numbers, 32 a vector, by one instruction */
+#else
+#define MULTIPLIES_HALVES 0
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef float vf_any __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float four __attribute__((vector_size(4 * ROWS), aligned(4), may_alias));
-typedef float eight __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
 typedef uint16_t vh_any __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
+/* As `codes.py` numbers them. */
 enum { FLOAT32 = 0, BFLOAT16 = 1 };
+enum { SILU = 0, GELU = 1, GELU_TANH = 2, RELU = 3 };
 
 INLINE vf load(const float *from) { return *(const vf_any *)from; }
 INLINE void store(float *to, vf values) { *(vf_any *)to = values; }
@@ -55,8 +61,8 @@ INLINE uint16_t narrowed(float value) { /* to the nearest, ties to even */
 }
 /* `one` where a comparison holds, else `other`. */
 INLINE vf chosen(vi where, vf one, vf other) { return (vf)((where & (vi)one) | (~where & (vi)other)); }
-INLINE void narrow(uint16_t *to, vf values) {
-#if defined(__AVX512BF16__)
+INLINE void narrow(uint16_t *to, vf values) { /* as `narrowed` */
+#if MULTIPLIES_HALVES
     _mm256_storeu_si256((void *)to, (__m256i)_mm512_cvtneps_pbh((__m512)values));
 #else
     vu bits = (vu)values;
@@ -121,6 +127,10 @@ INLINE vf hyperbolic_tangent(vf x) { return all(1.0f) - all(2.0f) / (exponential
 INLINE int64_t bytes_of(const int type, int64_t count) { return count * (type == FLOAT32 ? 4 : 2); }
 INLINE vf load_weights(const int type, const char *row, int64_t place) {
     return type == FLOAT32 ? load((const float *)row + place) : widened((const uint16_t *)row + place);
+}
+INLINE void put(const int type, void *row, int64_t place, vf values) {
+    if (type == FLOAT32) store((float *)row + place, values);
+    else narrow((uint16_t *)row + place, values);
 }
 INLINE float weight_at(const int type, const char *row, int64_t place) {
     return type == FLOAT32 ? ((const float *)row)[place] : widened_one(((const uint16_t *)row)[place]);

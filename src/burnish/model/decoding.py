@@ -16,9 +16,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from burnish.kernels.codes import ACTIVATIONS, TYPES
 from burnish.kernels.decode import (
-    ACTIVATIONS,
-    TYPES,
     Attend,
     Gated,
     Linear,

@@ -6,18 +6,9 @@ import torch
 from burnish.kernels import document_attention as module
 from burnish.kernels.attention import masked_attention_reference, packed_attention
 from burnish.kernels.document_attention import attends_natively, document_attention
-from burnish.kernels.native import CannotCompile, compiler
-from tests.machines import compiled_for
+from burnish.kernels.native import CannotCompile
+from tests.machines import compiled_for, forgotten, needs_compiler
 
-
-def _compiler():
-    try:
-        return compiler()
-    except CannotCompile:
-        return None
-
-
-needs_compiler = pytest.mark.skipif(_compiler() is None, reason="no C compiler")
 # Lengths around the blocks of 48 queries and 128 keys: (documents, window, shared prompts).
 SHAPES = {
     "one token": ([1], None, None),
@@ -137,16 +128,11 @@ def test_without_a_compiler_pytorch_attends(monkeypatch):
         raise CannotCompile("no C compiler (cc, gcc or clang) was found")
 
     monkeypatch.setattr(module, "native", none)
-    for function in (module._compiled, module.whole_vectors):
-        function.cache_clear()
-    try:
+    with forgotten(module._compiled, module.whole_vectors):
         inputs = made([5, 3], 2, 1, 64)
         assert not attends_natively(*inputs)
         found = packed_attention(*inputs, [5, 3], 0.125)
         torch.testing.assert_close(found, masked_attention_reference(*inputs, [5, 3], 0.125))
-    finally:
-        for function in (module._compiled, module.whole_vectors):
-            function.cache_clear()
 
 
 @needs_compiler
@@ -154,42 +140,30 @@ def test_a_kernel_that_is_wrong_is_not_used(monkeypatch):
     """Compilers err. What does not give PyTorch's numbers on made-up ones is never asked again."""
     right = module.document_attention
     monkeypatch.setattr(module, "document_attention", lambda *given: right(*given) * 1.01)
-    module.whole_vectors.cache_clear()
-    try:
+    with forgotten(module.whole_vectors):
         assert module.whole_vectors() is None
-    finally:
-        module.whole_vectors.cache_clear()
 
 
 @needs_compiler
 def test_the_trial_needs_no_gradients_around_it():
     """The first attention of a process may be that of a prompt, where nothing is recorded."""
-    module.whole_vectors.cache_clear()
-    with torch.inference_mode():
+    with forgotten(module.whole_vectors), torch.inference_mode():
         assert module.whole_vectors()
 
 
 def test_a_variable_switches_it_off(monkeypatch):
     monkeypatch.setenv("BURNISH_ATTENTION", "plain")
-    module.whole_vectors.cache_clear()
-    try:
+    with forgotten(module.whole_vectors):
         assert module.whole_vectors() is None
-    finally:
-        module.whole_vectors.cache_clear()
 
 
 @pytest.mark.parametrize("machine", ["x86-64", "x86-64-v3", "x86-64-v4"])
 def test_machines_with_fewer_instructions(machine, tmp_path, monkeypatch):
     library = compiled_for(machine, "attend", tmp_path)
     monkeypatch.setattr(module, "native", lambda name: library)
-    for function in (module._compiled, module.whole_vectors):
-        function.cache_clear()
-    try:
+    with forgotten(module._compiled, module.whole_vectors):
         assert module.whole_vectors() == {"x86-64": 4, "x86-64-v3": 8, "x86-64-v4": 16}[machine]
         for shape in ("many", "window", "pairs, window"):
             test_equals_the_reference(shape, 4, 2, 64)
             test_equals_the_reference(shape, 3, 3, {"x86-64": 20, "x86-64-v3": 72, "x86-64-v4": 80}[machine])
             test_in_bf16_it_is_as_near_to_fp32_as_the_plain_formula(shape, 4, 2, 64)
-    finally:
-        for function in (module._compiled, module.whole_vectors):
-            function.cache_clear()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from burnish.kernels import elementwise
 from burnish.kernels.projections import ACTIVATIONS
 from burnish.kernels.rms_norm import rms_norm_reference
+from tests.machines import forgotten
 
 from .conftest import can_compile
 
@@ -197,9 +198,8 @@ def test_what_they_take():
 
 @pytest.fixture
 def tried_anew():
-    elementwise.is_there.cache_clear()
-    yield
-    elementwise.is_there.cache_clear()
+    with forgotten(elementwise.is_there):
+        yield
 
 
 def test_they_can_be_switched_off(tried_anew, monkeypatch):

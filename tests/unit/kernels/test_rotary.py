@@ -5,8 +5,7 @@ import torch
 
 from burnish.kernels import rotary as module
 from burnish.kernels.rotary import rotary, rotary_reference, rotates_natively
-from tests.machines import compiled_for
-from tests.unit.kernels.test_document_attention import needs_compiler
+from tests.machines import compiled_for, forgotten, needs_compiler
 
 
 def made(tokens, heads, shared, size, dtype=torch.float32, rows=True):
@@ -65,11 +64,6 @@ def test_what_the_kernel_does_not_take():
 def test_machines_with_fewer_instructions(machine, tmp_path, monkeypatch):
     library = compiled_for(machine, "rotate", tmp_path)
     monkeypatch.setattr(module, "native", lambda name: library)
-    for function in (module._compiled, module._lanes):
-        function.cache_clear()
-    try:
+    with forgotten(module._compiled, module._lanes):
         test_equals_the_reference(7, 4, 2, {"x86-64": 8, "x86-64-v3": 16, "x86-64-v4": 32}[machine], True)
         test_in_bf16_it_is_as_near_to_fp32_as_the_plain_formula()
-    finally:
-        for function in (module._compiled, module._lanes):
-            function.cache_clear()

@@ -8,7 +8,7 @@ import torch
 from burnish.kernels.attention import packed_rows
 from burnish.model import rotations
 from burnish.model.rotations import fused_rotations
-from tests.unit.kernels.test_document_attention import needs_compiler
+from tests.machines import needs_compiler
 from tests.unit.model.test_fused import FAMILIES as KNOWN
 from tests.unit.model.test_fused import family
 
